@@ -1,0 +1,38 @@
+//! The vocabulary of Holdpoint: the words that every other crate uses.
+//!
+//! Owns ids, effect classes, modes, requests, facts, rulings, decisions, records, and canonical JSON.
+//! It must never do I/O, read a clock, draw randomness, or know about Cedar, MCP or a database.
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
+mod class;
+mod decision;
+mod digest;
+mod facts;
+mod ids;
+mod json;
+mod mode;
+mod reason;
+mod record;
+mod stop;
+
+pub use class::{ClassSource, EffectClass, ParseClassError};
+pub use decision::{Cause, Decision, Finding, FindingResult, Ruling};
+pub use digest::{Digest, ParseDigestError};
+pub use facts::{
+    AgentFacts, Door, Facts, GrantFacts, Intent, IntentSource, Request, TargetFacts, ToolFacts,
+    ToolState,
+};
+pub use ids::{
+    ActionId, AgentName, Epoch, GatewayId, InvalidName, ServerName, TaskId, TeamName, Timestamp,
+    ToolRef,
+};
+pub use json::{JsonFault, JsonLimits, canonical_bytes, canonical_digest, check, parse};
+pub use mode::{Mode, ParseModeError};
+pub use reason::{Reason, Stage};
+pub use record::{
+    ActionRecord, DecisionRecord, Field, Lineage, OutcomeRecord, OutcomeStatus, Output,
+    PolicySource, Record, RecordBody,
+};
+pub use stop::{ParseScopeError, Stop, StopId, StopScope};

@@ -1,0 +1,272 @@
+//! Every stable reason code, with what it means and what to do next.
+//!
+//! Owns the codes that appear in denials, records and API answers; `docs/errors.md` is generated from
+//! this file. A code, once released, never changes its meaning. Must not format a whole decision.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+
+/// Where on its way an action met the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The message could not be accepted.
+    Door,
+    /// The decision.
+    Decision,
+    /// The execution, after a permit.
+    Execution,
+}
+
+macro_rules! reasons {
+    ($($variant:ident, $code:literal, $stage:ident, $meaning:literal, $agent:literal, $operator:literal;)*) => {
+        /// Why something was decided as it was, or why it failed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $(#[doc = $meaning] $variant,)*
+        }
+
+        impl Reason {
+            /// All reasons, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable code.
+            pub fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// Where on its way an action meets this reason.
+            pub fn stage(self) -> Stage {
+                match self { $(Self::$variant => Stage::$stage,)* }
+            }
+
+            /// What happened, in one sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+
+            /// What the agent should do next.
+            pub fn for_agent(self) -> &'static str {
+                match self { $(Self::$variant => $agent,)* }
+            }
+
+            /// What the operator can do about it.
+            pub fn for_operator(self) -> &'static str {
+                match self { $(Self::$variant => $operator,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    MessageMalformed, "message_malformed", Door,
+        "The message is not JSON, or not a JSON-RPC 2.0 message.",
+        "Send one valid JSON-RPC 2.0 message.",
+        "Look at the client: it sends text that no JSON reader accepts.";
+    MessageNotUtf8, "message_not_utf8", Door,
+        "The message is not UTF-8.",
+        "Encode the message as UTF-8.",
+        "Look at the client's encoding.";
+    MessageTooLarge, "message_too_large", Door,
+        "The message is longer than `limits.message_bytes_max`.",
+        "Send less in one call.",
+        "Raise `limits.message_bytes_max` if such calls are expected.";
+    MessageTooDeep, "message_too_deep", Door,
+        "Arrays and objects are nested deeper than 64.",
+        "Flatten the parameters.",
+        "Nothing legitimate nests this deep; look at what the agent was fed.";
+    DuplicateKey, "duplicate_key", Door,
+        "One object has the same key twice; readers disagree about which one counts.",
+        "Send each key once.",
+        "Look at the client, or at an attempt to show two readers two different calls.";
+    NumberOutOfRange, "number_out_of_range", Door,
+        "A number is outside what every JSON reader keeps exactly (RFC 7493).",
+        "Send large numbers as strings.",
+        "If the tool needs such a number, its schema should take a string.";
+    MethodUnknown, "method_unknown", Door,
+        "The method is not one that this endpoint serves.",
+        "Use `tools/list` and `tools/call`.",
+        "This endpoint governs tools; point other traffic at the server itself.";
+    RevisionUnsupported, "revision_unsupported", Door,
+        "The MCP revision is not one that Holdpoint speaks.",
+        "Use revision 2026-07-28 or 2025-11-25.",
+        "Update the client, or pin an older revision in it.";
+    HeaderMismatch, "header_mismatch", Door,
+        "An MCP header is missing or differs from the body.",
+        "Send `MCP-Protocol-Version`, `Mcp-Method` and `Mcp-Name` as the body says.",
+        "Look at the client or at a proxy that rewrites requests.";
+    Unauthenticated, "unauthenticated", Door,
+        "The request carries no valid agent key.",
+        "Send `Authorization: Bearer <agent key>`.",
+        "Issue a key with `holdpoint agent add NAME --owner TEAM`.";
+    OriginRefused, "origin_refused", Door,
+        "The request comes from a web page or for a host that this server does not serve.",
+        "Call the server by the address in its configuration.",
+        "Add the host to `listen.hosts` if it is yours.";
+    ServerUnknown, "server_unknown", Door,
+        "No upstream server has this name.",
+        "Use one of the servers that `tools/list` shows.",
+        "Declare it as `[server.NAME]`.";
+    Overloaded, "overloaded", Door,
+        "Too many calls are in flight.",
+        "Retry after a pause.",
+        "Raise `limits.calls_in_flight_max` or find out who floods.";
+
+    PermittedByPolicy, "permitted_by_policy", Decision,
+        "A policy permits the call and nothing speaks against it.",
+        "Nothing to do.",
+        "Nothing to do.";
+    AgentUnknown, "agent_unknown", Decision,
+        "No agent has this name.",
+        "Ask the operator which agent name to use.",
+        "Declare it: `holdpoint agent add NAME --owner TEAM`.";
+    AgentUnowned, "agent_unowned", Decision,
+        "The agent has no owner, so nobody answers for what it does.",
+        "Ask the operator to assign an owner.",
+        "Set `owner` in `[agent.NAME]` to a declared team.";
+    AgentQuarantined, "agent_quarantined", Decision,
+        "The agent is quarantined: nothing it asks for runs.",
+        "Stop and report what you were doing.",
+        "Raise its `mode` when its owner is satisfied.";
+    AgentReadOnly, "agent_read_only", Decision,
+        "The agent may only read.",
+        "Continue with read tools, or report what you would change.",
+        "Raise its `mode` if it should write.";
+    AgentPlanOnly, "agent_plan_only", Decision,
+        "The agent may plan a change but not make it.",
+        "Describe the change you would make; do not retry it.",
+        "Raise its `mode` if it should execute.";
+    AgentApproveWrites, "agent_approve_writes", Decision,
+        "Every change by this agent needs its owner's approval.",
+        "Wait for an approval; do other work meanwhile.",
+        "Raise its `mode` to `auto` if approvals are not wanted.";
+    ToolUnknown, "tool_unknown", Decision,
+        "The server does not offer this tool.",
+        "Use one of the tools that `tools/list` shows.",
+        "Compare with `holdpoint tools`.";
+    ToolQuarantined, "tool_quarantined", Decision,
+        "The tool's definition changed since it was pinned.",
+        "Use another tool; this one is locked until an operator has looked at it.",
+        "Compare with `holdpoint tools` and accept with `holdpoint tools pin`.";
+    NotGranted, "not_granted", Decision,
+        "The agent has no grant that reaches this tool in this class.",
+        "Use one of the tools that `tools/list` shows.",
+        "Add a grant to `[agent.NAME]` if the agent should have it.";
+    DestructiveNotGranted, "destructive_not_granted", Decision,
+        "The tool counts as destructive and the agent has no explicit grant for it.",
+        "Find a way that destroys nothing, or report what you would need.",
+        "Classify the tool if it is milder, or grant it by its full name.";
+    ParametersInvalid, "parameters_invalid", Decision,
+        "The parameters do not match the tool's schema.",
+        "Correct the parameters at the named path and try again.",
+        "Nothing to do, unless the tool's schema is wrong.";
+    ParametersTooMany, "parameters_too_many", Decision,
+        "The parameters hold more values than policies can be asked about.",
+        "Send less in one call.",
+        "Look at what the agent is trying to send.";
+    SchemaUnusable, "schema_unusable", Decision,
+        "The tool's schema is invalid or refers to another document.",
+        "Use another tool.",
+        "Fix the schema in the upstream server.";
+    PolicyForbids, "policy_forbids", Decision,
+        "A policy forbids the call.",
+        "Do not retry; find another way or report what you would need.",
+        "Read the named rule; change it if it is wrong.";
+    PolicyHolds, "policy_holds", Decision,
+        "A policy wants an approval before the call.",
+        "Wait for an approval; do other work meanwhile.",
+        "Read the named rule and the approval it names.";
+    NoPolicyPermits, "no_policy_permits", Decision,
+        "No policy permits the call.",
+        "Find another way or report what you would need.",
+        "Add a policy that permits it, if it should be permitted.";
+    PolicyError, "policy_error", Decision,
+        "A policy failed during evaluation, so its answer is unknown.",
+        "Report it; retrying will not help.",
+        "Run `holdpoint check` and repair the named policy.";
+    ValidatorFailed, "validator_failed", Decision,
+        "An independent validator found a fault in the call.",
+        "Read the finding and change the call.",
+        "Read the finding's evidence with `holdpoint why`.";
+    Stopped, "stopped", Decision,
+        "An operator stopped this part of what agents do.",
+        "Stop and wait; do not try another way.",
+        "Release it with `holdpoint release` when it is safe.";
+    CouldNotDecide, "could_not_decide", Decision,
+        "Holdpoint could not gather what the decision needs.",
+        "Retry after a pause.",
+        "Look at the server's log.";
+    LedgerUnavailable, "ledger_unavailable", Decision,
+        "The decision could not be recorded, and nothing runs unrecorded.",
+        "Retry after a pause.",
+        "Look at the store: full, read-only, locked or corrupt. `holdpoint verify` helps.";
+    ClockStepped, "clock_stepped", Decision,
+        "The clock stepped back further than records may go.",
+        "Retry after a pause.",
+        "Repair the machine's time.";
+
+    UpstreamUnavailable, "upstream_unavailable", Execution,
+        "The upstream server cannot be reached, or died.",
+        "Retry after a pause.",
+        "Look at the upstream server; its last words are in the log.";
+    UpstreamTimeout, "upstream_timeout", Execution,
+        "The upstream server did not answer in time; what it did is not known.",
+        "Check the state before you retry.",
+        "Check the target; raise the server's `timeout_ms` if it is just slow.";
+    UpstreamInvalid, "upstream_invalid", Execution,
+        "The upstream server's answer breaks the protocol.",
+        "Check the state before you retry.",
+        "Look at the upstream server.";
+    CancelledByStop, "cancelled_by_stop", Execution,
+        "A stop cancelled the call while it ran; what it did is not known.",
+        "Stop and wait.",
+        "Check the target with `holdpoint why`.";
+    CancelledByAgent, "cancelled_by_agent", Execution,
+        "The agent cancelled the call while it ran; what it did is not known.",
+        "Check the state before you retry.",
+        "Nothing to do.";
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// The reason with this code.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.code() == code)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
+impl<'de> Deserialize<'de> for Reason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let code = String::deserialize(deserializer)?;
+        let unknown = || serde::de::Error::custom(format!("`{code}` is no reason code"));
+        Self::from_code(&code).ok_or_else(unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn codes_are_unique_and_snake_case() {
+        let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for code in codes {
+            assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || b"_8".contains(&byte)), "{code}");
+            assert_eq!(Reason::from_code(code).unwrap().code(), code);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The ledger's records: what is written down, in which shape.
+//!
+//! This is a file format: fields may be added, never renamed or reused. The bytes of a record are the
+//! canonical JSON of [`Record`]. Must not know how records are stored or proved.
+
+use crate::decision::{Decision, Finding};
+use crate::digest::Digest;
+use crate::facts::{Facts, Intent, Request};
+use crate::ids::{ActionId, AgentName, Epoch, GatewayId, TeamName, Timestamp, ToolRef};
+use crate::reason::Reason;
+use crate::stop::{Stop, StopId, StopScope};
+use serde::{Deserialize, Serialize};
+
+/// One immutable entry in the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// When it was written.
+    pub at_ms: Timestamp,
+    /// The process that wrote it.
+    pub gateway: GatewayId,
+    /// What it says.
+    #[serde(flatten)]
+    pub body: RecordBody,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum RecordBody {
+    /// An action was decided. Durable before the effect.
+    Decision(Box<ActionRecord<DecisionRecord>>),
+    /// A permitted action ended.
+    Outcome(Box<ActionRecord<OutcomeRecord>>),
+    /// A process began to govern.
+    Started {
+        /// The product's version.
+        version: String,
+        /// Digest of the checked configuration.
+        configuration: Digest,
+        /// Permitted actions of dead processes whose outcome nobody recorded.
+        in_doubt: Vec<ActionId>,
+    },
+    /// A policy set came into force. Holds the sources, so that decisions can be replayed.
+    PolicyLoaded {
+        /// The set's digest, as decisions name it.
+        policy: Digest,
+        /// Its files.
+        sources: Vec<PolicySource>,
+    },
+    /// A tool's definition was pinned.
+    ToolPinned {
+        /// The tool.
+        tool: ToolRef,
+        /// Digest of the definition.
+        definition: Digest,
+        /// The digest that was pinned before.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        previous: Option<Digest>,
+        /// Who pinned it: `first-sight`, or an operator.
+        by: String,
+    },
+    /// A tool was seen with another definition than the pinned one.
+    ToolQuarantined {
+        /// The tool.
+        tool: ToolRef,
+        /// The pinned digest.
+        pinned: Digest,
+        /// The digest that was seen.
+        seen: Digest,
+    },
+    /// An operator stopped something.
+    Stopped {
+        /// The stop.
+        stop: Stop,
+        /// The epoch that begins with it.
+        epoch: Epoch,
+    },
+    /// An operator released a stop.
+    Released {
+        /// The number of the stop.
+        id: StopId,
+        /// What it locked.
+        scope: StopScope,
+        /// Why it was released.
+        reason: String,
+        /// Who released it.
+        by: String,
+        /// The epoch that begins with the release.
+        epoch: Epoch,
+    },
+    /// An agent got a key. The key itself is nowhere.
+    KeyIssued {
+        /// The agent.
+        agent: AgentName,
+        /// The team that answers for it.
+        owner: TeamName,
+        /// The public part of the key.
+        key: String,
+        /// Who issued it.
+        by: String,
+    },
+    /// An agent's keys were revoked.
+    KeysRevoked {
+        /// The agent.
+        agent: AgentName,
+        /// Who revoked them.
+        by: String,
+    },
+}
+
+/// One file of a policy set.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PolicySource {
+    /// Its name, without folders.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// A record about an action: the eight fields of its lineage, and what this record adds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActionRecord<T> {
+    /// The action.
+    pub action: ActionId,
+    /// Who acts.
+    pub agent: AgentName,
+    /// The eight fields.
+    pub lineage: Lineage,
+    /// What this record adds.
+    #[serde(flatten)]
+    pub more: T,
+}
+
+/// The eight fields that every record of an action carries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// What the user wanted.
+    pub user_intent: Field<Intent>,
+    /// The policy set that decided.
+    pub policy_version: Field<Digest>,
+    /// What the agent had retrieved.
+    pub retrieved_context: Field<Vec<String>>,
+    /// The tool.
+    pub tool: Field<ToolRef>,
+    /// Digest of the parameters' canonical form; the decision record holds the parameters.
+    pub parameters: Field<Digest>,
+    /// The target.
+    pub target_resource: Field<String>,
+    /// What came back.
+    pub tool_output: Field<Output>,
+    /// What was found afterwards.
+    pub post_validation: Field<Vec<Finding>>,
+}
+
+/// A value, or the reason why there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Field<T> {
+    /// The value.
+    Present(T),
+    /// Why there is none.
+    Absent(String),
+}
+
+/// What a decision record adds to the lineage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// The request.
+    pub request: Request,
+    /// The facts.
+    pub facts: Facts,
+    /// The decision.
+    pub decision: Decision,
+}
+
+/// What came back from a tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Digest of the bytes that came back.
+    pub digest: Digest,
+    /// How many they were.
+    pub bytes: u64,
+    /// The bytes themselves, up to `limits.output_stored_bytes_max`; absent if they were more.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub body: Option<String>,
+}
+
+/// How a permitted action ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeStatus {
+    /// The tool answered without an error.
+    Succeeded,
+    /// The tool answered with an error.
+    ToolError,
+    /// It was never sent: a stop or a fault came first.
+    NotSent,
+    /// It was sent, and what it did is not known.
+    InDoubt,
+}
+
+/// What an outcome record adds to the lineage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeRecord {
+    /// How it ended.
+    pub status: OutcomeStatus,
+    /// Why, if it did not simply answer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<Reason>,
+    /// Detail for people.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+    /// From permit to answer, in milliseconds.
+    pub duration_ms: u64,
+}
+
+// === impl OutcomeStatus ===
+
+impl OutcomeStatus {
+    /// The stable word used in records and the CLI.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::ToolError => "tool_error",
+            Self::NotSent => "not_sent",
+            Self::InDoubt => "in_doubt",
+        }
+    }
+}
+
+// === impl RecordBody ===
+
+impl RecordBody {
+    /// The stable word in `kind`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Decision(_) => "decision",
+            Self::Outcome(_) => "outcome",
+            Self::Started { .. } => "started",
+            Self::PolicyLoaded { .. } => "policy_loaded",
+            Self::ToolPinned { .. } => "tool_pinned",
+            Self::ToolQuarantined { .. } => "tool_quarantined",
+            Self::Stopped { .. } => "stopped",
+            Self::Released { .. } => "released",
+            Self::KeyIssued { .. } => "key_issued",
+            Self::KeysRevoked { .. } => "keys_revoked",
+        }
+    }
+}
