@@ -1,2 +1,42 @@
-//! Skeleton.
-fn main() {}
+//! Repository chores that need no shell: `cargo xtask tidy` checks the house style.
+//!
+//! Owns the command line of the chores. Must never change a file: a chore says what to do.
+
+use anyhow::bail;
+use std::path::{Path, PathBuf};
+
+mod tidy;
+
+const USAGE: &str = "usage: cargo xtask tidy";
+
+fn main() -> anyhow::Result<()> {
+    let mut words = std::env::args().skip(1);
+    match (words.next().as_deref(), words.next()) {
+        (Some("tidy"), None) => run_tidy(),
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn run_tidy() -> anyhow::Result<()> {
+    let report = tidy::check(&root())?;
+    println!("{report}");
+    match report.broken.len() {
+        0 => Ok(()),
+        count => bail!("{count} house rules broken"),
+    }
+}
+
+/// The workspace: the folder above this crate.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_tree_follows_the_house_style() {
+        let report = crate::tidy::check(&crate::root()).unwrap();
+        assert!(report.broken.is_empty(), "{report}");
+    }
+}
