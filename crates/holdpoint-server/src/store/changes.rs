@@ -1,0 +1,144 @@
+//! What an operator changes: stops, pins, quarantines, keys. Each change and its record are one
+//! transaction. Must not decide who may change what.
+
+use super::batch::{Batch, int};
+use super::fault::StoreFault;
+use super::query;
+use super::rows::{NewKey, Pin, PinRow, ReleaseOf, Seen};
+use holdpoint_types::{AgentName, Digest, Epoch, RecordBody, Stop, StopScope, Timestamp, ToolRef};
+use rusqlite::params;
+
+/// Who pins a tool that nobody pinned before.
+const FIRST_SIGHT: &str = "first-sight";
+
+/// Stops `scope` and begins an epoch.
+pub(super) fn stop(
+    batch: &mut Batch<'_>,
+    (scope, reason): (StopScope, String),
+    by: String,
+    at: Timestamp,
+) -> Result<(Stop, Epoch), StoreFault> {
+    let epoch = batch.next_epoch()?;
+    let sql = "INSERT INTO stops (scope, reason, by, since_ms) VALUES (?1, ?2, ?3, ?4)";
+    let row = params![scope.to_string(), reason, by, at.0];
+    let id = batch.txn().prepare_cached(sql)?.insert(row)?;
+    let id = u64::try_from(id).map_err(|_| StoreFault::corrupt("negative stop number"))?;
+    let stop = Stop { id, scope, reason, by, since: at };
+    batch.write(RecordBody::Stopped { stop: stop.clone(), epoch }, at)?;
+    Ok((stop, epoch))
+}
+
+/// Releases the stops that `what` names and, if there are any, begins an epoch.
+pub(super) fn release(
+    batch: &mut Batch<'_>,
+    (what, reason): (&ReleaseOf, &str),
+    by: &str,
+    at: Timestamp,
+) -> Result<(Vec<Stop>, Epoch), StoreFault> {
+    let mut stops = query::stops(batch.txn())?;
+    stops.retain(|stop| match what {
+        ReleaseOf::Id(id) => stop.id == *id,
+        ReleaseOf::Scope(scope) => stop.scope == *scope,
+    });
+    if stops.is_empty() {
+        return Ok((stops, batch.epoch()));
+    }
+    let epoch = batch.next_epoch()?;
+    for stop in &stops {
+        let sql = "DELETE FROM stops WHERE id = ?1";
+        batch.txn().prepare_cached(sql)?.execute([int(stop.id)?])?;
+        let (id, scope) = (stop.id, stop.scope.clone());
+        let (reason, by) = (reason.to_owned(), by.to_owned());
+        batch.write(RecordBody::Released { id, scope, reason, by, epoch }, at)?;
+    }
+    Ok((stops, epoch))
+}
+
+/// Pins `pin`, whatever was pinned before.
+pub(super) fn pin(
+    batch: &mut Batch<'_>,
+    pin: &Pin,
+    by: &str,
+    at: Timestamp,
+) -> Result<Option<Digest>, StoreFault> {
+    let previous = query::pin(batch.txn(), &pin.tool)?.map(|row| row.pin.definition);
+    let sql = "INSERT OR REPLACE INTO pins (tool, definition, json, by, at_ms) \
+               VALUES (?1, ?2, ?3, ?4, ?5)";
+    let row = params![pin.tool.to_string(), pin.definition.as_bytes(), pin.json, by, at.0];
+    batch.txn().prepare_cached(sql)?.execute(row)?;
+    let (tool, definition, by) = (pin.tool.clone(), pin.definition, by.to_owned());
+    batch.write(RecordBody::ToolPinned { tool, definition, previous, by }, at)?;
+    Ok(previous)
+}
+
+/// Pins those of `pins` whose tools have none yet.
+pub(super) fn pin_first(
+    batch: &mut Batch<'_>,
+    pins: &[Pin],
+    at: Timestamp,
+) -> Result<Vec<PinRow>, StoreFault> {
+    let mut rows = Vec::with_capacity(pins.len());
+    for new in pins {
+        let row = match query::pin(batch.txn(), &new.tool)? {
+            Some(row) => row,
+            None => {
+                pin(batch, new, FIRST_SIGHT, at)?;
+                PinRow { pin: new.clone(), by: FIRST_SIGHT.to_owned(), at, seen: None }
+            }
+        };
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Notes another definition of a pinned tool, once.
+pub(super) fn quarantine(
+    batch: &mut Batch<'_>,
+    tool: &ToolRef,
+    seen: &Seen,
+) -> Result<bool, StoreFault> {
+    let Some(row) = query::pin(batch.txn(), tool)? else { return Ok(false) };
+    let noted = row.seen.is_some_and(|noted| noted.definition == seen.definition);
+    if noted || row.pin.definition == seen.definition {
+        return Ok(false);
+    }
+    let sql = "UPDATE pins SET seen = ?2, seen_json = ?3, seen_ms = ?4 WHERE tool = ?1";
+    let values = params![tool.to_string(), seen.definition.as_bytes(), seen.json, seen.at.0];
+    batch.txn().prepare_cached(sql)?.execute(values)?;
+    let (tool, pinned) = (tool.clone(), row.pin.definition);
+    let body = RecordBody::ToolQuarantined { tool, pinned, seen: seen.definition };
+    batch.write(body, seen.at).map(|_| true)
+}
+
+/// Issues a key. False if the key id is taken.
+pub(super) fn issue_key(
+    batch: &mut Batch<'_>,
+    key: &NewKey,
+    by: String,
+    at: Timestamp,
+) -> Result<bool, StoreFault> {
+    let sql = "INSERT INTO keys (key_id, hash, agent, owner, issued_ms) \
+               VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+    let (agent, owner) = (key.agent.clone(), key.owner.clone());
+    let row = params![key.key_id, key.hash.as_bytes(), agent.as_str(), owner.as_str(), at.0];
+    if batch.txn().prepare_cached(sql)?.execute(row)? == 0 {
+        return Ok(false);
+    }
+    let body = RecordBody::KeyIssued { agent, owner, key: key.key_id.clone(), by };
+    batch.write(body, at).map(|_| true)
+}
+
+/// Revokes all keys of `agent`; nothing is recorded if it has none.
+pub(super) fn revoke_keys(
+    batch: &mut Batch<'_>,
+    agent: AgentName,
+    by: String,
+    at: Timestamp,
+) -> Result<u64, StoreFault> {
+    let sql = "UPDATE keys SET revoked_ms = ?2 WHERE agent = ?1 AND revoked_ms IS NULL";
+    let revoked = batch.txn().prepare_cached(sql)?.execute(params![agent.as_str(), at.0])?;
+    if revoked > 0 {
+        batch.write(RecordBody::KeysRevoked { agent, by }, at)?;
+    }
+    Ok(revoked as u64)
+}

@@ -1,0 +1,241 @@
+//! The store's folder: where files lie, who may read them, the log's key, and the run locks.
+//! Must not touch the database.
+
+use super::fault::StoreFault;
+use holdpoint_ledger::{Signer, Verifier};
+use holdpoint_types::{Digest, GatewayId};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// What the names of logs begin with; the rest is made from the public key.
+const NAME_PREFIX: &str = "holdpoint.local/";
+/// How often taking a lock is tried again when the file was removed meanwhile.
+const LOCK_TRIES: u32 = 16;
+
+/// Where the files of a store lie.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    dir: PathBuf,
+}
+
+/// Held by a live process that governs; let go by the operating system when it dies.
+#[derive(Debug)]
+pub(super) struct RunLock {
+    path: PathBuf,
+    _file: File,
+}
+
+// === impl Layout ===
+
+impl Layout {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.dir.join("ledger.db")
+    }
+
+    pub(super) fn key(&self) -> PathBuf {
+        self.dir.join("ledger.key")
+    }
+
+    pub(super) fn verifier(&self) -> PathBuf {
+        self.dir.join("ledger.pub")
+    }
+
+    pub(super) fn run(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    fn lock(&self, gateway: &str) -> PathBuf {
+        self.run().join(format!("{gateway}.lock"))
+    }
+
+    /// Makes the folders, for their owner only.
+    pub(super) fn create_folders(&self) -> Result<(), StoreFault> {
+        let run = self.run();
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&run);
+        made.map_err(|error| StoreFault::file(&run, &error))
+    }
+}
+
+// === impl RunLock ===
+
+impl RunLock {
+    /// Takes the lock of `gateway`, and removes what dead processes left behind.
+    pub(super) fn take(layout: &Layout, gateway: GatewayId) -> Result<Self, StoreFault> {
+        sweep(layout)?;
+        let path = layout.lock(&gateway.to_string());
+        for _ in 0..LOCK_TRIES {
+            let mut how = OpenOptions::new();
+            how.create(true).truncate(false).write(true).mode(0o600);
+            let file = how.open(&path).map_err(|error| StoreFault::file(&path, &error))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // Another process may have swept the file away before it was locked.
+                Ok(()) if is_same_file(&file, &path) => return Ok(Self { path, _file: file }),
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => break,
+                Err(error) => return Err(StoreFault::file(&path, &error.into())),
+            }
+        }
+        Err(StoreFault::GatewayTaken { gateway: gateway.to_string() })
+    }
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        // Not removing it is harmless: the next process sweeps it away.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// True if the process that governs as `gateway` lives.
+pub(super) fn is_live(layout: &Layout, gateway: &GatewayId) -> Result<bool, StoreFault> {
+    is_locked(&layout.lock(&gateway.to_string())).map(|lock| matches!(lock, Lock::Held))
+}
+
+/// Reads the log's private key, or makes one if there is no log yet.
+pub(super) fn load_or_create_key(layout: &Layout) -> Result<Signer, StoreFault> {
+    let path = layout.key();
+    if !path.exists() {
+        if layout.database().exists() {
+            return Err(StoreFault::KeyMissing { path: path.display().to_string() });
+        }
+        create_key(layout).map_err(|error| StoreFault::file(&path, &error))?;
+    }
+    load_key(&path)
+}
+
+/// Writes the public key beside the log if it is not there; refuses another log's.
+pub(super) fn publish_verifier(layout: &Layout, verifier: &Verifier) -> Result<(), StoreFault> {
+    let path = layout.verifier();
+    if path.exists() {
+        if load_verifier(layout)? == *verifier {
+            return Ok(());
+        }
+        let detail = "it does not fit the private key beside it".to_owned();
+        return Err(StoreFault::KeyUnusable { path: path.display().to_string(), detail });
+    }
+    let text = format!("{verifier}\n");
+    let published = publish(&path, text.as_bytes(), 0o644);
+    published.map_err(|error| StoreFault::file(&path, &error))
+}
+
+/// Reads the public key beside the log.
+pub(super) fn load_verifier(layout: &Layout) -> Result<Verifier, StoreFault> {
+    let path = layout.verifier();
+    if !path.exists() {
+        return Err(StoreFault::Absent { dir: layout.dir().display().to_string() });
+    }
+    let text = std::fs::read_to_string(&path);
+    let text = text.map_err(|error| StoreFault::file(&path, &error))?;
+    let unusable = |detail: String| {
+        let path = path.display().to_string();
+        StoreFault::KeyUnusable { path, detail }
+    };
+    text.trim_end()
+        .parse()
+        .map_err(|fault: holdpoint_ledger::NoteFault| unusable(fault.to_string()))
+}
+
+/// Whether somebody holds a lock file.
+enum Lock {
+    Held,
+    Free(File),
+    Absent,
+}
+
+fn is_locked(path: &Path) -> Result<Lock, StoreFault> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Lock::Absent),
+        Err(error) => return Err(StoreFault::file(path, &error)),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Lock::Free(file)),
+        Err(Errno::WOULDBLOCK) => Ok(Lock::Held),
+        Err(error) => Err(StoreFault::file(path, &error.into())),
+    }
+}
+
+/// Removes the lock files of dead processes. They are locked meanwhile, so that a process that is
+/// about to lock one of them notices.
+fn sweep(layout: &Layout) -> Result<(), StoreFault> {
+    let run = layout.run();
+    let entries = std::fs::read_dir(&run).map_err(|error| StoreFault::file(&run, &error))?;
+    for entry in entries.filter_map(Result::ok) {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "lock")
+            && let Lock::Free(_held) = is_locked(&path)?
+        {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+    Ok(())
+}
+
+fn is_same_file(file: &File, path: &Path) -> bool {
+    let (Ok(ours), Ok(theirs)) = (file.metadata(), std::fs::metadata(path)) else { return false };
+    (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
+}
+
+fn create_key(layout: &Layout) -> std::io::Result<()> {
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(secret.as_mut_slice()).map_err(std::io::Error::other)?;
+    let text = Zeroizing::new(format!("{}\n", hex::encode(*secret)));
+    publish(&layout.key(), text.as_bytes(), 0o600)
+}
+
+fn load_key(path: &Path) -> Result<Signer, StoreFault> {
+    let unusable = |detail: &str| {
+        let path = path.display().to_string();
+        StoreFault::KeyUnusable { path, detail: detail.to_owned() }
+    };
+    let metadata = std::fs::metadata(path).map_err(|error| StoreFault::file(path, &error))?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(unusable("others may read it; set its mode to 0600"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| StoreFault::file(path, &error))?;
+    let text = Zeroizing::new(text);
+    let mut secret = Zeroizing::new([0; 32]);
+    let decoded = hex::decode_to_slice(text.trim_end(), secret.as_mut_slice());
+    decoded.map_err(|_| unusable("it does not hold 64 hex digits"))?;
+    name_by_key(&secret).map_err(|fault| unusable(&fault.to_string()))
+}
+
+/// The signer of this key; its name is made from its public half, so that no two logs share one.
+fn name_by_key(secret: &[u8; 32]) -> Result<Signer, holdpoint_ledger::NoteFault> {
+    let unnamed = Signer::new(NAME_PREFIX, secret)?;
+    let digest = Digest::of(unnamed.verifier().public_key());
+    Signer::new(&format!("{NAME_PREFIX}{}", digest.short()), secret)
+}
+
+/// Writes a whole file durably, unless there is one: another process may be quicker, and its file
+/// stays.
+fn publish(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(std::io::Error::other("not a file name"));
+    };
+    let unique = format!(".{}.{}", name.to_string_lossy(), std::process::id());
+    let draft = dir.join(unique);
+    let mut file =
+        OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    let linked = std::fs::hard_link(&draft, path);
+    std::fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => File::open(dir)?.sync_all(),
+    }
+}

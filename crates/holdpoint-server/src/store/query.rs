@@ -1,0 +1,278 @@
+//! Everything that is read from the store. Must not write, and must not give out a record whose bytes
+//! do not fit its hash.
+
+use super::batch::int;
+use super::fault::StoreFault;
+use super::rows::{
+    ControlRow, Inclusion, KeyRow, NewKey, Pin, PinRow, RecordQuery, Seen as SeenRow, StoredRecord,
+};
+use holdpoint_ledger::{Verifier, decode, inclusion_proof, leaf_hash, open_checkpoint};
+use holdpoint_types::{ActionId, Digest, Epoch, GatewayId, Stop, Timestamp, ToolRef};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use std::str::FromStr;
+
+const KEY_COLUMNS: &str = "SELECT key_id, hash, agent, owner, issued_ms, revoked_ms FROM keys";
+const PIN_COLUMNS: &str =
+    "SELECT tool, definition, json, by, at_ms, seen, seen_json, seen_ms FROM pins";
+
+/// What a reader saw last, to tell whether others wrote since.
+#[derive(Debug)]
+pub(super) struct Seen {
+    version: i64,
+    size: u64,
+}
+
+/// The conditions of a query, as they are added.
+#[derive(Default)]
+struct Conditions {
+    sql: Vec<String>,
+    values: Vec<Value>,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// What is there now.
+    pub(super) fn now(connection: &Connection) -> Result<Self, StoreFault> {
+        Ok(Self { version: version(connection)?, size: size(connection)? })
+    }
+
+    /// True if the log grew by more than this process's own writer, which left it at `own_size`.
+    pub(super) fn moved(
+        &mut self,
+        connection: &Connection,
+        own_size: Option<u64>,
+    ) -> Result<bool, StoreFault> {
+        let version = version(connection)?;
+        if version == self.version {
+            return Ok(false);
+        }
+        let size = size(connection)?;
+        let grown = size != self.size;
+        *self = Self { version, size };
+        Ok(grown && own_size != Some(size))
+    }
+}
+
+// === impl Conditions ===
+
+impl Conditions {
+    fn add(&mut self, condition: &str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.values.push(value.into());
+            self.sql.push(condition.replace('?', &format!("?{}", self.values.len())));
+        }
+    }
+
+    fn of(query: &RecordQuery) -> Result<Self, StoreFault> {
+        let mut all = Self::default();
+        all.add("agent = ?", query.agent.as_ref().map(ToString::to_string));
+        all.add("tool = ?", query.tool.as_ref().map(ToString::to_string));
+        all.add("instr(resource, ?) > 0", query.resource.clone());
+        all.add("ruling = ?", query.ruling.map(|ruling| ruling.as_str().to_owned()));
+        all.add("kind = ?", query.kind.clone());
+        all.add("at_ms >= ?", query.since.map(|at| at.0));
+        all.add("at_ms < ?", query.until.map(|at| at.0));
+        all.add("seq > ?", query.after_seq.map(int).transpose()?);
+        Ok(all)
+    }
+}
+
+/// The records that `query` wants.
+pub(super) fn records(
+    connection: &Connection,
+    query: &RecordQuery,
+) -> Result<Vec<StoredRecord>, StoreFault> {
+    let conditions = Conditions::of(query)?;
+    let filter = match conditions.sql.is_empty() {
+        true => String::new(),
+        false => format!("WHERE {}", conditions.sql.join(" AND ")),
+    };
+    let order = if query.newest_first { "DESC" } else { "ASC" };
+    let limit = query.limit;
+    let sql =
+        format!("SELECT seq, leaf, body FROM records {filter} ORDER BY seq {order} LIMIT {limit}");
+    read_records(connection, &sql, conditions.values)
+}
+
+/// The records of one action, oldest first.
+pub(super) fn of_action(
+    connection: &Connection,
+    action: ActionId,
+) -> Result<Vec<StoredRecord>, StoreFault> {
+    let sql = "SELECT seq, leaf, body FROM records WHERE action = ?1 ORDER BY seq";
+    read_records(connection, sql, vec![action.to_string().into()])
+}
+
+/// Permitted actions without an outcome, with who permitted them.
+pub(super) fn open_actions(
+    connection: &Connection,
+) -> Result<Vec<(ActionId, GatewayId)>, StoreFault> {
+    let sql = "SELECT action, gateway FROM open_actions ORDER BY action";
+    all(connection, sql, |row| Ok((text(row, 0)?, text(row, 1)?)))
+}
+
+/// When the newest record was written.
+pub(super) fn last_at(connection: &Connection) -> Result<Option<Timestamp>, StoreFault> {
+    let sql = "SELECT last_at_ms FROM log_state";
+    let at: Option<i64> = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    Ok(at.map(Timestamp))
+}
+
+/// How many records the log has.
+pub(super) fn size(connection: &Connection) -> Result<u64, StoreFault> {
+    let sql = "SELECT size FROM log_state";
+    connection
+        .prepare_cached(sql)?
+        .query_row([], |row| row.get(0))
+        .map_err(Into::into)
+        .and_then(whole)
+}
+
+/// The newest checkpoint.
+pub(super) fn checkpoint(connection: &Connection) -> Result<Option<String>, StoreFault> {
+    let sql = "SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?)
+}
+
+/// The proof that record `seq` is in the log.
+pub(super) fn inclusion(
+    connection: &Connection,
+    key: &Verifier,
+    seq: u64,
+) -> Result<Option<Inclusion>, StoreFault> {
+    let snapshot = connection.unchecked_transaction()?;
+    let Some(note) = checkpoint(&snapshot)? else { return Ok(None) };
+    let size = open_checkpoint(&note, key)?.size;
+    let mut leaves = Vec::new();
+    let mut statement =
+        snapshot.prepare_cached("SELECT leaf FROM records WHERE seq < ?1 ORDER BY seq")?;
+    let mut rows = statement.query([int(size)?])?;
+    while let Some(row) = rows.next()? {
+        leaves.push(Digest::from_bytes(row.get(0)?));
+    }
+    let Some(proof) = inclusion_proof(&leaves, seq) else { return Ok(None) };
+    let leaf = usize::try_from(seq).ok().and_then(|seq| leaves.get(seq)).copied();
+    Ok(leaf.map(|leaf| Inclusion { seq, leaf, proof, note }))
+}
+
+/// The epoch and the stops in force.
+pub(super) fn control(connection: &Connection) -> Result<ControlRow, StoreFault> {
+    let snapshot = connection.unchecked_transaction()?;
+    let sql = "SELECT epoch FROM log_state";
+    let epoch = snapshot.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    Ok(ControlRow { epoch: Epoch(whole(epoch)?), stops: stops(&snapshot)? })
+}
+
+/// The stops in force, oldest first.
+pub(super) fn stops(connection: &Connection) -> Result<Vec<Stop>, StoreFault> {
+    let sql = "SELECT id, scope, reason, by, since_ms FROM stops ORDER BY id";
+    all(connection, sql, |row| {
+        let since = Timestamp(row.get(4)?);
+        let (reason, by) = (row.get(2)?, row.get(3)?);
+        Ok(Stop { id: whole(row.get(0)?)?, scope: text(row, 1)?, reason, by, since })
+    })
+}
+
+/// The pin of one tool.
+pub(super) fn pin(connection: &Connection, tool: &ToolRef) -> Result<Option<PinRow>, StoreFault> {
+    let mut statement = connection.prepare_cached(&format!("{PIN_COLUMNS} WHERE tool = ?1"))?;
+    let mut rows = statement.query([tool.to_string()])?;
+    rows.next()?.map(pin_row).transpose()
+}
+
+/// All pins, by tool.
+pub(super) fn pins(connection: &Connection) -> Result<Vec<PinRow>, StoreFault> {
+    all(connection, &format!("{PIN_COLUMNS} ORDER BY tool"), pin_row)
+}
+
+/// The key with this id.
+pub(super) fn key(connection: &Connection, key_id: &str) -> Result<Option<KeyRow>, StoreFault> {
+    let mut statement = connection.prepare_cached(&format!("{KEY_COLUMNS} WHERE key_id = ?1"))?;
+    let mut rows = statement.query([key_id])?;
+    rows.next()?.map(key_row).transpose()
+}
+
+/// All keys, oldest first.
+pub(super) fn keys(connection: &Connection) -> Result<Vec<KeyRow>, StoreFault> {
+    all(connection, &format!("{KEY_COLUMNS} ORDER BY issued_ms, key_id"), key_row)
+}
+
+/// A text column as the type it was made from.
+pub(super) fn text<T: FromStr>(row: &Row<'_>, column: usize) -> Result<T, StoreFault> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|_| StoreFault::corrupt(format!("unexpected `{text}`")))
+}
+
+/// A number column as the type it was made from.
+pub(super) fn whole(number: i64) -> Result<u64, StoreFault> {
+    u64::try_from(number).map_err(|_| StoreFault::corrupt(format!("unexpected `{number}`")))
+}
+
+fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    read: impl Fn(&Row<'_>) -> Result<T, StoreFault>,
+) -> Result<Vec<T>, StoreFault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let mut values = Vec::new();
+    while let Some(row) = rows.next()? {
+        values.push(read(row)?);
+    }
+    Ok(values)
+}
+
+fn read_records(
+    connection: &Connection,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<Vec<StoredRecord>, StoreFault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        records.push(stored_record(row)?);
+    }
+    Ok(records)
+}
+
+fn stored_record(row: &Row<'_>) -> Result<StoredRecord, StoreFault> {
+    let seq = whole(row.get(0)?)?;
+    let leaf = Digest::from_bytes(row.get(1)?);
+    let bytes: Vec<u8> = row.get(2)?;
+    if leaf_hash(&bytes) != leaf {
+        return Err(StoreFault::corrupt(format!("record {seq} was altered")));
+    }
+    let record = decode(&bytes);
+    let record = record.map_err(|fault| StoreFault::corrupt(format!("record {seq}: {fault}")))?;
+    Ok(StoredRecord { seq, leaf, bytes, record })
+}
+
+fn pin_row(row: &Row<'_>) -> Result<PinRow, StoreFault> {
+    let definition = Digest::from_bytes(row.get(1)?);
+    let pin = Pin { tool: text(row, 0)?, definition, json: row.get(2)? };
+    let seen: Option<[u8; 32]> = row.get(5)?;
+    let seen = match seen {
+        Some(seen) => {
+            let (definition, at) = (Digest::from_bytes(seen), Timestamp(row.get(7)?));
+            Some(SeenRow { definition, json: row.get(6)?, at })
+        }
+        None => None,
+    };
+    Ok(PinRow { pin, by: row.get(3)?, at: Timestamp(row.get(4)?), seen })
+}
+
+fn key_row(row: &Row<'_>) -> Result<KeyRow, StoreFault> {
+    let hash = Digest::from_bytes(row.get(1)?);
+    let key = NewKey { key_id: row.get(0)?, hash, agent: text(row, 2)?, owner: text(row, 3)? };
+    let revoked_at: Option<i64> = row.get(5)?;
+    let issued_at = Timestamp(row.get(4)?);
+    Ok(KeyRow { key, issued_at, revoked_at: revoked_at.map(Timestamp) })
+}
+
+/// Moves whenever another connection changed the database.
+fn version(connection: &Connection) -> Result<i64, StoreFault> {
+    Ok(connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
+}

@@ -1,0 +1,173 @@
+//! The database's tables and how connections are opened. Must not read or write rows.
+
+use super::fault::{LOCK_WAIT_S, StoreFault};
+use super::files::Layout;
+use holdpoint_ledger::Frontier;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use std::path::Path;
+use std::time::Duration;
+
+/// The newest format that this version knows.
+const FORMAT: i64 = 1;
+/// `PRAGMA application_id`: "Hold" in ASCII.
+const APPLICATION: i64 = 0x486f_6c64;
+/// How long to wait between two tries to get the write lock: short, so that a stop by another process
+/// finds the gap between two commits of a busy one.
+const LOCK_PAUSE: Duration = Duration::from_micros(500);
+
+const TABLES: &str = "
+    CREATE TABLE log_state (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        size INTEGER NOT NULL,
+        frontier BLOB NOT NULL,
+        last_at_ms INTEGER,
+        epoch INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE records (
+        seq INTEGER PRIMARY KEY,
+        leaf BLOB NOT NULL,
+        kind TEXT NOT NULL,
+        gateway TEXT NOT NULL,
+        action TEXT,
+        agent TEXT,
+        tool TEXT,
+        resource TEXT,
+        ruling TEXT,
+        at_ms INTEGER NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX records_by_action ON records (action) WHERE action IS NOT NULL;
+    CREATE INDEX records_by_time ON records (at_ms);
+    CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
+    CREATE TABLE open_actions (
+        action TEXT PRIMARY KEY,
+        gateway TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE stops (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        scope TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        by TEXT NOT NULL,
+        since_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE pins (
+        tool TEXT PRIMARY KEY,
+        definition BLOB NOT NULL,
+        json TEXT NOT NULL,
+        by TEXT NOT NULL,
+        at_ms INTEGER NOT NULL,
+        seen BLOB,
+        seen_json TEXT,
+        seen_ms INTEGER
+    ) STRICT;
+    CREATE TABLE keys (
+        key_id TEXT PRIMARY KEY,
+        hash BLOB NOT NULL,
+        agent TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        issued_ms INTEGER NOT NULL,
+        revoked_ms INTEGER
+    ) STRICT;
+";
+
+/// The writer's connection; makes the database if it is absent.
+pub(super) fn open_to_write(layout: &Layout) -> Result<Connection, StoreFault> {
+    let path = layout.database();
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let mut connection = open(&path, flags)?;
+    create_tables(&mut connection)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        let detail = format!("its journal mode is `{mode}`, not `wal`");
+        return Err(StoreFault::Database { detail });
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+/// A connection that cannot write.
+pub(super) fn open_to_read(layout: &Layout) -> Result<Connection, StoreFault> {
+    let path = layout.database();
+    if !path.exists() {
+        return Err(StoreFault::Absent { dir: layout.dir().display().to_string() });
+    }
+    let connection = open(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    match check_format(&connection) {
+        // A folder that cannot be written has no room for the files that readers share. If nothing
+        // waits in the write-ahead log, the database file alone is the whole store.
+        Err(StoreFault::NotWritable { .. }) if !has_log(&path) => {
+            let connection = open_immutable(&path)?;
+            check_format(&connection)?;
+            Ok(connection)
+        }
+        Err(fault) => Err(fault),
+        Ok(()) => Ok(connection),
+    }
+}
+
+fn has_log(path: &Path) -> bool {
+    let log = path.with_extension("db-wal");
+    std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0)
+}
+
+fn open_immutable(path: &Path) -> Result<Connection, StoreFault> {
+    let text = path.to_string_lossy();
+    let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let uri = format!("file:{escaped}?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Ok(configure(Connection::open_with_flags(uri, flags)?)?)
+}
+
+fn open(path: &Path, flags: OpenFlags) -> Result<Connection, StoreFault> {
+    Ok(configure(Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?)?)
+}
+
+fn configure(mut connection: Connection) -> rusqlite::Result<Connection> {
+    let tries_max = Duration::from_secs(LOCK_WAIT_S).as_micros() / LOCK_PAUSE.as_micros();
+    let tries_max = i32::try_from(tries_max).unwrap_or(i32::MAX);
+    connection.busy_handler(Some(move |tries| {
+        std::thread::sleep(LOCK_PAUSE);
+        tries < tries_max
+    }))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "trusted_schema", "OFF")?;
+    connection.pragma_update(None, "cell_size_check", "ON")?;
+    Ok(connection)
+}
+
+fn create_tables(connection: &mut Connection) -> Result<(), StoreFault> {
+    if format_of(connection)? == 0 {
+        let txn = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Another process may have been quicker.
+        if format_of(&txn)? == 0 {
+            let tables = "SELECT count(*) FROM sqlite_schema";
+            if txn.query_row(tables, [], |row| row.get::<_, i64>(0))? > 0 {
+                return Err(StoreFault::corrupt("`ledger.db` is another program's database"));
+            }
+            txn.execute_batch(TABLES)?;
+            let sql = "INSERT INTO log_state (id, size, frontier, epoch) VALUES (1, 0, ?1, 0)";
+            txn.execute(sql, [Frontier::default().to_bytes()])?;
+            txn.pragma_update(None, "application_id", APPLICATION)?;
+            txn.pragma_update(None, "user_version", FORMAT)?;
+        }
+        txn.commit()?;
+    }
+    check_format(connection)
+}
+
+fn check_format(connection: &Connection) -> Result<(), StoreFault> {
+    let application: i64 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let found = format_of(connection)?;
+    if application != APPLICATION || found < 1 {
+        return Err(StoreFault::corrupt("`ledger.db` is not a store"));
+    }
+    if found > FORMAT {
+        return Err(StoreFault::Newer { found, known: FORMAT });
+    }
+    Ok(())
+}
+
+fn format_of(connection: &Connection) -> Result<i64, StoreFault> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
