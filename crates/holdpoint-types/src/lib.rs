@@ -32,7 +32,7 @@ pub use json::{JsonFault, JsonLimits, canonical_bytes, canonical_digest, check, 
 pub use mode::{Mode, ParseModeError};
 pub use reason::{Reason, Stage};
 pub use record::{
-    ActionRecord, DecisionRecord, Field, Lineage, OutcomeRecord, OutcomeStatus, Output,
+    ActionRecord, DecisionRecord, Field, Lineage, OutcomeRecord, OutcomeStatus, ToolOutput,
     PolicySource, Record, RecordBody,
 };
 pub use stop::{ParseScopeError, Stop, StopId, StopScope};

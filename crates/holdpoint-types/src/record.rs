@@ -147,7 +147,7 @@ pub struct Lineage {
     /// The target.
     pub target_resource: Field<String>,
     /// What came back.
-    pub tool_output: Field<Output>,
+    pub tool_output: Field<ToolOutput>,
     /// What was found afterwards.
     pub post_validation: Field<Vec<Finding>>,
 }
@@ -175,7 +175,7 @@ pub struct DecisionRecord {
 
 /// What came back from a tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Output {
+pub struct ToolOutput {
     /// Digest of the bytes that came back.
     pub digest: Digest,
     /// How many they were.

@@ -1,0 +1,93 @@
+//! The decision: everything that speaks about one action, joined.
+//!
+//! Pure and total: the same request, facts and policies give the same decision, byte for byte. Must
+//! never look at anything else.
+
+use holdpoint_policy::PolicySet;
+use holdpoint_types::{
+    Cause, Decision, EffectClass, Facts, Finding, Mode, Reason, Request, Ruling, Stop, ToolState,
+};
+
+/// The approval that a mode's hold asks for.
+const OWNER: &str = "owner";
+
+/// Decides one action.
+///
+/// Every check speaks for itself and none can take back what another said: the decision is the join,
+/// so adding a check or a rule can only make it stricter.
+pub fn decide(request: &Request, facts: &Facts, policy: &PolicySet) -> Decision {
+    Decision::from_iter(policy.evaluate(request, facts))
+        .join(facts.stops.iter().map(halted))
+        .join(identity(facts))
+        .join(autonomy(facts))
+        .join(catalog(facts))
+        .join(grants(facts))
+        .join(facts.findings.iter().filter_map(Finding::cause))
+}
+
+/// What a stop says to every action that it covers.
+pub(crate) fn halted(stop: &Stop) -> Cause {
+    let rule = format!("stop {} on {}", stop.id, stop.scope);
+    Cause::new(Ruling::Halt, Reason::Stopped, stop.reason.clone()).by_rule(rule)
+}
+
+fn identity(facts: &Facts) -> Option<Cause> {
+    match &facts.agent {
+        None => Some(deny(Reason::AgentUnknown)),
+        Some(agent) if agent.owner.is_none() => Some(deny(Reason::AgentUnowned)),
+        Some(_) => None,
+    }
+}
+
+/// What the agent's mode says about a call of this class.
+///
+/// Reads stay possible down to `read-only`: an agent that may only plan must be able to look.
+fn autonomy(facts: &Facts) -> Option<Cause> {
+    let mode = facts.agent.as_ref()?.mode;
+    let changes = class(facts) > EffectClass::Read;
+    let cause = match mode {
+        Mode::Auto => return None,
+        Mode::Quarantined => deny(Reason::AgentQuarantined),
+        Mode::ApproveWrites | Mode::PlanOnly | Mode::ReadOnly if !changes => return None,
+        Mode::ApproveWrites => voice(Ruling::Hold, Reason::AgentApproveWrites).needing(OWNER),
+        Mode::PlanOnly => voice(Ruling::PlanOnly, Reason::AgentPlanOnly),
+        Mode::ReadOnly => deny(Reason::AgentReadOnly),
+    };
+    Some(cause.by_rule(format!("mode {mode}")))
+}
+
+fn catalog(facts: &Facts) -> Option<Cause> {
+    let Some(tool) = &facts.tool else {
+        return Some(deny(Reason::ToolUnknown));
+    };
+    match &tool.state {
+        ToolState::Pinned => None,
+        ToolState::Changed { pinned } => {
+            let rule = format!("pinned {}, offered {}", pinned.short(), tool.definition.short());
+            Some(deny(Reason::ToolQuarantined).by_rule(rule))
+        }
+    }
+}
+
+fn grants(facts: &Facts) -> Option<Cause> {
+    if facts.grant.by.is_some() {
+        return None;
+    }
+    match class(facts) {
+        EffectClass::Destructive => Some(deny(Reason::DestructiveNotGranted)),
+        EffectClass::Read | EffectClass::Write => Some(deny(Reason::NotGranted)),
+    }
+}
+
+/// The class to judge by: an unknown tool counts as destructive.
+fn class(facts: &Facts) -> EffectClass {
+    facts.tool.as_ref().map_or(EffectClass::Destructive, |tool| tool.class)
+}
+
+fn deny(reason: Reason) -> Cause {
+    voice(Ruling::Deny, reason)
+}
+
+fn voice(ruling: Ruling, reason: Reason) -> Cause {
+    Cause::new(ruling, reason, reason.meaning())
+}

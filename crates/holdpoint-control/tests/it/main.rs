@@ -1,0 +1,4 @@
+//! What the core promises, checked through its public face.
+
+mod matrix;
+mod world;
