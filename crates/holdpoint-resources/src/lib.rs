@@ -1,1 +1,18 @@
-//! Skeleton.
+//! Where permitted actions are executed: upstream MCP servers.
+//!
+//! Owns the processes and connections of upstream servers and the bytes that go to them. It must never
+//! decide anything, and never send a `tools/call` without consuming a [`holdpoint_control::Permit`]
+//! that was checked against exactly the value it sends.
+
+mod lines;
+pub mod mcp;
+mod passage;
+mod process;
+mod upstream;
+
+pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};
+pub use process::{Pipes, Process, ProcessFault, ProcessSpec};
+pub use upstream::{
+    Answer, Cancels, Ended, Limits, SecretText, ToolCall, Transport, Upstream, UpstreamFault,
+    UpstreamSpec,
+};

@@ -1,0 +1,292 @@
+//! HTTP headers that mirror the body of a message (MCP 2026-07-28, streamable HTTP, request metadata).
+//!
+//! Owns their names, their encoding, what a client sends and what a server checks. Must never trust a
+//! header instead of the body.
+
+use super::era::{self, META_PROTOCOL_VERSION, REVISION_MODERN};
+use super::message::RpcRequest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Names the revision, in both eras.
+pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
+/// Mirrors `method`.
+pub const METHOD: &str = "mcp-method";
+/// Mirrors `params.name` or `params.uri`.
+pub const NAME: &str = "mcp-name";
+/// Names the server's own thread of requests, in the legacy era.
+pub const SESSION_ID: &str = "mcp-session-id";
+/// The prefix of headers that mirror tool parameters.
+pub const PARAM_PREFIX: &str = "mcp-param-";
+
+const SENTINEL_START: &str = "=?base64?";
+const SENTINEL_END: &str = "?=";
+
+/// A header that does not say what the body says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderFault {
+    /// A required header is not there.
+    #[error("header mismatch: `{name}` is missing")]
+    Missing {
+        /// The header.
+        name: &'static str,
+    },
+    /// A header's value cannot be read.
+    #[error("header mismatch: the value of `{name}` is malformed")]
+    Malformed {
+        /// The header.
+        name: &'static str,
+    },
+    /// A header differs from the body.
+    #[error("header mismatch: `{name}` says `{header}`, the body says `{body}`")]
+    Differs {
+        /// The header.
+        name: &'static str,
+        /// Its value.
+        header: String,
+        /// The body's value.
+        body: String,
+    },
+    /// The header names a revision that we do not serve.
+    #[error("protocol version `{requested}` is not supported")]
+    Unsupported {
+        /// What was asked for.
+        requested: String,
+    },
+}
+
+/// One tool parameter that its schema wants mirrored into a header (`x-mcp-header`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParamHeader {
+    /// The header's whole name, in lower case.
+    pub name: String,
+    /// The property names that lead to the parameter.
+    pub path: Vec<String>,
+}
+
+/// Why a schema's `x-mcp-header` cannot be followed; such a tool is left out of the list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParamHeaderFault {
+    /// The name is not a header name, or appears twice.
+    #[error("`x-mcp-header` `{0}` is not a unique HTTP field name")]
+    Name(String),
+    /// It stands where no single value can be read from.
+    #[error("`x-mcp-header` stands on something other than a plain string, integer or boolean")]
+    Place,
+}
+
+// === impl HeaderFault ===
+
+impl HeaderFault {
+    /// The JSON-RPC error code.
+    pub fn code(&self) -> i64 {
+        match self {
+            Self::Missing { .. } | Self::Malformed { .. } | Self::Differs { .. } => {
+                era::HEADER_MISMATCH
+            }
+            Self::Unsupported { .. } => era::UNSUPPORTED_PROTOCOL_VERSION,
+        }
+    }
+
+    /// The member `data` of the JSON-RPC error; null if there is none.
+    pub fn data(&self) -> Value {
+        match self {
+            Self::Unsupported { requested } => {
+                era::EraFault::Unsupported { requested: requested.clone() }.data()
+            }
+            Self::Missing { .. } | Self::Malformed { .. } | Self::Differs { .. } => Value::Null,
+        }
+    }
+}
+
+// === impl ParamHeader ===
+
+impl ParamHeader {
+    /// Name and encoded value of the header for these arguments; `None` if they lack the value.
+    pub fn mirror(&self, arguments: &Value) -> Option<(String, String)> {
+        let mut value = arguments;
+        for step in &self.path {
+            value = value.get(step)?;
+        }
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            Value::Bool(truth) => truth.to_string(),
+            Value::Null | Value::Array(_) | Value::Object(_) => return None,
+        };
+        Some((self.name.clone(), encode(&text)))
+    }
+}
+
+/// A header value for `text`: the text itself if it is safe there, else its Base64 sentinel form.
+pub fn encode(text: &str) -> String {
+    let plain = |byte: u8| (0x20..=0x7e).contains(&byte) || byte == b'\t';
+    let padded = text.starts_with([' ', '\t']) || text.ends_with([' ', '\t']);
+    let ambiguous = text.starts_with(SENTINEL_START) && text.ends_with(SENTINEL_END);
+    if text.bytes().all(plain) && !padded && !ambiguous {
+        return text.to_owned();
+    }
+    format!("{SENTINEL_START}{}{SENTINEL_END}", STANDARD.encode(text))
+}
+
+/// The text of a header value; `None` if the sentinel form holds no Base64 of UTF-8.
+pub fn decode(value: &str) -> Option<String> {
+    let inner = value.strip_prefix(SENTINEL_START).and_then(|rest| rest.strip_suffix(SENTINEL_END));
+    let Some(inner) = inner else {
+        return Some(value.to_owned());
+    };
+    String::from_utf8(STANDARD.decode(inner).ok()?).ok()
+}
+
+/// The headers that a modern request carries besides its revision.
+pub fn standard(request: &RpcRequest) -> Vec<(&'static str, String)> {
+    let mut headers = vec![(METHOD, request.method.clone())];
+    headers.extend(mirrored_name(request).map(|name| (NAME, encode(name))));
+    headers
+}
+
+/// Checks the headers of `request`, which arrived by HTTP. `lookup` finds a header's value by its
+/// lower-case name.
+///
+/// # Errors
+/// When a header that the request's era requires is missing, unreadable, or differs from the body.
+pub fn check_headers<'a>(
+    lookup: impl Fn(&str) -> Option<&'a str>,
+    request: &RpcRequest,
+) -> Result<(), HeaderFault> {
+    let body = request.meta().and_then(|meta| meta.get(META_PROTOCOL_VERSION));
+    let header = lookup(PROTOCOL_VERSION);
+    match (header, body.and_then(Value::as_str)) {
+        (None, None) => Ok(()),
+        (Some(header), None) => check_legacy(header),
+        (None, Some(_)) => Err(HeaderFault::Missing { name: PROTOCOL_VERSION }),
+        (Some(header), Some(body)) if header != body => {
+            Err(differs(PROTOCOL_VERSION, header, body))
+        }
+        (Some(_), Some(_)) => check_modern(lookup, request),
+    }
+}
+
+/// The headers that `input_schema` wants its parameters mirrored into.
+///
+/// # Errors
+/// When an annotation breaks the specification's rules.
+pub fn param_headers(input_schema: &Value) -> Result<Vec<ParamHeader>, ParamHeaderFault> {
+    let mut found = Vec::new();
+    collect(input_schema, &mut Vec::new(), &mut found)?;
+    let mut seen = BTreeSet::new();
+    for header in &found {
+        if !seen.insert(&header.name) {
+            return Err(ParamHeaderFault::Name(header.name.clone()));
+        }
+    }
+    // An annotation that was not reached over `properties` alone stands at a forbidden place.
+    if found.len() < annotations(input_schema) {
+        return Err(ParamHeaderFault::Place);
+    }
+    Ok(found)
+}
+
+fn mirrored_name(request: &RpcRequest) -> Option<&str> {
+    let source = match request.method.as_str() {
+        "tools/call" | "prompts/get" => "name",
+        "resources/read" => "uri",
+        _ => return None,
+    };
+    request.param(source)?.as_str()
+}
+
+fn check_legacy(header: &str) -> Result<(), HeaderFault> {
+    if header == REVISION_MODERN {
+        // Whoever routes by this header would take the request for something that it is not.
+        return Err(differs(PROTOCOL_VERSION, header, "no revision"));
+    }
+    if era::REVISIONS_UPSTREAM_LEGACY.contains(&header) {
+        return Ok(());
+    }
+    Err(HeaderFault::Unsupported { requested: header.chars().take(64).collect() })
+}
+
+fn check_modern<'a>(
+    lookup: impl Fn(&str) -> Option<&'a str>,
+    request: &RpcRequest,
+) -> Result<(), HeaderFault> {
+    let method = lookup(METHOD).ok_or(HeaderFault::Missing { name: METHOD })?;
+    if method != request.method {
+        return Err(differs(METHOD, method, &request.method));
+    }
+    let Some(body) = mirrored_name(request) else { return Ok(()) };
+    let value = lookup(NAME).ok_or(HeaderFault::Missing { name: NAME })?;
+    let name = decode(value).ok_or(HeaderFault::Malformed { name: NAME })?;
+    if name != body {
+        return Err(differs(NAME, &name, body));
+    }
+    Ok(())
+}
+
+fn differs(name: &'static str, header: &str, body: &str) -> HeaderFault {
+    let short = |text: &str| text.chars().take(128).collect();
+    HeaderFault::Differs { name, header: short(header), body: short(body) }
+}
+
+fn collect(
+    schema: &Value,
+    path: &mut Vec<String>,
+    found: &mut Vec<ParamHeader>,
+) -> Result<(), ParamHeaderFault> {
+    if let Some(name) = schema.get("x-mcp-header") {
+        found.push(annotated(schema, name, path)?);
+    }
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+        return Ok(());
+    };
+    for (key, property) in properties {
+        path.push(key.clone());
+        collect(property, path, found)?;
+        path.pop();
+    }
+    Ok(())
+}
+
+fn annotated(
+    schema: &Value,
+    name: &Value,
+    path: &[String],
+) -> Result<ParamHeader, ParamHeaderFault> {
+    let text = name.as_str().unwrap_or_default();
+    let name_char = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.is_empty() || text.len() > 128 || !text.bytes().all(name_char) {
+        return Err(ParamHeaderFault::Name(name.to_string().chars().take(128).collect()));
+    }
+    let kind = schema.get("type").and_then(Value::as_str);
+    if path.is_empty() || !matches!(kind, Some("string" | "integer" | "boolean")) {
+        return Err(ParamHeaderFault::Place);
+    }
+    let name = format!("{PARAM_PREFIX}{}", text.to_ascii_lowercase());
+    Ok(ParamHeader { name, path: path.to_vec() })
+}
+
+/// Counts `x-mcp-header` wherever a schema may stand: not below names of properties or plain data.
+fn annotations(schema: &Value) -> usize {
+    match schema {
+        Value::Object(object) => {
+            let here = usize::from(object.contains_key("x-mcp-header"));
+            let below = object.iter().map(|(key, value)| match key.as_str() {
+                "properties" | "patternProperties" | "$defs" | "definitions"
+                | "dependentSchemas" => named_annotations(value),
+                "const" | "enum" | "default" | "examples" | "x-mcp-header" => 0,
+                _ => annotations(value),
+            });
+            here + below.sum::<usize>()
+        }
+        Value::Array(items) => items.iter().map(annotations).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+fn named_annotations(schemas: &Value) -> usize {
+    let schemas = schemas.as_object().into_iter().flatten();
+    schemas.map(|(_, schema)| annotations(schema)).sum()
+}

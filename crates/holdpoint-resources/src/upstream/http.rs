@@ -1,0 +1,428 @@
+//! An upstream server over streamable HTTP: one POST per message, JSON or an event stream back.
+//!
+//! Owns the client, the agreed revision and the server's own `Mcp-Session-Id`. Must never follow a
+//! redirect, resend a call that may have been processed, or print a secret header.
+
+use super::negotiate::{
+    Probe, initialized, nothing_in_common, probe_params, read_initialize, read_probe,
+};
+use super::{Fault, Limits, SecretText, UpstreamFault, invalid, unavailable};
+use crate::mcp::era::{self, Identity, METHOD_NOT_FOUND};
+use crate::mcp::headers as names;
+use crate::mcp::{Era, Message, RpcId, RpcNotification, RpcRequest, RpcResponse};
+use futures::{Stream, StreamExt};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use reqwest::{Client, Response, Url};
+use serde_json::Value;
+use sse_stream::SseStream;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a message that nobody waits for may take.
+const ASIDE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Most requests of a server that are refused within one event stream; later ones are ignored.
+const REFUSALS_MAX: usize = 16;
+
+/// A server at a URL.
+#[derive(Debug)]
+pub(super) struct HttpLink {
+    client: Client,
+    url: Url,
+    headers: HeaderMap,
+    limits: Limits,
+    tools_changed: Arc<AtomicBool>,
+    last: AtomicI64,
+    slots: Semaphore,
+    agreed: Mutex<Agreed>,
+}
+
+/// What the server and we have agreed on.
+#[derive(Clone, Debug)]
+struct Agreed {
+    era: Era,
+    revision: String,
+    thread: Option<HeaderValue>,
+}
+
+/// An answer, or the news that the server forgot us.
+enum Exchanged {
+    Answer(RpcResponse, Option<HeaderValue>),
+    Forgotten,
+}
+
+// === impl HttpLink ===
+
+impl HttpLink {
+    pub(super) fn new(
+        url: &str,
+        headers: &[(String, SecretText)],
+        limits: Limits,
+        tools_changed: &Arc<AtomicBool>,
+    ) -> Result<Self, UpstreamFault> {
+        let url: Url = url.parse().map_err(|_| unavailable("the server's URL is malformed"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(unavailable("the server's URL is neither http nor https"));
+        }
+        let agreed =
+            Agreed { era: Era::Modern, revision: era::REVISION_MODERN.to_owned(), thread: None };
+        Ok(Self {
+            client: client(&url)?,
+            url,
+            headers: header_map(headers)?,
+            limits,
+            tools_changed: Arc::clone(tools_changed),
+            last: AtomicI64::new(0),
+            slots: Semaphore::new(limits.calls_pending_max.min(Semaphore::MAX_PERMITS)),
+            agreed: Mutex::new(agreed),
+        })
+    }
+
+    /// Finds out the server's era and, in the legacy one, shakes hands.
+    pub(super) async fn negotiate(&mut self) -> Result<Era, UpstreamFault> {
+        let probe = self.ask(self.request("server/discover", probe_params()), Vec::new());
+        let answer = tokio::time::timeout(self.limits.probe_timeout, probe).await;
+        let found = match answer {
+            Ok(Ok(response)) => read_probe(&response),
+            Ok(Err(fault)) if !fault.may_have_arrived => return Err(fault.kind),
+            // Legacy servers refuse what they do not know in ways of their own, or stay silent.
+            Ok(Err(_)) | Err(_) => Probe::Legacy,
+        };
+        match found {
+            Probe::Modern => Ok(Era::Modern),
+            Probe::Nothing => Err(nothing_in_common()),
+            Probe::Legacy => {
+                self.initialize().await.map_err(|fault| fault.kind)?;
+                Ok(Era::Legacy)
+            }
+        }
+    }
+
+    /// A request with an id of its own.
+    pub(super) fn request(&self, method: &str, params: Value) -> RpcRequest {
+        let number = self.last.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        RpcRequest::new(RpcId::Number(number), method, params)
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) async fn ask(
+        &self,
+        request: RpcRequest,
+        headers: Vec<(String, String)>,
+    ) -> Result<RpcResponse, Fault> {
+        let busy = |_| Fault::unsent(unavailable("too many calls wait for this server"));
+        let _slot = self.slots.try_acquire().map_err(busy)?;
+        if let Exchanged::Answer(response, _) =
+            self.exchange(&self.agreed(), &request, &headers).await?
+        {
+            return Ok(response);
+        }
+        // INVARIANT: a server that forgot us has not looked at the request (2025-11-25, transports).
+        self.initialize().await.map_err(|fault| Fault { may_have_arrived: false, ..fault })?;
+        match self.exchange(&self.agreed(), &request, &headers).await? {
+            Exchanged::Answer(response, _) => Ok(response),
+            Exchanged::Forgotten => {
+                Err(Fault::unsent(invalid("the server forgets every `Mcp-Session-Id`")))
+            }
+        }
+    }
+
+    /// Tells a legacy server to stop working on a request. A modern one hears it when the request is
+    /// dropped.
+    pub(super) fn cancel(&self, id: &RpcId, reason: &str) {
+        if self.agreed().era == Era::Legacy {
+            self.aside(&Message::Notification(RpcNotification::cancelled(id, reason)));
+        }
+    }
+
+    /// Tells a legacy server that we go.
+    pub(super) async fn close(&self) {
+        let agreed = self.agreed();
+        if agreed.thread.is_none() {
+            return;
+        }
+        let headers = self.headers_for(&agreed);
+        let farewell = self.client.request(Method::DELETE, self.url.clone()).headers(headers);
+        let _ = tokio::time::timeout(ASIDE_TIMEOUT, farewell.send()).await;
+    }
+
+    fn agreed(&self) -> Agreed {
+        self.agreed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn agree(&self, agreed: Agreed) {
+        *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = agreed;
+    }
+
+    async fn initialize(&self) -> Result<(), Fault> {
+        let params = era::initialize_params(&Identity::holdpoint());
+        let request = self.request("initialize", params);
+        let revision = era::REVISION_LEGACY.to_owned();
+        let opening = Agreed { era: Era::Legacy, revision, thread: None };
+        let Exchanged::Answer(response, thread) = self.exchange(&opening, &request, &[]).await?
+        else {
+            return Err(Fault::doubtful(unavailable("the server has no MCP endpoint there")));
+        };
+        let revision = read_initialize(&response).map_err(Fault::doubtful)?;
+        let agreed = Agreed { era: Era::Legacy, revision, thread };
+        self.agree(agreed.clone());
+        let done = Message::Notification(initialized());
+        let sent = self.post(&agreed, &done, HeaderMap::new()).await?;
+        if !sent.status().is_success() {
+            let text = format!("`initialized` was refused with HTTP {}", sent.status().as_u16());
+            return Err(Fault::doubtful(invalid(text)));
+        }
+        Ok(())
+    }
+
+    async fn exchange(
+        &self,
+        agreed: &Agreed,
+        request: &RpcRequest,
+        headers: &[(String, String)],
+    ) -> Result<Exchanged, Fault> {
+        let mut extra = HeaderMap::new();
+        if agreed.era == Era::Modern {
+            let standard = names::standard(request).into_iter();
+            let standard = standard.map(|(name, value)| (name.to_owned(), value));
+            for (name, value) in standard.chain(headers.iter().cloned()) {
+                insert(&mut extra, &name, &value).map_err(Fault::unsent)?;
+            }
+        }
+        let message = Message::Request(request.clone());
+        let response = self.post(agreed, &message, extra).await?;
+        let status = response.status();
+        if status == StatusCode::NOT_FOUND && agreed.thread.is_some() {
+            return Ok(Exchanged::Forgotten);
+        }
+        let thread = response.headers().get(names::SESSION_ID).cloned();
+        let answer = if status.is_success() {
+            self.read_success(response, &request.id).await
+        } else {
+            self.read_refusal(response, &request.id).await
+        };
+        Ok(Exchanged::Answer(answer.map_err(Fault::doubtful)?, thread))
+    }
+
+    async fn post(
+        &self,
+        agreed: &Agreed,
+        message: &Message,
+        extra: HeaderMap,
+    ) -> Result<Response, Fault> {
+        let mut headers = self.headers_for(agreed);
+        headers.extend(extra);
+        let post = self.client.post(self.url.clone()).headers(headers).body(message.to_bytes());
+        post.send().await.map_err(|error| {
+            // Without a connection no byte was sent; any later failure leaves the question open.
+            let may_have_arrived = !(error.is_connect() || error.is_builder());
+            Fault { may_have_arrived, kind: unavailable(in_words(error)) }
+        })
+    }
+
+    fn headers_for(&self, agreed: &Agreed) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let both = HeaderValue::from_static("application/json, text/event-stream");
+        headers.insert(ACCEPT, both);
+        if let Ok(revision) = HeaderValue::from_str(&agreed.revision) {
+            headers.insert(HeaderName::from_static(names::PROTOCOL_VERSION), revision);
+        }
+        if let Some(thread) = &agreed.thread {
+            headers.insert(HeaderName::from_static(names::SESSION_ID), thread.clone());
+        }
+        headers
+    }
+
+    async fn read_success(
+        &self,
+        response: Response,
+        id: &RpcId,
+    ) -> Result<RpcResponse, UpstreamFault> {
+        if is_type(&response, "text/event-stream") {
+            return self.read_events(response, id).await;
+        }
+        if !is_type(&response, "application/json") {
+            let status = response.status().as_u16();
+            return Err(invalid(format!("HTTP {status} with neither JSON nor an event stream")));
+        }
+        let body = self.read_body(response).await?;
+        match Message::from_upstream(&body, self.limits.message_bytes_max) {
+            Ok(Message::Response(response)) if is_ours(&response, id) => Ok(response),
+            Ok(_) => Err(invalid("the answer is not the one to this request")),
+            Err(fault) => Err(invalid(fault.to_string())),
+        }
+    }
+
+    /// A status other than success: a JSON-RPC error if the body is one.
+    async fn read_refusal(
+        &self,
+        response: Response,
+        id: &RpcId,
+    ) -> Result<RpcResponse, UpstreamFault> {
+        let status = response.status();
+        if status.is_redirection() {
+            return Err(invalid("the server redirects, and redirects are not followed"));
+        }
+        if is_type(&response, "application/json") {
+            let body = self.read_body(response).await?;
+            let read = Message::from_upstream(&body, self.limits.message_bytes_max);
+            if let Ok(Message::Response(response)) = read
+                && is_ours(&response, id)
+            {
+                return Ok(response);
+            }
+        }
+        Err(unavailable(format!("the server answered HTTP {}", status.as_u16())))
+    }
+
+    async fn read_body(&self, response: Response) -> Result<Vec<u8>, UpstreamFault> {
+        let max = self.limits.message_bytes_max;
+        let mut body = Vec::new();
+        let mut chunks = response.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| unavailable(in_words(error)))?;
+            if body.len().saturating_add(chunk.len()) > max {
+                return Err(invalid(format!("a message longer than {max} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    async fn read_events(
+        &self,
+        response: Response,
+        id: &RpcId,
+    ) -> Result<RpcResponse, UpstreamFault> {
+        let since_event = Arc::new(AtomicUsize::new(0));
+        let bytes = limited(response, self.limits, Arc::clone(&since_event));
+        let mut events = SseStream::from_bytes_stream(Box::pin(bytes));
+        let mut refusals = 0;
+        while let Some(event) = events.next().await {
+            let event = event.map_err(|error| invalid(format!("event stream: {error}")))?;
+            since_event.store(0, Ordering::Relaxed);
+            let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
+            let message = Message::from_upstream(data.as_bytes(), self.limits.message_bytes_max);
+            match message.map_err(|fault| invalid(fault.to_string()))? {
+                Message::Response(response) if is_ours(&response, id) => return Ok(response),
+                Message::Response(response) => {
+                    tracing::warn!(id = ?response.id, "an answer that nobody waits for");
+                }
+                Message::Request(request) if refusals < REFUSALS_MAX => {
+                    refusals += 1;
+                    self.refuse(request);
+                }
+                Message::Request(_) => {}
+                Message::Notification(notification) => self.note(&notification),
+            }
+        }
+        Err(unavailable("the event stream ended without the answer"))
+    }
+
+    fn note(&self, notification: &RpcNotification) {
+        if notification.method == "notifications/tools/list_changed" {
+            self.tools_changed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Holdpoint declared no capability, so there is nothing that a server may ask.
+    fn refuse(&self, request: RpcRequest) {
+        let text = "this client serves no requests";
+        let refusal = RpcResponse::error(Some(request.id), METHOD_NOT_FOUND, text, Value::Null);
+        self.aside(&Message::Response(refusal));
+    }
+
+    /// Sends a message whose fate nobody waits for.
+    fn aside(&self, message: &Message) {
+        let headers = self.headers_for(&self.agreed());
+        let post = self.client.post(self.url.clone()).headers(headers).body(message.to_bytes());
+        tokio::spawn(tokio::time::timeout(ASIDE_TIMEOUT, post.send()));
+    }
+}
+
+fn client(url: &Url) -> Result<Client, UpstreamFault> {
+    // Installing twice fails, and the first one stays: just what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT);
+    if is_loopback(url) {
+        // A proxy named in the environment cannot reach what listens on this machine.
+        builder = builder.no_proxy();
+    }
+    builder.build().map_err(|error| unavailable(in_words(error)))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let address = host.parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn header_map(headers: &[(String, SecretText)]) -> Result<HeaderMap, UpstreamFault> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        insert(&mut map, name, value.expose())?;
+    }
+    Ok(map)
+}
+
+fn insert(map: &mut HeaderMap, name: &str, value: &str) -> Result<(), UpstreamFault> {
+    let fault = || unavailable(format!("header `{name}` cannot be sent"));
+    let name: HeaderName = name.parse().map_err(|_| fault())?;
+    let mut value = HeaderValue::from_str(value).map_err(|_| fault())?;
+    value.set_sensitive(true);
+    map.insert(name, value);
+    Ok(())
+}
+
+fn is_type(response: &Response, wanted: &str) -> bool {
+    let found = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let found = found.and_then(|found| found.split(';').next()).unwrap_or_default();
+    found.trim().eq_ignore_ascii_case(wanted)
+}
+
+/// An error without an id answers the request of its own exchange: there is no other.
+fn is_ours(response: &RpcResponse, id: &RpcId) -> bool {
+    response.id.as_ref().is_none_or(|found| found == id)
+}
+
+/// The body in pieces, ending with an error when an event or the whole stream grows too large.
+fn limited(
+    response: Response,
+    limits: Limits,
+    since_event: Arc<AtomicUsize>,
+) -> impl Stream<Item = std::io::Result<bytes::Bytes>> {
+    let whole_max = limits.flood_bytes_max.max(limits.message_bytes_max);
+    let mut whole = 0_usize;
+    response.bytes_stream().map(move |chunk| {
+        let chunk = chunk.map_err(|error| std::io::Error::other(in_words(error)))?;
+        whole = whole.saturating_add(chunk.len());
+        let event = since_event.fetch_add(chunk.len(), Ordering::Relaxed);
+        if whole > whole_max || event.saturating_add(chunk.len()) > limits.message_bytes_max {
+            return Err(std::io::Error::other("too many bytes without an answer"));
+        }
+        Ok(chunk)
+    })
+}
+
+/// What went wrong, without the URL: it may hold a secret.
+fn in_words(error: reqwest::Error) -> String {
+    use std::error::Error as _;
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
