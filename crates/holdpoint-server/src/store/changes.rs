@@ -61,10 +61,11 @@ pub(super) fn pin(
     by: &str,
     at: Timestamp,
 ) -> Result<Option<Digest>, StoreFault> {
-    let previous = query::pin(batch.txn(), &pin.tool)?.map(|row| row.pin.definition);
+    let previous = query::pin(batch.txn(), &pin.tool)?.map(|row| row.definition);
     let sql = "INSERT OR REPLACE INTO pins (tool, definition, json, by, at_ms) \
                VALUES (?1, ?2, ?3, ?4, ?5)";
-    let row = params![pin.tool.to_string(), pin.definition.as_bytes(), pin.json, by, at.0];
+    let row =
+        params![pin.tool.to_string(), pin.definition.as_bytes(), pin.json.to_string(), by, at.0];
     batch.txn().prepare_cached(sql)?.execute(row)?;
     let (tool, definition, by) = (pin.tool.clone(), pin.definition, by.to_owned());
     batch.write(RecordBody::ToolPinned { tool, definition, previous, by }, at)?;
@@ -83,7 +84,8 @@ pub(super) fn pin_first(
             Some(row) => row,
             None => {
                 pin(batch, new, FIRST_SIGHT, at)?;
-                PinRow { pin: new.clone(), by: FIRST_SIGHT.to_owned(), at, seen: None }
+                let Pin { tool, definition, json } = new.clone();
+                PinRow { tool, definition, json, by: FIRST_SIGHT.to_owned(), at, seen: None }
             }
         };
         rows.push(row);
@@ -91,23 +93,24 @@ pub(super) fn pin_first(
     Ok(rows)
 }
 
-/// Notes another definition of a pinned tool, once.
+/// Notes another definition of a tool that is pinned as `pinned`, once.
 pub(super) fn quarantine(
     batch: &mut Batch<'_>,
-    tool: &ToolRef,
+    (tool, pinned): (&ToolRef, Digest),
     seen: &Seen,
 ) -> Result<bool, StoreFault> {
     let Some(row) = query::pin(batch.txn(), tool)? else { return Ok(false) };
     let noted = row.seen.is_some_and(|noted| noted.definition == seen.definition);
-    if noted || row.pin.definition == seen.definition {
+    if noted || row.definition != pinned || pinned == seen.definition {
         return Ok(false);
     }
     let sql = "UPDATE pins SET seen = ?2, seen_json = ?3, seen_ms = ?4 WHERE tool = ?1";
-    let values = params![tool.to_string(), seen.definition.as_bytes(), seen.json, seen.at.0];
+    let json = seen.json.to_string();
+    let values = params![tool.to_string(), seen.definition.as_bytes(), json, seen.at.0];
     batch.txn().prepare_cached(sql)?.execute(values)?;
-    let (tool, pinned) = (tool.clone(), row.pin.definition);
+    let (tool, at) = (tool.clone(), seen.at);
     let body = RecordBody::ToolQuarantined { tool, pinned, seen: seen.definition };
-    batch.write(body, seen.at).map(|_| true)
+    batch.write(body, at).map(|_| true)
 }
 
 /// Issues a key. False if the key id is taken.

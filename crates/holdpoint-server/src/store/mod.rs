@@ -36,6 +36,7 @@ use holdpoint_types::{
 };
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 use writer::Writer;
@@ -307,8 +308,8 @@ impl Store {
         self.change(move |batch| changes::release(batch, (&what, &reason), &by, at)).await
     }
 
-    /// Pins a definition, replacing any pin of the tool and lifting its quarantine. Gives the digest
-    /// that was pinned before.
+    /// Pins a definition, replacing any pin of the tool and lifting its quarantine: for operators. Gives
+    /// the digest that was pinned before. What is merely seen first goes through [`Self::pin_first`].
     ///
     /// # Errors
     /// When it could not be made durable.
@@ -342,13 +343,21 @@ impl Store {
         query::pins(&self.inner.reader.lock())
     }
 
-    /// Notes that a tool was seen with another definition than the pinned one. Recorded once for each
-    /// definition; true if this was the first time.
+    /// Notes that a tool that is pinned as `pinned` was `seen` with another definition. Recorded once for
+    /// each definition; false if it was noted before, or the pin is another one by now.
     ///
     /// # Errors
     /// When it could not be made durable.
-    pub async fn note_quarantine(&self, tool: ToolRef, seen: Seen) -> Result<bool, StoreFault> {
-        self.change(move |batch| changes::quarantine(batch, &tool, &seen)).await
+    pub async fn note_quarantine(
+        &self,
+        tool: ToolRef,
+        pinned: Digest,
+        seen: Digest,
+        definition: Value,
+        at: Timestamp,
+    ) -> Result<bool, StoreFault> {
+        let seen = Seen { definition: seen, json: definition, at };
+        self.change(move |batch| changes::quarantine(batch, (&tool, pinned), &seen)).await
     }
 
     /// Issues a key. The key itself is never stored.

@@ -4,7 +4,7 @@
 use super::batch::int;
 use super::fault::StoreFault;
 use super::rows::{
-    ControlRow, Inclusion, KeyRow, NewKey, Pin, PinRow, RecordQuery, Seen as SeenRow, StoredRecord,
+    ControlRow, Inclusion, KeyRow, PinRow, RecordQuery, Seen as SeenRow, StoredRecord,
 };
 use holdpoint_ledger::{Verifier, decode, inclusion_proof, leaf_hash, open_checkpoint};
 use holdpoint_types::{ActionId, Digest, Epoch, GatewayId, Stop, Timestamp, ToolRef};
@@ -251,25 +251,35 @@ fn stored_record(row: &Row<'_>) -> Result<StoredRecord, StoreFault> {
 }
 
 fn pin_row(row: &Row<'_>) -> Result<PinRow, StoreFault> {
-    let definition = Digest::from_bytes(row.get(1)?);
-    let pin = Pin { tool: text(row, 0)?, definition, json: row.get(2)? };
     let seen: Option<[u8; 32]> = row.get(5)?;
     let seen = match seen {
         Some(seen) => {
             let (definition, at) = (Digest::from_bytes(seen), Timestamp(row.get(7)?));
-            Some(SeenRow { definition, json: row.get(6)?, at })
+            Some(SeenRow { definition, json: json(row, 6)?, at })
         }
         None => None,
     };
-    Ok(PinRow { pin, by: row.get(3)?, at: Timestamp(row.get(4)?), seen })
+    let definition = Digest::from_bytes(row.get(1)?);
+    let (by, at) = (row.get(3)?, Timestamp(row.get(4)?));
+    Ok(PinRow { tool: text(row, 0)?, definition, json: json(row, 2)?, by, at, seen })
+}
+
+fn json(row: &Row<'_>, column: usize) -> Result<serde_json::Value, StoreFault> {
+    let text: String = row.get(column)?;
+    let value = serde_json::from_str(&text);
+    value.map_err(|error| StoreFault::corrupt(format!("a tool's definition: {error}")))
 }
 
 fn key_row(row: &Row<'_>) -> Result<KeyRow, StoreFault> {
-    let hash = Digest::from_bytes(row.get(1)?);
-    let key = NewKey { key_id: row.get(0)?, hash, agent: text(row, 2)?, owner: text(row, 3)? };
     let revoked_at: Option<i64> = row.get(5)?;
-    let issued_at = Timestamp(row.get(4)?);
-    Ok(KeyRow { key, issued_at, revoked_at: revoked_at.map(Timestamp) })
+    Ok(KeyRow {
+        key_id: row.get(0)?,
+        hash: Digest::from_bytes(row.get(1)?),
+        agent: text(row, 2)?,
+        owner: text(row, 3)?,
+        issued_at: Timestamp(row.get(4)?),
+        revoked_at: revoked_at.map(Timestamp),
+    })
 }
 
 /// Moves whenever another connection changed the database.

@@ -4,6 +4,7 @@ use holdpoint_types::{
     AgentName, Digest, Epoch, GatewayId, Record, Ruling, Stop, StopId, StopScope, TeamName,
     Timestamp, ToolRef,
 };
+use serde_json::Value;
 
 /// What a process may do with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,22 +59,26 @@ pub struct ControlRow {
     pub stops: Vec<Stop>,
 }
 
-/// A tool's definition that an operator, or first sight, vouches for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A tool's definition that is to be vouched for.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pin {
     /// The tool.
     pub tool: ToolRef,
     /// Digest of the definition's canonical form.
     pub definition: Digest,
-    /// The definition, as JSON text.
-    pub json: String,
+    /// The definition.
+    pub json: Value,
 }
 
 /// A pin as it stands in the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PinRow {
-    /// The pin.
-    pub pin: Pin,
+    /// The tool.
+    pub tool: ToolRef,
+    /// Digest of the definition's canonical form.
+    pub definition: Digest,
+    /// The definition.
+    pub json: Value,
     /// Who pinned it: `first-sight`, or an operator.
     pub by: String,
     /// When.
@@ -83,12 +88,12 @@ pub struct PinRow {
 }
 
 /// A definition that differs from the pinned one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// Digest of the definition's canonical form.
     pub definition: Digest,
-    /// The definition, as JSON text.
-    pub json: String,
+    /// The definition.
+    pub json: Value,
     /// When it was seen first.
     pub at: Timestamp,
 }
@@ -98,7 +103,7 @@ pub struct Seen {
 pub struct NewKey {
     /// The public part of the key.
     pub key_id: String,
-    /// Digest of the secret part.
+    /// Digest of the key.
     pub hash: Digest,
     /// Whose key it is.
     pub agent: AgentName,
@@ -109,8 +114,14 @@ pub struct NewKey {
 /// A key as it stands in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRow {
-    /// The key.
-    pub key: NewKey,
+    /// The public part of the key.
+    pub key_id: String,
+    /// Digest of the key.
+    pub hash: Digest,
+    /// Whose key it is.
+    pub agent: AgentName,
+    /// The team that answered for the agent when the key was issued.
+    pub owner: TeamName,
     /// When it was issued.
     pub issued_at: Timestamp,
     /// When it was revoked.
@@ -174,6 +185,15 @@ impl StoreOptions {
     /// Opens as `gateway`, for `access`.
     pub fn new(gateway: GatewayId, access: Access) -> Self {
         Self { gateway, access }
+    }
+}
+
+// === impl Pin ===
+
+impl Pin {
+    /// Vouches for the definition `json` of `tool`, whose canonical form has the digest `definition`.
+    pub fn new(tool: ToolRef, definition: Digest, json: Value) -> Self {
+        Self { tool, definition, json }
     }
 }
 

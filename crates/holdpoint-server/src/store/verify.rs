@@ -126,13 +126,12 @@ impl Derived {
             return differs("list of stops");
         }
         let pins = query::pins(connection)?.into_iter();
-        let pins = pins.map(|row| (row.pin.tool.to_string(), row.pin.definition));
+        let pins = pins.map(|row| (row.tool.to_string(), row.definition));
         if pins.collect::<BTreeMap<_, _>>() != self.pins {
             return differs("list of pins");
         }
         let keys = query::keys(connection)?.into_iter();
-        let keys =
-            keys.map(|row| (row.key.key_id, (row.key.agent.to_string(), row.revoked_at.is_none())));
+        let keys = keys.map(|row| (row.key_id, (row.agent.to_string(), row.revoked_at.is_none())));
         if keys.collect::<BTreeMap<_, _>>() != self.keys {
             return differs("list of keys");
         }
