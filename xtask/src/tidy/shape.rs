@@ -3,7 +3,7 @@
 //! Owns the limits of STYLE.md. Must never look at a second file.
 
 use super::Broken;
-use super::source::{Kind, Source, is_test_only};
+use super::source::{Flat, Kind, Source, is_test_only};
 use std::collections::BTreeSet;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
@@ -206,10 +206,11 @@ fn long_lines(source: &Source<'_>) -> Vec<Broken> {
     .collect()
 }
 
-/// Lines inside a literal of several lines in test code: we do not break what a program printed.
+/// Lines of test code that a long literal fills: we do not break what a program printed.
 fn snapshot_lines(source: &Source<'_>) -> BTreeSet<usize> {
     let literals = source.tokens.iter().filter(|flat| flat.kind == Kind::Literal);
-    let long = literals.filter(|flat| flat.end > flat.line && source.is_test_line(flat.line));
+    let fills = |flat: &&Flat| flat.end > flat.line || flat.chars > LINE_CHARS_MAX / 2;
+    let long = literals.filter(fills).filter(|flat| source.is_test_line(flat.line));
     long.flat_map(|flat| flat.line..=flat.end).collect()
 }
 
@@ -338,6 +339,8 @@ mod tests {
         rule(&exact, expect![""]);
         let literal = format!("const A: &str = \"\n{}\n\";", "x".repeat(101));
         rule(&format!("#[cfg(test)]\nmod tests {{\n{literal}\n}}"), expect![""]);
+        let short = format!("const A: &str = \"{}\";", "x".repeat(90));
+        rule(&format!("#[cfg(test)]\nmod tests {{\n{short}\n}}"), expect![""]);
         rule(
             &literal,
             expect![[r#"

@@ -7,9 +7,10 @@ use proc_macro2::{TokenStream, TokenTree};
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
-use syn::{Attribute, ItemMod};
+use syn::{Attribute, ItemMod, Meta, Token};
 
 /// A parsed Rust file.
 pub struct Source<'t> {
@@ -31,6 +32,8 @@ pub struct Flat {
     pub line: usize,
     /// The last line.
     pub end: usize,
+    /// How many characters it has, if it stands in one line.
+    pub chars: usize,
     /// What it is.
     pub kind: Kind,
 }
@@ -98,12 +101,21 @@ impl<'ast> Visit<'ast> for TestModules {
     }
 }
 
-/// True if an attribute is `#[cfg(test)]`.
+/// True if an attribute is `#[cfg(test)]`, or `#[cfg(all(test, …))]`.
 pub fn is_test_only(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        let syn::Meta::List(list) = &attribute.meta else { return false };
-        list.path.is_ident("cfg") && list.tokens.to_string() == "test"
-    })
+    let mut conditions = attributes.iter().filter(|attribute| attribute.path().is_ident("cfg"));
+    conditions.any(|attribute| attribute.parse_args().is_ok_and(|meta: Meta| wants_test(&meta)))
+}
+
+fn wants_test(condition: &Meta) -> bool {
+    match condition {
+        Meta::Path(path) => path.is_ident("test"),
+        Meta::List(list) if list.path.is_ident("all") => {
+            let parts = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
+            parts.is_ok_and(|parts| parts.iter().any(wants_test))
+        }
+        Meta::List(_) | Meta::NameValue(_) => false,
+    }
 }
 
 /// The name of every function that stands in test code, macros included.
@@ -127,20 +139,21 @@ fn flatten(stream: TokenStream, tokens: &mut Vec<Flat>) {
     for tree in stream {
         let span = tree.span();
         let (line, end) = (span.start().line, span.end().line);
+        let chars = span.end().column.saturating_sub(span.start().column);
         match tree {
             TokenTree::Group(group) => {
                 let (open, close) = brackets(&group);
-                tokens.push(Flat { line, end: line, kind: Kind::Mark(open) });
+                tokens.push(Flat { line, end: line, chars: 1, kind: Kind::Mark(open) });
                 flatten(group.stream(), tokens);
-                tokens.push(Flat { line: end, end, kind: Kind::Mark(close) });
+                tokens.push(Flat { line: end, end, chars: 1, kind: Kind::Mark(close) });
             }
             TokenTree::Ident(word) => {
-                tokens.push(Flat { line, end, kind: Kind::Word(word.to_string()) });
+                tokens.push(Flat { line, end, chars, kind: Kind::Word(word.to_string()) });
             }
             TokenTree::Punct(mark) => {
-                tokens.push(Flat { line, end, kind: Kind::Mark(mark.as_char()) });
+                tokens.push(Flat { line, end, chars, kind: Kind::Mark(mark.as_char()) });
             }
-            TokenTree::Literal(_) => tokens.push(Flat { line, end, kind: Kind::Literal }),
+            TokenTree::Literal(_) => tokens.push(Flat { line, end, chars, kind: Kind::Literal }),
         }
     }
 }
@@ -167,6 +180,17 @@ mod tests {
         assert_eq!(source.lines_of_code(), 2);
         assert!(source.is_test_line(3) && source.is_test_line(7) && !source.is_test_line(2));
         assert_eq!(test_names(&[source]).into_iter().collect::<Vec<_>>(), ["b"]);
+    }
+
+    #[test]
+    fn conditions_that_want_a_test_make_test_code() {
+        for (condition, test) in
+            [("all(test, unix)", true), ("any(test, unix)", false), ("not(test)", false)]
+        {
+            let body = format!("#[cfg({condition})]\nmod tests {{}}\n");
+            let source = Source::parse("a.rs", &body).unwrap();
+            assert_eq!(source.is_test_line(2), test, "{condition}");
+        }
     }
 
     #[test]

@@ -1,0 +1,8 @@
+//! What `holdpoint demo` needs besides Holdpoint itself: a tool server and incidents to play.
+//!
+//! Owns the demo tool server and the scenario files. Must never take part in governing: the demo
+//! goes through the same doors as any other agent and any other server.
+
+#[cfg_attr(not(test), expect(dead_code, reason = "the player of the demo is the next step"))]
+pub mod scenario;
+pub mod server;

@@ -1,0 +1,280 @@
+//! Scenarios: incidents as files, with what Holdpoint must answer at every step, and a benign twin.
+//!
+//! Owns the format, which `scenarios/README.md` describes. Must never play a scenario, nor let one
+//! pass that a player could not play: every fault is found here.
+
+use holdpoint_types::{AgentName, Decision, OutcomeStatus, Reason, Ruling, StopScope, ToolRef};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use toml::Table;
+
+mod raw;
+
+/// The incident of July 2025, as shipped.
+pub const FREEZE_DROP: &str = include_str!("../../../../scenarios/freeze-drop.toml");
+
+/// One incident and its benign twin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// What it is called.
+    pub title: String,
+    /// The agent that makes every call.
+    pub agent: AgentName,
+    /// The databases to make before each act: name to the SQL that fills it.
+    pub databases: BTreeMap<String, String>,
+    /// What went wrong once, and must not again.
+    pub incident: Act,
+    /// The same wish where it is harmless: Holdpoint must not be in the way.
+    pub twin: Act,
+}
+
+/// A course of steps under one configuration, on fresh databases.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Act {
+    /// What happens, for the reader.
+    pub story: String,
+    /// The databases that must be byte-identical afterwards.
+    pub unchanged: BTreeSet<String>,
+    /// What happens, in order.
+    pub steps: Vec<Step>,
+    config: Table,
+}
+
+/// What happens next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// The agent calls a tool and waits for the answer.
+    Call(CallStep),
+    /// The operator stops something while a call is in flight.
+    Stop(StopStep),
+}
+
+/// The agent calls a tool and waits for the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallStep {
+    /// What the timeline says about it.
+    pub say: String,
+    /// What the agent calls.
+    pub call: Call,
+    /// What must become of it.
+    pub expect: Expectation,
+}
+
+/// The operator stops something while a call is in flight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StopStep {
+    /// What the timeline says about it.
+    pub say: String,
+    /// What is stopped.
+    pub scope: StopScope,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// The call that is in flight meanwhile.
+    pub during: Call,
+    /// What must become of that call.
+    pub expect: Expectation,
+}
+
+/// One tool call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// The tool.
+    pub tool: ToolRef,
+    /// Its parameters.
+    pub parameters: Map<String, Value>,
+}
+
+/// What must become of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expectation {
+    /// The ruling, exactly.
+    pub ruling: Ruling,
+    /// Reasons that must be among the deciding causes.
+    #[serde(default)]
+    pub reasons: BTreeSet<Reason>,
+    /// Rules that must be among the deciding causes.
+    #[serde(default)]
+    pub rules: BTreeSet<String>,
+    /// How a permitted call must end; any end will do if absent.
+    pub outcome: Option<OutcomeStatus>,
+    /// Why a permitted call must end so.
+    pub outcome_reason: Option<Reason>,
+    /// What the answer's text must hold.
+    pub output: Option<String>,
+}
+
+/// How a permitted call ended, for comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending<'a> {
+    /// How it ended.
+    pub outcome: OutcomeStatus,
+    /// Why, if it did not simply answer.
+    pub reason: Option<Reason>,
+    /// The text of the answer.
+    pub output: &'a str,
+}
+
+/// Where things are on the machine that plays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The `holdpoint` program: `${holdpoint}`.
+    pub holdpoint: String,
+    /// The folder of notes: `${workspace}`.
+    pub workspace: String,
+    /// The file of each database: `${database.NAME}`.
+    pub databases: BTreeMap<String, String>,
+}
+
+/// Why a scenario cannot be played.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioFault {
+    /// The file is no TOML, or has a key or value that the format does not know.
+    #[error("{file}: {fault}")]
+    Format {
+        /// The file.
+        file: String,
+        /// What is wrong, with line and column.
+        fault: Box<toml::de::Error>,
+    },
+    /// The file says something that makes no sense.
+    #[error("{file}:{line}: {text}")]
+    Content {
+        /// The file.
+        file: String,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong and what to do.
+        text: String,
+    },
+    /// A `${…}` that stands for nothing.
+    #[error("`${{{0}}}` stands for nothing; use `holdpoint`, `workspace` or `database.NAME`")]
+    Placeholder(String),
+    /// A `${` without its `}`.
+    #[error("`{0}` has a `${{` without its `}}`")]
+    Unclosed(String),
+}
+
+// === impl Scenario ===
+
+impl Scenario {
+    /// Reads a scenario; `file` is only for messages.
+    ///
+    /// # Errors
+    /// When the text is no TOML, has an unknown key, or says something that cannot be played.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ScenarioFault> {
+        raw::parse(file, text)
+    }
+}
+
+// === impl Act ===
+
+impl Act {
+    /// The configuration of Holdpoint for this act, with every `${…}` filled in. The player adds
+    /// what is its own business: store and listener.
+    ///
+    /// # Errors
+    /// When `places` lacks a database that the configuration names.
+    pub fn config(&self, places: &Places) -> Result<Table, ScenarioFault> {
+        let mut config = self.config.clone();
+        for value in config.iter_mut().map(|(_, value)| value) {
+            fill(value, &|name| places.get(name))?;
+        }
+        Ok(config)
+    }
+}
+
+// === impl Expectation ===
+
+impl Expectation {
+    /// Every way in which the decision differs from what was expected; empty is good.
+    pub fn unmet_by(&self, decision: &Decision) -> Vec<String> {
+        let mut unmet = Vec::new();
+        if decision.ruling() != self.ruling {
+            unmet.push(format!("expected `{}`, not `{}`", self.ruling, decision.ruling()));
+        }
+        let reasons: BTreeSet<Reason> = decision.deciding().map(|cause| cause.reason).collect();
+        for reason in self.reasons.difference(&reasons) {
+            unmet.push(format!("expected reason `{reason}`"));
+        }
+        let rules: BTreeSet<&str> =
+            decision.deciding().filter_map(|cause| cause.rule.as_deref()).collect();
+        for rule in self.rules.iter().filter(|rule| !rules.contains(rule.as_str())) {
+            unmet.push(format!("expected rule `{rule}`"));
+        }
+        unmet
+    }
+
+    /// Every way in which the end differs from what was expected; empty is good. `None` is a call
+    /// that never ran.
+    pub fn unmet_by_end(&self, end: Option<Ending<'_>>) -> Vec<String> {
+        let mut unmet = Vec::new();
+        let ran = self.ruling == Ruling::Permit;
+        if ran != end.is_some() {
+            unmet.push(format!("expected that it {}", if ran { "runs" } else { "never runs" }));
+        }
+        let Some(end) = end else { return unmet };
+        if let Some(outcome) = self.outcome.filter(|outcome| *outcome != end.outcome) {
+            let found = end.outcome.as_str();
+            unmet.push(format!("expected outcome `{}`, not `{found}`", outcome.as_str()));
+        }
+        if let Some(reason) = self.outcome_reason.filter(|reason| Some(*reason) != end.reason) {
+            unmet.push(format!("expected that it ends by `{reason}`"));
+        }
+        if let Some(text) = self.output.as_ref().filter(|text| !end.output.contains(*text)) {
+            unmet.push(format!("expected `{text}` in the answer"));
+        }
+        unmet
+    }
+}
+
+// === impl Places ===
+
+impl Places {
+    fn get(&self, name: &str) -> Option<String> {
+        match name {
+            "holdpoint" => Some(self.holdpoint.clone()),
+            "workspace" => Some(self.workspace.clone()),
+            _ => self.databases.get(name.strip_prefix("database.")?).cloned(),
+        }
+    }
+}
+
+// === functions ===
+
+/// Replaces every `${NAME}` in the texts of `value`.
+fn fill(
+    value: &mut toml::Value,
+    place: &dyn Fn(&str) -> Option<String>,
+) -> Result<(), ScenarioFault> {
+    match value {
+        toml::Value::String(text) => *text = filled(text, place)?,
+        toml::Value::Array(items) => items.iter_mut().try_for_each(|item| fill(item, place))?,
+        toml::Value::Table(table) => {
+            table.iter_mut().try_for_each(|(_, item)| fill(item, place))?;
+        }
+        toml::Value::Integer(_)
+        | toml::Value::Float(_)
+        | toml::Value::Boolean(_)
+        | toml::Value::Datetime(_) => {}
+    }
+    Ok(())
+}
+
+fn filled(text: &str, place: &dyn Fn(&str) -> Option<String>) -> Result<String, ScenarioFault> {
+    let mut done = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let fault = || ScenarioFault::Unclosed(text.to_owned());
+        let (name, behind) = after.split_once('}').ok_or_else(fault)?;
+        done.push_str(before);
+        done.push_str(&place(name).ok_or_else(|| ScenarioFault::Placeholder(name.to_owned()))?);
+        rest = behind;
+    }
+    done.push_str(rest);
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests;

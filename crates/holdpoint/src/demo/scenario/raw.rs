@@ -1,0 +1,257 @@
+//! A scenario as it is written, and the way from there to one that can be played.
+//!
+//! Owns the keys of the file and the checks. Must never be seen outside `scenario`.
+
+use super::{Act, Call, CallStep, Expectation, Scenario, ScenarioFault, Step, StopStep, fill};
+use holdpoint_types::{AgentName, Ruling, StopScope, ToolRef};
+use serde::Deserialize;
+use serde_json::{Map, Number, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use toml::{Spanned, Table};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScenario {
+    title: String,
+    agent: Spanned<AgentName>,
+    #[serde(default)]
+    config: Table,
+    database: BTreeMap<String, RawDatabase>,
+    incident: Spanned<RawAct>,
+    twin: Spanned<RawAct>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDatabase {
+    seed: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAct {
+    story: String,
+    #[serde(default)]
+    unchanged: Vec<Spanned<String>>,
+    #[serde(default)]
+    config: Table,
+    step: Vec<Spanned<RawStep>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStep {
+    say: String,
+    tool: Option<ToolRef>,
+    parameters: Option<Table>,
+    operator: Option<Operator>,
+    scope: Option<StopScope>,
+    reason: Option<String>,
+    #[serde(rename = "while")]
+    during: Option<RawCall>,
+    expect: Expectation,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCall {
+    tool: ToolRef,
+    #[serde(default)]
+    parameters: Table,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Operator {
+    Stop,
+}
+
+/// What messages need to say where a fault is.
+struct Whence<'a> {
+    file: &'a str,
+    text: &'a str,
+}
+
+/// What both acts share.
+struct Shared<'a> {
+    whence: Whence<'a>,
+    config: &'a Table,
+    databases: &'a BTreeMap<String, String>,
+    agent: &'a AgentName,
+}
+
+// === impl Whence ===
+
+impl Whence<'_> {
+    fn fault(&self, start: usize, text: impl Into<String>) -> ScenarioFault {
+        let before = self.text.as_bytes().iter().take(start);
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
+        ScenarioFault::Content { file: self.file.to_owned(), line, text: text.into() }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared<'_> {
+    fn act(&self, raw: Spanned<RawAct>) -> Result<Act, ScenarioFault> {
+        let start = raw.span().start;
+        let raw = raw.into_inner();
+        let config = merged(self.config.clone(), raw.config);
+        self.check_config(&config, start)?;
+        if raw.step.is_empty() {
+            return Err(self.whence.fault(start, "an act needs at least one `step`"));
+        }
+        let mut steps = Vec::new();
+        for step in raw.step {
+            let at = step.span().start;
+            let step = step.into_inner().checked().map_err(|text| self.whence.fault(at, text))?;
+            check_servers(&step, &config).map_err(|text| self.whence.fault(at, text))?;
+            steps.push(step);
+        }
+        let unchanged = self.unchanged(raw.unchanged)?;
+        Ok(Act { story: raw.story.trim().to_owned(), unchanged, steps, config })
+    }
+
+    fn unchanged(&self, names: Vec<Spanned<String>>) -> Result<BTreeSet<String>, ScenarioFault> {
+        let mut unchanged = BTreeSet::new();
+        for name in names {
+            if !self.databases.contains_key(name.get_ref()) {
+                let text = format!("no `[database.{}]` is declared", name.get_ref());
+                return Err(self.whence.fault(name.span().start, text));
+            }
+            unchanged.insert(name.into_inner());
+        }
+        Ok(unchanged)
+    }
+
+    fn check_config(&self, config: &Table, start: usize) -> Result<(), ScenarioFault> {
+        if !declares(config, "agent", self.agent.as_str()) {
+            let text = format!("no `[config.agent.{}]` is declared for `agent`", self.agent);
+            return Err(self.whence.fault(start, text));
+        }
+        let known = |name: &str| match name {
+            "holdpoint" | "workspace" => true,
+            name => name.strip_prefix("database.").is_some_and(|n| self.databases.contains_key(n)),
+        };
+        let place = |name: &str| known(name).then(String::new);
+        let mut filled = config.clone();
+        for value in filled.iter_mut().map(|(_, value)| value) {
+            fill(value, &place).map_err(|fault| self.whence.fault(start, fault.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+// === impl RawStep ===
+
+impl RawStep {
+    fn checked(self) -> Result<Step, String> {
+        check_expectation(&self.expect)?;
+        match self.operator {
+            None => self.call(),
+            Some(Operator::Stop) => self.stop(),
+        }
+    }
+
+    fn call(self) -> Result<Step, String> {
+        if self.scope.is_some() || self.reason.is_some() || self.during.is_some() {
+            return Err("`scope`, `reason` and `while` belong to `operator = \"stop\"`".to_owned());
+        }
+        let tool = self.tool.ok_or("a step needs `tool`, or `operator = \"stop\"`")?;
+        let parameters = to_object(self.parameters.unwrap_or_default())?;
+        let call = Call { tool, parameters };
+        Ok(Step::Call(CallStep { say: self.say, call, expect: self.expect }))
+    }
+
+    fn stop(self) -> Result<Step, String> {
+        if self.tool.is_some() || self.parameters.is_some() {
+            return Err("a stop's call is written as `while = { tool, parameters }`".to_owned());
+        }
+        if self.expect.ruling != Ruling::Permit {
+            return Err("only a call that is permitted can be in flight during a stop".to_owned());
+        }
+        let scope = self.scope.ok_or("a stop needs `scope`, for example `agent:coder`")?;
+        let reason = self.reason.ok_or("a stop needs `reason`")?;
+        let during = self.during.ok_or("a stop needs `while`, the call in flight")?;
+        let during = Call { tool: during.tool, parameters: to_object(during.parameters)? };
+        let (say, expect) = (self.say, self.expect);
+        Ok(Step::Stop(StopStep { say, scope, reason, during, expect }))
+    }
+}
+
+// === functions ===
+
+/// Reads and checks a scenario.
+pub fn parse(file: &str, text: &str) -> Result<Scenario, ScenarioFault> {
+    let raw: RawScenario = toml::from_str(text)
+        .map_err(|fault| ScenarioFault::Format { file: file.to_owned(), fault: Box::new(fault) })?;
+    let agent = raw.agent.into_inner();
+    let databases = raw.database.into_iter().map(|(name, raw)| (name, raw.seed)).collect();
+    let whence = Whence { file, text };
+    let shared = Shared { whence, config: &raw.config, databases: &databases, agent: &agent };
+    let (incident, twin) = (shared.act(raw.incident)?, shared.act(raw.twin)?);
+    Ok(Scenario { title: raw.title, agent, databases, incident, twin })
+}
+
+fn check_expectation(expect: &Expectation) -> Result<(), String> {
+    let ends = expect.outcome.is_some() || expect.outcome_reason.is_some();
+    if expect.ruling != Ruling::Permit && (ends || expect.output.is_some()) {
+        let ruling = expect.ruling;
+        return Err(format!("`{ruling}` runs nothing, so expect no `outcome` or `output`"));
+    }
+    if expect.ruling != Ruling::Permit && expect.reasons.is_empty() {
+        return Err(format!("say by which `reasons` the call gets `{}`", expect.ruling));
+    }
+    Ok(())
+}
+
+fn check_servers(step: &Step, config: &Table) -> Result<(), String> {
+    let tool = match step {
+        Step::Call(step) => &step.call.tool,
+        Step::Stop(step) => &step.during.tool,
+    };
+    if declares(config, "server", tool.server().as_str()) {
+        return Ok(());
+    }
+    Err(format!("no `[config.server.{}]` is declared for `{tool}`", tool.server()))
+}
+
+fn declares(config: &Table, section: &str, name: &str) -> bool {
+    let section = config.get(section).and_then(toml::Value::as_table);
+    section.is_some_and(|section| section.contains_key(name))
+}
+
+/// Tables are joined key by key; of anything else the upper one counts.
+fn merged(mut lower: Table, upper: Table) -> Table {
+    for (key, value) in upper {
+        let joined = match (lower.remove(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => {
+                toml::Value::Table(merged(below, above))
+            }
+            (_, value) => value,
+        };
+        lower.insert(key, joined);
+    }
+    lower
+}
+
+fn to_object(table: Table) -> Result<Map<String, Value>, String> {
+    table.into_iter().map(|(key, value)| Ok((key, to_json(value)?))).collect()
+}
+
+fn to_json(value: toml::Value) -> Result<Value, String> {
+    match value {
+        toml::Value::String(text) => Ok(Value::String(text)),
+        toml::Value::Integer(whole) => Ok(Value::from(whole)),
+        toml::Value::Float(real) => {
+            let number = Number::from_f64(real).map(Value::Number);
+            number.ok_or_else(|| format!("`{real}` is no number in JSON"))
+        }
+        toml::Value::Boolean(flag) => Ok(Value::Bool(flag)),
+        toml::Value::Datetime(time) => {
+            Err(format!("write the time `{time}` as a text: JSON has no times"))
+        }
+        toml::Value::Array(items) => items.into_iter().map(to_json).collect(),
+        toml::Value::Table(table) => to_object(table).map(Value::Object),
+    }
+}
