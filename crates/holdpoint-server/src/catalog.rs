@@ -1,0 +1,270 @@
+//! The catalog: which tools upstream servers offer, whether each is still the pinned one, and whether
+//! parameters fit its schema. Must never decide who may use a tool.
+
+mod strict;
+
+use arc_swap::ArcSwap;
+use holdpoint_control::{Settings, ToolHints};
+use holdpoint_types::{
+    Digest, EffectClass, Finding, FindingResult, Reason, ServerName, ToolFacts, ToolRef, ToolState,
+    canonical_digest,
+};
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The validator's name in findings and records.
+const SCHEMA: &str = "schema";
+/// How many faults of one call are reported.
+const FAULTS_MAX: usize = 5;
+
+/// All known tools; reading it never waits.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    tools: ArcSwap<BTreeMap<ToolRef, Arc<Tool>>>,
+    strict: BTreeSet<ServerName>,
+}
+
+/// One tool as its server offers it now.
+#[derive(Debug)]
+pub struct Tool {
+    /// Its reference.
+    pub name: ToolRef,
+    /// Its definition, unknown fields included.
+    pub definition: Value,
+    /// Digest of the definition's canonical form.
+    pub digest: Digest,
+    /// Whether that is the pinned one.
+    pub state: ToolState,
+    /// What the tool says of itself.
+    pub hints: ToolHints,
+    schema: Result<Validator, String>,
+}
+
+/// What came of looking at a server's tools.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Tools never seen before; to be pinned.
+    pub new: Vec<ToolRef>,
+    /// Tools whose definition differs from the pinned one, with both digests.
+    pub changed: Vec<(ToolRef, Digest, Digest)>,
+    /// Definitions that cannot be used, with why.
+    pub unusable: Vec<String>,
+}
+
+// === impl Catalog ===
+
+impl Catalog {
+    /// An empty catalog. Tools of the servers in `strict` refuse parameters that their schema does
+    /// not name.
+    pub fn new(strict: BTreeSet<ServerName>) -> Self {
+        Self { tools: ArcSwap::default(), strict }
+    }
+
+    /// The tool of this name, if its server offers it.
+    pub fn tool(&self, name: &ToolRef) -> Option<Arc<Tool>> {
+        self.tools.load().get(name).cloned()
+    }
+
+    /// All tools, in the order of their names.
+    pub fn all(&self) -> Vec<Arc<Tool>> {
+        self.tools.load().values().cloned().collect()
+    }
+
+    /// Replaces what is known of `server` by `definitions`, comparing each with its pin.
+    pub fn observe(
+        &self,
+        server: &ServerName,
+        definitions: Vec<Value>,
+        pins: &BTreeMap<ToolRef, Digest>,
+    ) -> Observed {
+        let mut observed = Observed::default();
+        let mut found = BTreeMap::new();
+        for definition in definitions {
+            match Tool::read(server, definition, pins, self.strict.contains(server)) {
+                Ok(tool) if found.contains_key(&tool.name) => {
+                    observed.unusable.push(format!("`{}` is offered twice", tool.name));
+                    found.remove(&tool.name);
+                }
+                Ok(tool) => {
+                    observed.note(&tool, pins);
+                    found.insert(tool.name.clone(), Arc::new(tool));
+                }
+                Err(why) => observed.unusable.push(why),
+            }
+        }
+        self.tools.rcu(|tools| {
+            let others = tools.iter().filter(|(name, _)| name.server() != server);
+            let others = others.map(|(name, tool)| (name.clone(), tool.clone()));
+            others.chain(found.clone()).collect::<BTreeMap<_, _>>()
+        });
+        observed
+    }
+
+    /// Compares every tool with its pin anew, after an operator pinned something.
+    pub fn repin(&self, pins: &BTreeMap<ToolRef, Digest>) {
+        let mut by_server: BTreeMap<ServerName, Vec<Value>> = BTreeMap::new();
+        for tool in self.all() {
+            let definitions = by_server.entry(tool.name.server().clone()).or_default();
+            definitions.push(tool.definition.clone());
+        }
+        for (server, definitions) in by_server {
+            self.observe(&server, definitions, pins);
+        }
+    }
+}
+
+// === impl Tool ===
+
+impl Tool {
+    fn read(
+        server: &ServerName,
+        definition: Value,
+        pins: &BTreeMap<ToolRef, Digest>,
+        strict: bool,
+    ) -> Result<Self, String> {
+        let text = definition.get("name").and_then(Value::as_str);
+        let text = text.ok_or_else(|| format!("`{server}` offers a tool without a name"))?;
+        let name = ToolRef::new(server.clone(), text).map_err(|fault| fault.to_string())?;
+        let digest = canonical_digest(&definition).map_err(|fault| format!("`{name}`: {fault}"))?;
+        let state = match pins.get(&name) {
+            Some(&pinned) if pinned != digest => ToolState::Changed { pinned },
+            Some(_) | None => ToolState::Pinned,
+        };
+        let hints = hints(&definition);
+        let schema = compile(&definition, strict);
+        Ok(Self { name, definition, digest, state, hints, schema })
+    }
+
+    /// What a decision may know about the tool.
+    pub fn facts(&self, settings: &Settings) -> ToolFacts {
+        let (class, class_source) = settings.classify(&self.name, self.hints);
+        ToolFacts {
+            definition: self.digest,
+            state: self.state.clone(),
+            class,
+            class_source,
+            open_world: self.hints.open_world.unwrap_or(true),
+        }
+    }
+
+    /// Its effect class under `settings`.
+    pub fn class(&self, settings: &Settings) -> EffectClass {
+        settings.classify(&self.name, self.hints).0
+    }
+
+    /// Checks `parameters` against the tool's schema. The evidence names paths and rules, not values.
+    pub fn validate(&self, parameters: &Value) -> Finding {
+        let (result, reason, evidence) = match &self.schema {
+            Err(why) => (FindingResult::Opaque, Reason::SchemaUnusable, why.clone()),
+            Ok(validator) => match faults(validator, parameters) {
+                None => (FindingResult::Pass, Reason::ParametersInvalid, String::new()),
+                Some(faults) => (FindingResult::Fail, Reason::ParametersInvalid, faults),
+            },
+        };
+        Finding { validator: SCHEMA.to_owned(), result, reason, evidence }
+    }
+}
+
+// === impl Observed ===
+
+impl Observed {
+    fn note(&mut self, tool: &Tool, pins: &BTreeMap<ToolRef, Digest>) {
+        match pins.get(&tool.name) {
+            None => self.new.push(tool.name.clone()),
+            Some(&pinned) if pinned != tool.digest => {
+                self.changed.push((tool.name.clone(), pinned, tool.digest));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn hints(definition: &Value) -> ToolHints {
+    let hint = |key: &str| definition.get("annotations")?.get(key)?.as_bool();
+    ToolHints {
+        read_only: hint("readOnlyHint"),
+        destructive: hint("destructiveHint"),
+        open_world: hint("openWorldHint"),
+    }
+}
+
+fn compile(definition: &Value, strict: bool) -> Result<Validator, String> {
+    let schema = definition.get("inputSchema").cloned().unwrap_or_else(|| json!({}));
+    let schema = if strict { strict::closed(schema)? } else { schema };
+    // Without a `$schema` the dialect is 2020-12; documents elsewhere are never fetched.
+    jsonschema::validator_for(&schema)
+        .map_err(|fault| format!("the tool's schema cannot be used: {}", fault.masked()))
+}
+
+fn faults(validator: &Validator, parameters: &Value) -> Option<String> {
+    let faults = validator.iter_errors(parameters).take(FAULTS_MAX).map(|fault| {
+        let at = fault.instance_path().to_string();
+        let at = if at.is_empty() { "/".to_owned() } else { at };
+        format!("at `{at}`: {} (rule `{}`)", fault.masked(), fault.schema_path())
+    });
+    let faults: Vec<_> = faults.collect();
+    (!faults.is_empty()).then(|| faults.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tool;
+    use expect_test::{Expect, expect};
+    use serde_json::{Value, json};
+    use std::collections::BTreeMap;
+
+    fn tool(definition: Value, strict: bool) -> Tool {
+        Tool::read(&"fs".parse().unwrap(), definition, &BTreeMap::new(), strict).unwrap()
+    }
+
+    fn check(tool: &Tool, parameters: Value, expected: Expect) {
+        let finding = tool.validate(&parameters);
+        expected.assert_eq(&format!("{:?} {}", finding.result, finding.evidence));
+    }
+
+    fn write() -> Value {
+        json!({"name": "write", "inputSchema": {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "type": "object",
+            "required": ["path"],
+            "properties": {
+                "path": {"type": "string"},
+                "options": {"type": "object", "properties": {"mode": {"enum": ["a", "b"]}}},
+            },
+        }})
+    }
+
+    #[test]
+    fn a_refusal_names_the_path_and_the_rule_but_no_value() {
+        let tool = tool(write(), false);
+        check(&tool, json!({"path": "/x", "extra": 1}), expect!["Pass "]);
+        check(
+            &tool,
+            json!({"options": {"mode": "hunter2"}}),
+            expect![[r#"Fail at `/`: "path" is a required property (rule `/required`); at `/options/mode`: value is not one of "a" or "b" (rule `/properties/options/properties/mode/enum`)"#]],
+        );
+    }
+
+    #[test]
+    fn strict_refuses_what_the_schema_does_not_name_in_every_dialect() {
+        let tool = tool(write(), true);
+        check(&tool, json!({"path": "/x"}), expect!["Pass "]);
+        check(&tool, json!({"path": "/x", "extra": 1}), expect!["Fail at `/`: Additional properties are not allowed ('extra' was unexpected) (rule `/additionalProperties`)"]);
+        check(&tool, json!({"path": "/x", "options": {"other": 1}}), expect!["Fail at `/options`: Additional properties are not allowed ('other' was unexpected) (rule `/properties/options/additionalProperties`)"]);
+    }
+
+    #[test]
+    fn unusable_schemas_pass_nothing() {
+        for schema in [
+            json!({"$ref": "https://example.com/schema.json"}),
+            json!({"type": 7}),
+            json!({"$schema": "https://example.com/unknown"}),
+        ] {
+            let tool = tool(json!({"name": "x", "inputSchema": schema}), false);
+            let finding = tool.validate(&json!({}));
+            assert!(finding.cause().is_some(), "{finding:?}");
+        }
+    }
+}

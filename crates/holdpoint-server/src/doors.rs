@@ -1,0 +1,9 @@
+//! The doors: where requests come in, are authenticated, and are handed to the governor.
+//! Must never forward anything that the governor has not answered for.
+
+mod answer;
+pub mod http;
+pub mod local;
+pub mod stdio;
+
+pub use answer::{decision_json, refusal_text};

@@ -1,0 +1,96 @@
+//! The operator's API over HTTP: the same words as on the command line, behind an operator's key.
+//! Must never accept an agent's key.
+
+use super::{HttpDoor, bearer, plain};
+use crate::doors::local::status_of;
+use crate::operate::{self, Word};
+use crate::store::{ReleaseOf, StoreFault};
+use crate::wire::{Acknowledgement, ReleaseAsk, StopAsk};
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use holdpoint_types::Reason;
+use std::sync::Arc;
+
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+/// `GET /api/v1/status`.
+pub(super) async fn status(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Response {
+    match operator(&door, &headers) {
+        Ok(_) => Json(status_of(&door.governor)).into_response(),
+        Err(refused) => refused,
+    }
+}
+
+/// `POST /api/v1/stop`.
+pub(super) async fn stop(
+    State(door): State<Arc<HttpDoor>>,
+    headers: HeaderMap,
+    body: Body<StopAsk>,
+) -> Response {
+    let (by, ask) = match operator(&door, &headers).and_then(|by| Ok((by, read(body)?))) {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
+    };
+    let word = Word { reason: ask.reason, by, at: door.governor.now() };
+    let place = (door.settings.store.as_path(), door.governor.store());
+    acknowledge(operate::stop(place, ask.scope, word).await)
+}
+
+/// `POST /api/v1/release`.
+pub(super) async fn release(
+    State(door): State<Arc<HttpDoor>>,
+    headers: HeaderMap,
+    body: Body<ReleaseAsk>,
+) -> Response {
+    let (by, ask) = match operator(&door, &headers).and_then(|by| Ok((by, read(body)?))) {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
+    };
+    let what = match (ask.id, ask.scope) {
+        (Some(id), None) => ReleaseOf::Id(id),
+        (None, Some(scope)) => ReleaseOf::Scope(scope),
+        (Some(_), Some(_)) | (None, None) => {
+            let detail = "name one of `id` and `scope`";
+            return plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, detail);
+        }
+    };
+    let word = Word { reason: ask.reason, by, at: door.governor.now() };
+    let place = (door.settings.store.as_path(), door.governor.store());
+    acknowledge(operate::release(place, what, word).await)
+}
+
+#[expect(clippy::result_large_err, reason = "the error is the response itself, made once")]
+fn operator(door: &HttpDoor, headers: &HeaderMap) -> Result<String, Response> {
+    if door.check_host(headers).is_err() {
+        let detail = "the Host or Origin header names another server";
+        return Err(plain(StatusCode::FORBIDDEN, Reason::OriginRefused, detail));
+    }
+    let key = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let key = key.and_then(bearer).unwrap_or_default();
+    let known = door.settings.operators.iter().find(|operator| operator.fits(key));
+    known.map(|operator| operator.name.clone()).ok_or_else(|| {
+        let detail = "no valid operator key was sent";
+        plain(StatusCode::UNAUTHORIZED, Reason::Unauthenticated, detail)
+    })
+}
+
+#[expect(clippy::result_large_err, reason = "the error is the response itself, made once")]
+fn read<T>(body: Body<T>) -> Result<T, Response> {
+    let refused = |fault: JsonRejection| {
+        plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, &fault.body_text())
+    };
+    body.map(|Json(asked)| asked).map_err(refused)
+}
+
+fn acknowledge(done: Result<Acknowledgement, StoreFault>) -> Response {
+    match done {
+        Ok(acknowledgement) => Json(acknowledgement).into_response(),
+        Err(fault) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            plain(status, Reason::LedgerUnavailable, &fault.to_string())
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! `tools/list` and `tools/call` over HTTP: what an agent sees, and the way of its calls.
+//! Must never show or call a tool that the governor has not ruled on.
+
+use super::{Asked, HttpDoor, Refused, own_result, respond};
+use crate::catalog::Tool;
+use crate::doors::answer;
+use crate::governor::Call;
+use axum::http::StatusCode;
+use axum::response::Response;
+use futures::future::join_all;
+use holdpoint_resources::mcp::era::{self, Era};
+use holdpoint_resources::mcp::{RpcRequest, RpcResponse};
+use holdpoint_resources::{ToolCall, Upstream};
+use holdpoint_types::{AgentName, Door, Reason, ServerName, ToolRef, ToolState};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// Takes a call out of the list of cancellable ones, and cancels it if the client went away.
+struct Cancellable<'a> {
+    door: &'a HttpDoor,
+    key: (AgentName, String),
+    era: Era,
+}
+
+// === impl HttpDoor ===
+
+impl HttpDoor {
+    /// The tools that the agent's grants reach, in the order of their names.
+    pub(super) async fn list_tools(&self, asked: &Asked<'_>) -> Result<Value, Refused> {
+        self.look_at_servers(asked).await?;
+        let settings = self.governor.settings();
+        let reaches = |tool: &Arc<Tool>| {
+            let here = asked.server.is_none_or(|server| server == tool.name.server());
+            let class = tool.class(&settings);
+            here && tool.state == ToolState::Pinned
+                && settings.grant_for(&asked.agent, &tool.name, class).is_some()
+        };
+        let tools = self.governor.catalog().all().into_iter().filter(reaches);
+        let tools = tools.map(|tool| match asked.server {
+            Some(_) => tool.definition.clone(),
+            None => named(&tool),
+        });
+        let mut result = Map::new();
+        result.insert("tools".into(), tools.collect());
+        if asked.era == Era::Modern {
+            // Grants, pins and stops change at any time: a list is good for the moment.
+            result.insert("ttlMs".into(), 0.into());
+            result.insert("cacheScope".into(), "private".into());
+        }
+        Ok(own_result(asked.era, result))
+    }
+
+    pub(super) async fn call_tool(&self, asked: Asked<'_>) -> Result<Response, Refused> {
+        let (tool, parameters) = read(&asked)?;
+        let id = asked.request.id.clone();
+        let era = asked.era;
+        let Some(upstream) = self.upstreams.get(tool.server()) else {
+            return Err(unknown_tool(&asked.request, &tool.to_string()));
+        };
+        if self.governor.catalog().tool(&tool).is_none() || upstream.tools_changed() {
+            // A failure shows as an unknown tool, which is denied and recorded.
+            if let Err(fault) = self.look_at(tool.server(), upstream).await {
+                tracing::warn!(server = %tool.server(), %fault, "its tools cannot be listed");
+            }
+        }
+        let meta = asked.request.param("_meta").cloned();
+        let call = Call {
+            agent: asked.agent.clone(),
+            door: Door::McpHttp,
+            tool: tool.clone(),
+            parameters: parameters.clone(),
+            meta: meta.clone(),
+        };
+        let cancellable = self.cancellable(&asked);
+        let gone = cancellable.token();
+        let upstream = upstream.clone();
+        let now = self.governor.clone();
+        let execute = async move |permit, cancel| {
+            let call = ToolCall { tool, parameters, meta };
+            upstream.call(permit, call, now.now(), cancel).await
+        };
+        let governed = self.governor.govern(call, gone, execute).await;
+        drop(cancellable);
+        let outcome = answer::outcome(governed, era);
+        Ok(respond(&RpcResponse { id: Some(id), outcome }))
+    }
+
+    /// Lists the tools of every server that the endpoint serves; a server that fails is left out.
+    async fn look_at_servers(&self, asked: &Asked<'_>) -> Result<(), Refused> {
+        let here = |server: &ServerName| asked.server.is_none_or(|one| one == server);
+        let looks = self.upstreams.iter().filter(|(server, _)| here(server));
+        let looks = looks.map(|(server, upstream)| async move {
+            let looked = self.look_at(server, upstream).await;
+            looked.inspect_err(|fault| {
+                tracing::warn!(%server, %fault, "its tools cannot be listed");
+            })
+        });
+        let looked = join_all(looks).await;
+        match (asked.server, looked.into_iter().next()) {
+            (Some(_), Some(Err(detail))) => {
+                let status = StatusCode::OK;
+                let refused = Refused::new(status, Reason::UpstreamUnavailable, detail);
+                let request = Some(asked.request.clone());
+                Err(Refused { code: era::INTERNAL_ERROR, request, ..refused })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn look_at(&self, server: &ServerName, upstream: &Upstream) -> Result<(), String> {
+        let definitions = upstream.list_tools().await.map_err(|fault| fault.to_string())?;
+        let observed = self.governor.observe(server, definitions).await;
+        let observed = observed.map_err(|fault| fault.to_string())?;
+        for (tool, pinned, seen) in &observed.changed {
+            tracing::warn!(%tool, %pinned, %seen, "its definition changed: quarantined");
+        }
+        for why in &observed.unusable {
+            tracing::warn!(%server, %why, "a tool cannot be used");
+        }
+        Ok(())
+    }
+
+    fn cancellable(&self, asked: &Asked<'_>) -> Cancellable<'_> {
+        let key = (asked.agent.clone(), asked.request.id.to_string());
+        self.cancellable.lock().insert(key.clone(), tokio_util::sync::CancellationToken::new());
+        Cancellable { door: self, key, era: asked.era }
+    }
+}
+
+// === impl Cancellable ===
+
+impl Cancellable<'_> {
+    fn token(&self) -> tokio_util::sync::CancellationToken {
+        self.door.cancellable.lock().get(&self.key).cloned().unwrap_or_default()
+    }
+}
+
+impl Drop for Cancellable<'_> {
+    fn drop(&mut self) {
+        let asked = self.door.cancellable.lock().remove(&self.key);
+        // A modern client cancels by going away; a legacy one may come back for the answer.
+        if let (Era::Modern, Some(asked)) = (self.era, asked) {
+            asked.cancel();
+        }
+    }
+}
+
+/// A definition under its full name.
+fn named(tool: &Tool) -> Value {
+    let mut definition = tool.definition.clone();
+    if let Some(object) = definition.as_object_mut() {
+        object.insert("name".into(), tool.name.to_string().into());
+    }
+    definition
+}
+
+fn read(asked: &Asked<'_>) -> Result<(ToolRef, Value), Refused> {
+    let request = &asked.request;
+    let invalid = |detail: &str| {
+        let status = StatusCode::OK;
+        let refused = Refused::new(status, Reason::ParametersInvalid, detail.to_owned());
+        Refused { code: era::INVALID_PARAMS, request: Some(request.clone()), ..refused }
+    };
+    let name = request.param("name").and_then(Value::as_str);
+    let name = name.ok_or_else(|| invalid("`params.name` must be a string"))?;
+    let tool = match asked.server {
+        Some(server) => ToolRef::new(server.clone(), name),
+        None => name.parse(),
+    };
+    let tool = tool.map_err(|_| unknown_tool(request, name))?;
+    let parameters = request.param("arguments").cloned().unwrap_or_else(|| json!({}));
+    if !parameters.is_object() {
+        return Err(invalid("`params.arguments` must be an object"));
+    }
+    Ok((tool, parameters))
+}
+
+fn unknown_tool(request: &RpcRequest, name: &str) -> Refused {
+    let shown: String = name.chars().take(128).collect();
+    let refused =
+        Refused::new(StatusCode::OK, Reason::ToolUnknown, format!("unknown tool `{shown}`"));
+    Refused { code: era::INVALID_PARAMS, request: Some(request.clone()), ..refused }
+}

@@ -1,0 +1,71 @@
+//! Asks governing processes on this machine, through their sockets.
+//! Must never wait for ever: every question has a deadline.
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// Longest accepted answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Why a governing process gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskFault {
+    /// Nobody is there, or the connection broke.
+    #[error("the process cannot be reached: {0}")]
+    Unreachable(String),
+    /// It answered with an error.
+    #[error("the process answered {status}: {text}")]
+    Answered {
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        text: String,
+    },
+    /// It did not answer in time.
+    #[error("the process did not answer within {0:?}")]
+    Late(Duration),
+}
+
+/// Asks `method path` at `socket`.
+///
+/// # Errors
+/// When nobody answers, in time, with what was asked for.
+pub async fn ask<T: DeserializeOwned>(
+    socket: &Path,
+    (method, path): (&str, &str),
+    patience: Duration,
+) -> Result<T, AskFault> {
+    let late = |_| AskFault::Late(patience);
+    let (status, body) =
+        tokio::time::timeout(patience, exchange(socket, method, path)).await.map_err(late)??;
+    if status != 200 {
+        let text = String::from_utf8_lossy(&body).into_owned();
+        return Err(AskFault::Answered { status, text });
+    }
+    serde_json::from_slice(&body).map_err(|fault| AskFault::Unreachable(fault.to_string()))
+}
+
+async fn exchange(socket: &Path, method: &str, path: &str) -> Result<(u16, Bytes), AskFault> {
+    let fault = |fault: &dyn std::fmt::Display| AskFault::Unreachable(fault.to_string());
+    let stream = UnixStream::connect(socket).await.map_err(|error| fault(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| fault(&error))?;
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "local")
+        .body(Full::<Bytes>::default())
+        .map_err(|error| fault(&error))?;
+    let response = sender.send_request(request).await.map_err(|error| fault(&error))?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    Ok((status, body.map_err(|error| fault(&error))?.to_bytes()))
+}

@@ -1,0 +1,395 @@
+//! The MCP door of `holdpoint wrap`: one agent, one stdio server, messages passed through.
+//!
+//! Owns the way between the agent's pipes and the server's. What is not governed passes unchanged;
+//! `tools/list` is filtered and `tools/call` is governed. Must never pass a call on its own.
+
+mod calls;
+
+use super::answer::{self, refused_data};
+use crate::catalog::Tool;
+use crate::governor::{Call, Governor};
+use calls::Calls;
+use holdpoint_control::Settings;
+use holdpoint_resources::mcp::era::{self, Era, Identity};
+use holdpoint_resources::mcp::{Message, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse};
+use holdpoint_resources::{PassageReceiver, PassageSender, Received, SendFault};
+use holdpoint_types::{AgentName, Door, JsonLimits, Reason, ServerName, ToolRef, ToolState};
+use serde_json::{Map, Value, json};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// How many messages may wait for a slow agent.
+const QUEUE_MAX: usize = 256;
+/// Most pages of a server's `tools/list`.
+const PAGES_MAX: usize = 100;
+
+/// What a wrap governs.
+#[derive(Clone, Debug)]
+pub struct Wrap {
+    /// The agent behind the pipes.
+    pub agent: AgentName,
+    /// The name of the wrapped server.
+    pub server: ServerName,
+    /// How much JSON is accepted.
+    pub json: JsonLimits,
+    /// How long one call may take.
+    pub timeout: Duration,
+    /// How long a cancelled call may take to end before the server is killed.
+    pub grace: Duration,
+}
+
+/// How a wrap ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum WrapEnd {
+    /// The agent closed its side.
+    AgentLeft,
+    /// The server ended by itself; its last words, if it had any.
+    ServerEnded(String),
+}
+
+#[derive(Clone)]
+struct Between {
+    governor: Governor,
+    wrap: Arc<Wrap>,
+    server: PassageSender,
+    agent: mpsc::Sender<Vec<u8>>,
+    calls: Calls,
+    /// Fired when a stop wants the server dead.
+    kill: CancellationToken,
+}
+
+/// Runs a wrap until either side ends. The server's whole process tree is gone afterwards.
+///
+/// # Errors
+/// When the agent's pipes fail.
+pub async fn run(
+    governor: Governor,
+    wrap: Wrap,
+    (server, mut child): (PassageSender, PassageReceiver),
+    from_agent: impl AsyncBufRead + Unpin,
+    to_agent: impl AsyncWrite + Unpin + Send + 'static,
+) -> io::Result<WrapEnd> {
+    let grace = wrap.grace;
+    let (agent, lines) = mpsc::channel(QUEUE_MAX);
+    let writer = tokio::spawn(write_lines(lines, to_agent));
+    let kill = CancellationToken::new();
+    let calls = Calls::default();
+    let door = Between { governor, wrap: Arc::new(wrap), server, agent, calls, kill };
+    let end = tokio::select! {
+        read = door.read_agent(from_agent) => read.map(|()| WrapEnd::AgentLeft),
+        end = door.read_server(&mut child) => Ok(end),
+    };
+    door.calls.fail_all();
+    drop(door);
+    child.close(grace).await;
+    // The agent may be gone already; whatever still waits for it is lost with it.
+    let _ = tokio::time::timeout(grace, writer).await;
+    end
+}
+
+// === impl Between ===
+
+impl Between {
+    async fn read_agent(&self, mut from: impl AsyncBufRead + Unpin) -> io::Result<()> {
+        let bytes_max = self.wrap.json.bytes_max;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+            let read = (&mut from).take(limit).read_until(b'\n', &mut line).await?;
+            if read == 0 {
+                return Ok(());
+            }
+            let whole = line.last() == Some(&b'\n');
+            if !whole && line.len() > bytes_max {
+                skip_line(&mut from).await?;
+            }
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            self.take(&line).await;
+        }
+    }
+
+    async fn take(&self, line: &[u8]) {
+        let message = match Message::from_agent(line.trim_ascii_end(), self.wrap.json) {
+            Ok(message) => message,
+            Err(fault) => {
+                let (text, reason) = (fault.to_string(), fault.reason());
+                let data = refused_data(reason, &text);
+                let id = fault.id().cloned();
+                return self.send(&RpcResponse::error(id, fault.code(), &text, data)).await;
+            }
+        };
+        match message {
+            Message::Request(request) if request.method == "tools/call" => self.call(request),
+            Message::Request(request) if request.method == "tools/list" => self.list(request),
+            Message::Notification(note)
+                if note.method == "notifications/cancelled" && self.cancelled(&note) => {}
+            message => {
+                if let Err(fault) = self.server.send_ungoverned(&message).await {
+                    self.unsent(&message, &fault).await;
+                }
+            }
+        }
+    }
+
+    /// True if the notification was about a governed call, which the governor then ends.
+    fn cancelled(&self, note: &RpcNotification) -> bool {
+        let id = note.params.as_ref().and_then(|params| params.get("requestId"));
+        id.and_then(RpcId::from_value).is_some_and(|id| self.calls.cancel(&id))
+    }
+
+    /// Lets a governed call run beside the others.
+    fn call(&self, request: RpcRequest) {
+        let door = self.clone();
+        tokio::spawn(async move {
+            let response = door.answer_call(request).await;
+            door.send(&response).await;
+        });
+    }
+
+    async fn answer_call(&self, request: RpcRequest) -> RpcResponse {
+        let id = request.id.clone();
+        let era = match era::era_of(&request) {
+            Ok(era) => era,
+            Err(fault) => return fault.response(&request),
+        };
+        let (tool, parameters) = match self.read_call(&request) {
+            Ok(call) => call,
+            Err(refused) => return *refused,
+        };
+        if self.governor.catalog().tool(&tool).is_none() || self.calls.tools_changed() {
+            self.look(era).await;
+        }
+        let Some((answer, asked)) = self.calls.begin(&id) else {
+            let text = "a request with this id is in flight";
+            let data = refused_data(Reason::MessageMalformed, text);
+            return RpcResponse::error(Some(id), era::INVALID_REQUEST, text, data);
+        };
+        let meta = request.param("_meta").cloned();
+        let agent = self.wrap.agent.clone();
+        let call = Call { agent, door: Door::McpStdio, tool: tool.clone(), parameters, meta };
+        let door = self.clone();
+        let execute = async move |permit, cancels| {
+            let sent = door.server.send_call(permit, &tool, &request, door.governor.now()).await;
+            match sent {
+                Ok(()) => calls::wait(&door, (&request.id, answer), cancels).await,
+                Err(fault) => calls::unsent(&fault),
+            }
+        };
+        let governed = self.governor.govern(call, asked, execute).await;
+        self.calls.end(&id);
+        RpcResponse { id: Some(id), outcome: answer::outcome(governed, era) }
+    }
+
+    fn read_call(&self, request: &RpcRequest) -> Result<(ToolRef, Value), Box<RpcResponse>> {
+        let invalid = |reason, text: &str| {
+            let data = refused_data(reason, text);
+            let id = Some(request.id.clone());
+            Box::new(RpcResponse::error(id, era::INVALID_PARAMS, text, data))
+        };
+        let name = request.param("name").and_then(Value::as_str);
+        let name = name
+            .ok_or_else(|| invalid(Reason::ParametersInvalid, "`params.name` must be a string"))?;
+        let tool = ToolRef::new(self.wrap.server.clone(), name)
+            .map_err(|fault| invalid(Reason::ToolUnknown, &fault.to_string()))?;
+        let parameters = request.param("arguments").cloned().unwrap_or_else(|| json!({}));
+        if !parameters.is_object() {
+            let text = "`params.arguments` must be an object";
+            return Err(invalid(Reason::ParametersInvalid, text));
+        }
+        Ok((tool, parameters))
+    }
+
+    /// Passes `tools/list` on and shows the agent what its grants reach.
+    fn list(&self, request: RpcRequest) {
+        let door = self.clone();
+        tokio::spawn(async move {
+            let response = door.answer_list(request).await;
+            door.send(&response).await;
+        });
+    }
+
+    async fn answer_list(&self, request: RpcRequest) -> RpcResponse {
+        let id = request.id.clone();
+        match era::era_of(&request) {
+            Ok(era) => self.look(era).await,
+            Err(fault) => return fault.response(&request),
+        }
+        let params = request.params.clone().unwrap_or_else(|| json!({}));
+        match self.ask("tools/list", params).await {
+            Ok(Outcome::Result(raw)) => match serde_json::from_str(raw.get()) {
+                Ok(result) => RpcResponse::result_value(id, &self.shown(result)),
+                Err(fault) => failed(id, Reason::UpstreamInvalid, &fault.to_string()),
+            },
+            Ok(error @ Outcome::Error(_)) => RpcResponse { id: Some(id), outcome: error },
+            Err(detail) => failed(id, Reason::UpstreamUnavailable, &detail),
+        }
+    }
+
+    /// A page of tools without those that the agent's grants do not reach.
+    fn shown(&self, mut result: Map<String, Value>) -> Value {
+        let settings = self.governor.settings();
+        if let Some(tools) = result.get_mut("tools").and_then(Value::as_array_mut) {
+            tools.retain(|definition| self.reaches(definition, &settings));
+        }
+        Value::Object(result)
+    }
+
+    fn reaches(&self, definition: &Value, settings: &Settings) -> bool {
+        let name = definition.get("name").and_then(Value::as_str);
+        let name = name.and_then(|name| ToolRef::new(self.wrap.server.clone(), name).ok());
+        let tool = name.and_then(|name| self.governor.catalog().tool(&name));
+        let granted = |tool: &Arc<Tool>| {
+            let class = tool.class(settings);
+            // What is shown must be what is pinned, not what was sent a moment later.
+            tool.state == ToolState::Pinned
+                && tool.definition == *definition
+                && settings.grant_for(&self.wrap.agent, &tool.name, class).is_some()
+        };
+        tool.as_ref().is_some_and(granted)
+    }
+
+    /// Reads all of the server's tools into the catalog. A failure leaves the catalog as it was.
+    async fn look(&self, era: Era) {
+        let looked = tokio::time::timeout(self.wrap.timeout, self.list_all(era)).await;
+        let definitions = match looked {
+            Ok(Ok(definitions)) => definitions,
+            Ok(Err(fault)) => return tracing::warn!(%fault, "the tools cannot be listed"),
+            Err(_) => return tracing::warn!("the server did not list its tools in time"),
+        };
+        match self.governor.observe(&self.wrap.server, definitions).await {
+            Ok(observed) => {
+                for (tool, pinned, seen) in &observed.changed {
+                    tracing::warn!(%tool, %pinned, %seen, "its definition changed: quarantined");
+                }
+                for why in &observed.unusable {
+                    tracing::warn!(%why, "a tool cannot be used");
+                }
+            }
+            Err(fault) => tracing::error!(%fault, "the tools cannot be pinned"),
+        }
+    }
+
+    async fn list_all(&self, era: Era) -> Result<Vec<Value>, String> {
+        let mut definitions = Vec::new();
+        let mut cursor: Option<String> = None;
+        for _ in 0..PAGES_MAX {
+            let mut params = Map::new();
+            if let Some(cursor) = &cursor {
+                params.insert("cursor".into(), cursor.as_str().into());
+            }
+            let params = era::params_for(era, params, &Identity::holdpoint());
+            let page = match self.ask("tools/list", params).await? {
+                Outcome::Result(raw) => serde_json::from_str::<Map<String, Value>>(raw.get()),
+                Outcome::Error(raw) => return Err(raw.get().to_owned()),
+            };
+            let mut page = page.map_err(|fault| fault.to_string())?;
+            if let Some(Value::Array(tools)) = page.remove("tools") {
+                definitions.extend(tools);
+            }
+            let next = page.get("nextCursor").and_then(Value::as_str).map(str::to_owned);
+            if next.is_none() || next == cursor {
+                return Ok(definitions);
+            }
+            cursor = next;
+        }
+        Err(format!("the server's list of tools has more than {PAGES_MAX} pages"))
+    }
+
+    /// Asks the server something of our own.
+    async fn ask(&self, method: &str, params: Value) -> Result<Outcome, String> {
+        let number = self.server.inject(method, params).await.map_err(|fault| fault.to_string())?;
+        let answer = self.calls.expect(number);
+        let answered = tokio::time::timeout(self.wrap.timeout, answer).await;
+        match answered {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_)) => Err("the server ended".to_owned()),
+            Err(_) => Err("the server did not answer in time".to_owned()),
+        }
+    }
+
+    async fn read_server(&self, child: &mut PassageReceiver) -> WrapEnd {
+        loop {
+            let received = tokio::select! {
+                received = child.receive() => received,
+                () = self.kill.cancelled() => {
+                    child.kill_tree(self.wrap.grace).await;
+                    self.calls.fail_all();
+                    // The agent stays connected: it must be told that it was stopped.
+                    return std::future::pending().await;
+                }
+            };
+            match received {
+                Received::Message { line, message } => self.pass(line.to_vec(), message).await,
+                Received::Injected { request, outcome } => self.calls.found(request, outcome),
+                Received::Invalid { fault, .. } => {
+                    tracing::warn!(%fault, "the server said something that is no message: dropped");
+                }
+                Received::End => return WrapEnd::ServerEnded(child.last_words()),
+            }
+        }
+    }
+
+    async fn pass(&self, line: Vec<u8>, message: Message) {
+        match message {
+            Message::Response(RpcResponse { id: Some(id), outcome })
+                if self.calls.is_governed(&id) =>
+            {
+                self.calls.answered(&id, outcome);
+            }
+            message => {
+                if message.method() == Some("notifications/tools/list_changed") {
+                    self.calls.note_tools_changed();
+                }
+                let _ = self.agent.send(line).await;
+            }
+        }
+    }
+
+    async fn send(&self, response: &RpcResponse) {
+        let _ = self.agent.send(response.to_bytes()).await;
+    }
+
+    async fn unsent(&self, message: &Message, fault: &SendFault) {
+        if let Message::Request(request) = message {
+            let reason = Reason::UpstreamUnavailable;
+            self.send(&failed(request.id.clone(), reason, &fault.to_string())).await;
+        }
+    }
+}
+
+fn failed(id: RpcId, reason: Reason, detail: &str) -> RpcResponse {
+    let data = refused_data(reason, detail);
+    RpcResponse::error(Some(id), era::INTERNAL_ERROR, detail, data)
+}
+
+async fn skip_line(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
+    loop {
+        let buffer = from.fill_buf().await?;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let used = end.map_or(buffer.len(), |end| end + 1);
+        let done = end.is_some() || used == 0;
+        from.consume(used);
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+async fn write_lines(mut lines: mpsc::Receiver<Vec<u8>>, mut to: impl AsyncWrite + Unpin) {
+    while let Some(mut line) = lines.recv().await {
+        line.push(b'\n');
+        if to.write_all(&line).await.is_err() {
+            return;
+        }
+        if lines.is_empty() && to.flush().await.is_err() {
+            return;
+        }
+    }
+}

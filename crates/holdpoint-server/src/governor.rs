@@ -1,0 +1,540 @@
+//! The one loop that feeds control: gathers facts, asks for the decision, writes it down, lets it
+//! run, and writes down what came of it.
+//!
+//! INVARIANT: `execute` is called with a permit, and a permit exists only after its decision is
+//! durable in the store. Must never rule by itself: whatever fails here becomes a deny.
+
+mod endings;
+mod gather;
+
+use crate::catalog::{Catalog, Observed};
+use crate::clock::Clock;
+use crate::store::{Admission, Pin, Store, StoreFault};
+use arc_swap::ArcSwap;
+use endings::Endings;
+use holdpoint_control::{
+    Control, Ending, Input, Output, Permit, Proposal, Running, Settings, decide,
+};
+use holdpoint_policy::PolicySet;
+use holdpoint_resources::{Answer, Cancels, Ended};
+use holdpoint_types::{
+    ActionId, AgentName, Cause, Decision, Digest, Door, Epoch, GatewayId, OutcomeStatus,
+    PolicySource, Reason, Record, RecordBody, Ruling, ServerName, Stop, Timestamp, ToolRef,
+    canonical_digest,
+};
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often a decision is made anew because stops moved while it was recorded.
+const TRIES_MAX: usize = 8;
+
+/// How much is done at once and how much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most actions between decision and outcome.
+    pub calls_in_flight_max: usize,
+    /// Longest tool output that is stored whole, in bytes; of longer ones only the digest is kept.
+    pub output_stored_bytes_max: usize,
+    /// How long a cancelled call may take to end before its process tree is killed.
+    pub stop_grace: Duration,
+}
+
+/// One proposed tool call, as a door hands it over.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Who asks, as the door has authenticated it.
+    pub agent: AgentName,
+    /// Through which door.
+    pub door: Door,
+    /// The tool.
+    pub tool: ToolRef,
+    /// The parameters that will be forwarded: a JSON object.
+    pub parameters: Value,
+    /// The request's `_meta`, if it has one.
+    pub meta: Option<Value>,
+}
+
+/// What became of a call.
+#[derive(Debug)]
+pub enum Governed {
+    /// The tool answered.
+    Answered(ActionId, Answer),
+    /// It was not permitted.
+    Refused(ActionId, Decision),
+    /// It was permitted and did not end with an answer.
+    Failed {
+        /// The action.
+        action: ActionId,
+        /// Why.
+        reason: Reason,
+        /// Detail for people.
+        detail: String,
+        /// False if it provably never reached the tool.
+        sent: bool,
+    },
+}
+
+/// What a stop found and what became of it.
+#[derive(Clone, Debug)]
+pub struct StopReport {
+    /// The process that reports.
+    pub gateway: GatewayId,
+    /// The epoch that is in force there.
+    pub epoch: Epoch,
+    /// The calls that were running, and what became of each.
+    pub in_flight: Vec<(Running, Became)>,
+}
+
+/// What became of a call that was running when a stop came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Became {
+    /// It ended, one way or another.
+    Ended(OutcomeStatus, Option<String>),
+    /// It has not ended within the grace period.
+    StillRunning,
+}
+
+/// Governs calls. A cheap handle.
+#[derive(Clone)]
+pub struct Governor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    gateway: GatewayId,
+    store: Store,
+    clock: Clock,
+    catalog: Catalog,
+    limits: Limits,
+    control: Mutex<Control>,
+    policy: ArcSwap<PolicySet>,
+    settings: ArcSwap<Settings>,
+    cancels: Mutex<BTreeMap<ActionId, Cancels>>,
+    endings: Endings,
+}
+
+enum Admitted {
+    Permit(Permit, Cancels),
+    Refused(Decision),
+    DecideAgain,
+}
+
+// === impl Governor ===
+
+impl Governor {
+    /// Begins to govern: reads the stops, records the start with what is in doubt, and the policies.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn start(
+        store: Store,
+        catalog: Catalog,
+        (settings, policy): (Settings, PolicySet),
+        limits: Limits,
+    ) -> Result<Self, StoreFault> {
+        let clock = Clock::new(store.last_at()?);
+        let configuration = settings.digest();
+        let inner = Inner {
+            gateway: store.gateway(),
+            clock,
+            limits,
+            catalog,
+            control: Mutex::default(),
+            policy: ArcSwap::from_pointee(policy),
+            settings: ArcSwap::from_pointee(settings),
+            cancels: Mutex::default(),
+            endings: Endings::default(),
+            store,
+        };
+        let governor = Self { inner: Arc::new(inner) };
+        governor.read_stops()?;
+        let in_doubt = governor.inner.store.in_doubt()?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        governor.write(RecordBody::Started { version, configuration, in_doubt }).await?;
+        governor.record_policy().await?;
+        Ok(governor)
+    }
+
+    /// The id of this process in records.
+    pub fn gateway(&self) -> GatewayId {
+        self.inner.gateway
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The operator's settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.inner.settings.load_full()
+    }
+
+    /// The policies in force.
+    pub fn policy(&self) -> Arc<PolicySet> {
+        self.inner.policy.load_full()
+    }
+
+    /// The tools known now.
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    /// Every call for which a permit is out.
+    pub fn running(&self) -> Vec<Running> {
+        self.inner.control.lock().running()
+    }
+
+    /// The epoch in force.
+    pub fn epoch(&self) -> Epoch {
+        self.inner.control.lock().epoch()
+    }
+
+    /// The stops in force.
+    pub fn stops(&self) -> Vec<Stop> {
+        self.inner.control.lock().stops().to_vec()
+    }
+
+    /// The current time.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now_for_record()
+    }
+
+    /// Replaces the policies; calls being decided keep the set that they began with.
+    ///
+    /// # Errors
+    /// When the new set cannot be recorded; the old one stays in force.
+    pub async fn replace_policy(&self, policy: PolicySet) -> Result<(), StoreFault> {
+        if policy.digest() == self.policy().digest() {
+            return Ok(());
+        }
+        let record = policy_record(&policy);
+        self.write(record).await?;
+        self.inner.policy.store(Arc::new(policy));
+        Ok(())
+    }
+
+    /// Takes in the tools that `server` offers now: pins new ones, locks changed ones.
+    ///
+    /// # Errors
+    /// When pins cannot be read or written.
+    pub async fn observe(
+        &self,
+        server: &ServerName,
+        definitions: Vec<Value>,
+    ) -> Result<Observed, StoreFault> {
+        let pins = self.pins()?;
+        let catalog = &self.inner.catalog;
+        let observed = catalog.observe(server, definitions, &pins);
+        let at = self.now();
+        for name in &observed.new {
+            let Some(tool) = catalog.tool(name) else { continue };
+            let pin = Pin::new(name.clone(), tool.digest, tool.definition.clone());
+            self.inner.store.pin(pin, "first-sight".to_owned(), at).await?;
+        }
+        for (name, pinned, seen) in &observed.changed {
+            let Some(tool) = catalog.tool(name) else { continue };
+            let definition = tool.definition.clone();
+            let store = &self.inner.store;
+            store.note_quarantine(name.clone(), *pinned, *seen, definition, at).await?;
+        }
+        Ok(observed)
+    }
+
+    /// Decides `call` and, if it is permitted, lets `execute` run it; `asked` cancels it.
+    ///
+    /// The work goes on by itself when the caller goes away, so that nothing is left unrecorded.
+    pub async fn govern<E, F>(&self, call: Call, asked: CancellationToken, execute: E) -> Governed
+    where
+        E: FnOnce(Permit, Cancels) -> F + Send + 'static,
+        F: Future<Output = Ended> + Send,
+    {
+        let governor = self.clone();
+        let action = self.new_action();
+        let work = async move { governor.run(action, call, asked, execute).await };
+        match tokio::spawn(work).await {
+            Ok(governed) => governed,
+            Err(fault) => {
+                tracing::error!(%action, %fault, "a governed call failed inside");
+                let text = "the call failed inside; look at the log";
+                Governed::Refused(action, deny(Reason::CouldNotDecide, text))
+            }
+        }
+    }
+
+    /// The decision that `call` would get now. Nothing is recorded, nothing runs.
+    pub fn consider(
+        &self,
+        call: &Call,
+    ) -> (holdpoint_types::Request, holdpoint_types::Facts, Decision) {
+        let at = self.now();
+        let (request, facts) = self.gather(self.new_action(), call, at);
+        let decision = decide(&request, &facts, &self.policy());
+        (request, facts, decision)
+    }
+
+    /// Reads the stops from the store and obeys them; reports once what they cover has ended.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn obey(&self) -> Result<StopReport, StoreFault> {
+        let mut ended = self.inner.endings.listen();
+        self.read_stops()?;
+        let running = self.running().into_iter().filter(|running| running.cancelling);
+        let running: Vec<_> = running.collect();
+        // The kill itself takes a moment after the grace period is over.
+        let patience = self.inner.limits.stop_grace + Duration::from_secs(3);
+        let ids = running.iter().map(|running| running.action).collect();
+        let mut became = ended.collect(ids, patience).await;
+        let in_flight = running.into_iter().map(|running| {
+            let became = became.remove(&running.action).unwrap_or(Became::StillRunning);
+            (running, became)
+        });
+        let in_flight = in_flight.collect();
+        let epoch = self.inner.control.lock().epoch();
+        Ok(StopReport { gateway: self.inner.gateway, epoch, in_flight })
+    }
+
+    /// Looks whether another process wrote to the store, and obeys what it wrote. True if one did.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn keep_up(&self) -> Result<bool, StoreFault> {
+        if !self.inner.store.changed()? {
+            return Ok(false);
+        }
+        self.read_stops()?;
+        let pins = self.pins()?;
+        let moved = |tool: &Arc<crate::catalog::Tool>| {
+            let offered = pins.get(&tool.name) == Some(&tool.digest);
+            offered != (tool.state == holdpoint_types::ToolState::Pinned)
+        };
+        if self.inner.catalog.all().iter().any(moved) {
+            self.inner.catalog.repin(&pins);
+        }
+        Ok(true)
+    }
+
+    async fn run<E, F>(
+        &self,
+        action: ActionId,
+        call: Call,
+        asked: CancellationToken,
+        execute: E,
+    ) -> Governed
+    where
+        E: FnOnce(Permit, Cancels) -> F + Send,
+        F: Future<Output = Ended> + Send,
+    {
+        let (permit, cancel) = match self.admit(action, &call).await {
+            Ok(admitted) => admitted,
+            Err(refused) => return Governed::Refused(action, refused),
+        };
+        let mut unfinished = Unfinished { governor: self, action: Some(action) };
+        let running = execute(permit, cancel);
+        tokio::pin!(running);
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            () = asked.cancelled() => {
+                self.feed(Input::CancelAsked(action));
+                running.await
+            }
+        };
+        unfinished.action = None;
+        self.finish(action, ended)
+    }
+
+    /// Decides until the decision is recorded in the epoch that it was made in.
+    async fn admit(&self, action: ActionId, call: &Call) -> Result<(Permit, Cancels), Decision> {
+        if self.inner.control.lock().in_flight() >= self.inner.limits.calls_in_flight_max {
+            return Err(deny(Reason::Overloaded, Reason::Overloaded.meaning()));
+        }
+        for _ in 0..TRIES_MAX {
+            match self.try_admit(action, call).await? {
+                Admitted::Permit(permit, cancel) => return Ok((permit, cancel)),
+                Admitted::Refused(decision) => return Err(decision),
+                Admitted::DecideAgain => self.read_stops().map_err(|fault| unavailable(&fault))?,
+            }
+        }
+        Err(deny(Reason::CouldNotDecide, "stops keep changing; ask again"))
+    }
+
+    async fn try_admit(&self, action: ActionId, call: &Call) -> Result<Admitted, Decision> {
+        let now = self.inner.clock.now();
+        let now = now.map_err(|fault| deny(Reason::ClockStepped, &fault.to_string()))?;
+        let (request, facts) = self.gather(action, call, now);
+        let policy = self.policy();
+        let decision = decide(&request, &facts, &policy);
+        let parameters = canonical_digest(&request.parameters)
+            .map_err(|fault| deny(Reason::CouldNotDecide, &fault.to_string()))?;
+        let policy = policy.digest();
+        let proposal = Proposal { request, facts, decision, policy, parameters };
+        let mut outputs =
+            self.inner.control.lock().handle(Input::Proposed(Box::new(proposal)), now);
+        let written = match outputs.pop() {
+            Some(Output::Admit(body, epoch)) => self.write_admission(body, epoch, now).await,
+            Some(Output::Record(body)) => self.write(body).await.map(|_| true),
+            other => {
+                tracing::error!(?other, "control answered a proposal with something else");
+                Ok(false)
+            }
+        };
+        match written {
+            Ok(true) => Ok(self.recorded(action)),
+            Ok(false) => {
+                self.feed(Input::Unrecorded(action));
+                Ok(Admitted::DecideAgain)
+            }
+            Err(fault) => {
+                self.feed(Input::Unrecorded(action));
+                tracing::error!(%action, %fault, "a decision could not be recorded: denied");
+                Err(unavailable(&fault))
+            }
+        }
+    }
+
+    async fn write_admission(
+        &self,
+        body: RecordBody,
+        epoch: Epoch,
+        at_ms: Timestamp,
+    ) -> Result<bool, StoreFault> {
+        let record = Record { at_ms, gateway: self.inner.gateway, body };
+        Ok(match self.inner.store.admit(record, epoch).await? {
+            Admission::Recorded { .. } => true,
+            Admission::EpochMoved { .. } => false,
+        })
+    }
+
+    fn recorded(&self, action: ActionId) -> Admitted {
+        let cancel = Cancels::default();
+        // Known before the permit exists, so that no stop can fall between.
+        self.inner.cancels.lock().insert(action, cancel.clone());
+        let outputs = self.feed(Input::Recorded(action));
+        for output in outputs {
+            match output {
+                Output::Execute(permit) => return Admitted::Permit(permit, cancel),
+                Output::Refuse(_, decision) => {
+                    self.inner.cancels.lock().remove(&action);
+                    return Admitted::Refused(decision);
+                }
+                _ => {}
+            }
+        }
+        self.inner.cancels.lock().remove(&action);
+        Admitted::DecideAgain
+    }
+
+    fn finish(&self, action: ActionId, ended: Ended) -> Governed {
+        let stored_max = self.inner.limits.output_stored_bytes_max;
+        let ending = endings::ending(&ended, stored_max);
+        self.end(action, ending);
+        match ended {
+            Ended::Answered { body, .. } => Governed::Answered(action, body),
+            Ended::NotSent { reason, detail } => {
+                Governed::Failed { action, reason, detail, sent: false }
+            }
+            Ended::InDoubt { reason, detail } => {
+                Governed::Failed { action, reason, detail, sent: true }
+            }
+        }
+    }
+
+    fn end(&self, action: ActionId, ending: Ending) {
+        self.inner.cancels.lock().remove(&action);
+        let became = Became::Ended(ending.status, ending.detail.clone());
+        self.feed(Input::Ended(action, ending));
+        self.inner.endings.tell(action, became);
+    }
+
+    /// Feeds control and does what needs no waiting; returns the rest.
+    fn feed(&self, input: Input) -> Vec<Output> {
+        let now = self.now();
+        let outputs = self.inner.control.lock().handle(input, now);
+        let mut rest = Vec::new();
+        for output in outputs {
+            match output {
+                Output::RecordLater(body) => {
+                    let record = Record { at_ms: now, gateway: self.inner.gateway, body };
+                    if let Err(fault) = self.inner.store.append_later(record) {
+                        // The decision is durable, so the action shows as in doubt, not as undone.
+                        tracing::error!(%fault, "an outcome could not be recorded");
+                    }
+                }
+                Output::Cancel(action, reason) => {
+                    tracing::info!(%action, %reason, "cancelling a call");
+                    if let Some(cancels) = self.inner.cancels.lock().get(&action) {
+                        match reason {
+                            Reason::CancelledByStop => cancels.stop.cancel(),
+                            _ => cancels.agent.cancel(),
+                        }
+                    }
+                }
+                other => rest.push(other),
+            }
+        }
+        rest
+    }
+
+    fn read_stops(&self) -> Result<(), StoreFault> {
+        let row = self.inner.store.control()?;
+        self.feed(Input::StopsRead { epoch: row.epoch, stops: row.stops });
+        Ok(())
+    }
+
+    fn pins(&self) -> Result<BTreeMap<ToolRef, Digest>, StoreFault> {
+        let pins = self.inner.store.pins()?;
+        Ok(pins.into_iter().map(|pin| (pin.tool, pin.definition)).collect())
+    }
+
+    async fn record_policy(&self) -> Result<(), StoreFault> {
+        let record = policy_record(&self.policy());
+        self.write(record).await.map(|_| ())
+    }
+
+    async fn write(&self, body: RecordBody) -> Result<u64, StoreFault> {
+        let record = Record { at_ms: self.now(), gateway: self.inner.gateway, body };
+        self.inner.store.append(record).await
+    }
+
+    fn new_action(&self) -> ActionId {
+        let mut random = [0; 10];
+        if let Err(fault) = getrandom::fill(&mut random) {
+            tracing::error!(%fault, "no randomness; action ids are only as unique as the clock");
+        }
+        ActionId::new(self.now(), random)
+    }
+}
+
+/// Ends an action as in doubt if the code that executes it panics.
+struct Unfinished<'a> {
+    governor: &'a Governor,
+    action: Option<ActionId>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let Some(action) = self.action else { return };
+        let detail = Some("the code that executed it failed".to_owned());
+        let reason = Some(Reason::UpstreamUnavailable);
+        let status = OutcomeStatus::InDoubt;
+        self.governor.end(action, Ending { status, reason, detail, output: None });
+    }
+}
+
+fn policy_record(policy: &PolicySet) -> RecordBody {
+    let sources: Vec<PolicySource> = policy.sources().to_vec();
+    RecordBody::PolicyLoaded { policy: policy.digest(), sources }
+}
+
+fn deny(reason: Reason, text: &str) -> Decision {
+    Decision::from_iter([Cause::new(Ruling::Deny, reason, text)])
+}
+
+fn unavailable(fault: &StoreFault) -> Decision {
+    deny(Reason::LedgerUnavailable, &fault.to_string())
+}

@@ -1,0 +1,71 @@
+//! Gathers the facts for one decision from what is already in memory.
+//! Must never wait: whatever needs I/O was read before.
+
+use super::{Call, Governor};
+use holdpoint_types::{
+    ActionId, EffectClass, Facts, GrantFacts, Intent, IntentSource, Request, TaskId, Timestamp,
+};
+use serde_json::Value;
+
+/// Where an agent declares what it is about, in `_meta`.
+const TASK_KEY: &str = "io.holdpoint/task";
+/// Longest declared intent that is kept, in bytes.
+const INTENT_BYTES_MAX: usize = 16 << 10;
+/// Most declared ids of retrieved documents that are kept.
+const RETRIEVED_MAX: usize = 256;
+/// Longest declared id that is kept, in bytes.
+const RETRIEVED_BYTES_MAX: usize = 512;
+
+// === impl Governor ===
+
+impl Governor {
+    /// The request and the facts for `call` at `at`.
+    pub(super) fn gather(&self, action: ActionId, call: &Call, at: Timestamp) -> (Request, Facts) {
+        let settings = self.settings();
+        let tool = self.catalog().tool(&call.tool);
+        let class = tool.as_ref().map_or(EffectClass::Destructive, |tool| tool.class(&settings));
+        let findings = tool.as_ref().map(|tool| tool.validate(&call.parameters));
+        let (stops, epoch) = {
+            let control = self.inner.control.lock();
+            (control.stops_on(&call.agent, &call.tool), control.epoch())
+        };
+        let facts = Facts {
+            agent: settings.agent(&call.agent),
+            tool: tool.as_ref().map(|tool| tool.facts(&settings)),
+            grant: GrantFacts { by: settings.grant_for(&call.agent, &call.tool, class) },
+            target: settings.target(&call.tool, &call.parameters),
+            freezes: settings.freezes_at(at),
+            stops,
+            epoch,
+            findings: findings.into_iter().collect(),
+        };
+        (request(action, call, at), facts)
+    }
+}
+
+fn request(action: ActionId, call: &Call, at: Timestamp) -> Request {
+    let declared = call.meta.as_ref().and_then(|meta| meta.get(TASK_KEY));
+    let text = |key: &str| declared?.get(key)?.as_str();
+    let intent = text("intent").map(|text| Intent {
+        text: text.chars().take(INTENT_BYTES_MAX).collect(),
+        source: IntentSource::AgentDeclared,
+    });
+    Request {
+        action,
+        agent: call.agent.clone(),
+        door: call.door,
+        tool: call.tool.clone(),
+        parameters: call.parameters.clone(),
+        task: text("id").and_then(|id| id.parse::<TaskId>().ok()),
+        intent,
+        retrieved: retrieved(declared),
+        at,
+    }
+}
+
+fn retrieved(declared: Option<&Value>) -> Vec<String> {
+    let ids = declared.and_then(|declared| declared.get("retrieved")).and_then(Value::as_array);
+    let ids = ids.into_iter().flatten().filter_map(Value::as_str);
+    let short = ids.filter(|id| id.len() <= RETRIEVED_BYTES_MAX);
+    short.take(RETRIEVED_MAX).map(str::to_owned).collect()
+}

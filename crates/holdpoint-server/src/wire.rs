@@ -1,0 +1,128 @@
+//! The JSON that operators' commands and governing processes exchange.
+//! Edge types, converted by hand; must never be used inside.
+
+use crate::governor::{Became, StopReport};
+use holdpoint_control::Running;
+use holdpoint_types::{Stop, StopScope};
+use serde::{Deserialize, Serialize};
+
+/// A process that governs, as it answers for itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusReply {
+    /// Its id in records.
+    pub gateway: String,
+    /// The product's version.
+    pub version: String,
+    /// The epoch in force there.
+    pub epoch: u64,
+    /// Digest of the policies in force there.
+    pub policy: String,
+    /// The stops in force there.
+    pub stops: Vec<Stop>,
+    /// The calls for which a permit is out.
+    pub running: Vec<RunningReply>,
+    /// How many tools it knows.
+    pub tools: usize,
+}
+
+/// A running call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunningReply {
+    /// The action.
+    pub action: String,
+    /// Who acts.
+    pub agent: String,
+    /// Which tool.
+    pub tool: String,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// What became of it after a stop; absent in a status.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub became: Option<String>,
+}
+
+/// A process's answer to "obey the stops in the store".
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ObeyReply {
+    /// Its id in records.
+    pub gateway: String,
+    /// The epoch in force there.
+    pub epoch: u64,
+    /// The calls that were running, with what became of each.
+    pub in_flight: Vec<RunningReply>,
+}
+
+/// An operator's wish to stop something.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopAsk {
+    /// What to stop.
+    pub scope: StopScope,
+    /// Why.
+    pub reason: String,
+}
+
+/// An operator's wish to release something: one of `id` and `scope`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseAsk {
+    /// The number of the stop.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub id: Option<u64>,
+    /// Or what it locks.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub scope: Option<StopScope>,
+    /// Why.
+    pub reason: String,
+}
+
+/// The acknowledgement of a stop or a release.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    /// The stop, or the stops released.
+    pub stops: Vec<Stop>,
+    /// The epoch that begins with it: nothing decided in an earlier one is admitted any more.
+    pub epoch: u64,
+    /// What every governing process answered.
+    pub gateways: Vec<ObeyReply>,
+    /// Governing processes that did not answer. They cannot admit anything either: the store refuses.
+    pub unreachable: Vec<String>,
+}
+
+// === impl RunningReply ===
+
+impl From<&Running> for RunningReply {
+    fn from(running: &Running) -> Self {
+        Self {
+            action: running.action.to_string(),
+            agent: running.agent.to_string(),
+            tool: running.tool.to_string(),
+            since_ms: running.since.0,
+            became: None,
+        }
+    }
+}
+
+// === impl ObeyReply ===
+
+impl From<&StopReport> for ObeyReply {
+    fn from(report: &StopReport) -> Self {
+        let in_flight = report.in_flight.iter().map(|(running, became)| {
+            let became = Some(describe(became));
+            RunningReply { became, ..RunningReply::from(running) }
+        });
+        Self {
+            gateway: report.gateway.to_string(),
+            epoch: report.epoch.0,
+            in_flight: in_flight.collect(),
+        }
+    }
+}
+
+fn describe(became: &Became) -> String {
+    match became {
+        Became::Ended(status, None) => status.as_str().to_owned(),
+        Became::Ended(status, Some(detail)) => format!("{}: {detail}", status.as_str()),
+        Became::StillRunning => "still running after the grace period".to_owned(),
+    }
+}
