@@ -1,12 +1,22 @@
 //! The sans-I/O core: facts in, decision out; inputs in, outputs out.
 //!
-//! Owns the decision, the life of an action, permits and stops. It must never do I/O, read a clock, or
-//! draw randomness: time and ids are input data.
+//! Owns the decision, the life of an action, permits, stops, and the operator's settings as pure
+//! functions. It must never do I/O, read a clock, or draw randomness: time and ids are input data.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
+mod control;
+mod decide;
+mod lineage;
 mod permit;
+mod settings;
 
+pub use control::{Control, Ending, Input, Output, Proposal, Running};
+pub use decide::decide;
 pub use permit::{Permit, PermitFault};
-
-/// The state machine that mints permits.
-#[derive(Debug, Default)]
-pub struct Control;
+pub use settings::{
+    Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, PROD, PatternFault,
+    ResourcePattern, ResourceTemplate, ServerRules, Settings, SettingsFault, SettingsParts,
+    Surface, Team, TemplateFault, ToolHints, ToolPattern, ToolRules, normalise,
+};

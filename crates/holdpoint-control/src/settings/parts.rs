@@ -1,0 +1,279 @@
+//! What an operator declares, piece by piece and already checked: teams, agents, grants, servers,
+//! environments, surfaces and freezes. Must not hold secrets, commands or paths of this machine,
+//! except the folder against which a server reads relative paths.
+
+use super::pattern::{ResourcePattern, ToolPattern};
+use super::template::ResourceTemplate;
+use holdpoint_types::{AgentName, EffectClass, Mode, ServerName, TeamName, Timestamp};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything that an operator declares about who may do what, and where.
+#[derive(Clone, Debug, Default)]
+pub struct SettingsParts {
+    /// The teams that own agents.
+    pub teams: BTreeMap<TeamName, Team>,
+    /// The agents.
+    pub agents: BTreeMap<AgentName, Agent>,
+    /// The upstream servers.
+    pub servers: BTreeMap<ServerName, ServerRules>,
+    /// The environments that have rules.
+    pub environments: Vec<Environment>,
+    /// The surfaces.
+    pub surfaces: Vec<Surface>,
+    /// The change freezes.
+    pub freezes: Vec<Freeze>,
+}
+
+/// A team that answers for agents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Team {
+    /// How to reach whoever is on call, in the operator's words.
+    pub on_call: Option<String>,
+}
+
+/// A named identity that acts.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// The team that answers for it.
+    pub owner: TeamName,
+    /// How much it may do by itself.
+    pub mode: Mode,
+    /// What it may reach. Nothing, if empty.
+    pub grants: Vec<Grant>,
+}
+
+/// Tools that an agent may reach in one effect class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    class: EffectClass,
+    tools: Vec<ToolPattern>,
+}
+
+/// A destructive grant that does not name its tools in full.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "a destructive grant must name each tool in full as `server__tool`, and `{pattern}` does not"
+)]
+pub struct GrantFault {
+    /// The pattern that names no single tool.
+    pub pattern: String,
+}
+
+/// How the tools of one server are classified, and where they act.
+#[derive(Clone, Debug, Default)]
+pub struct ServerRules {
+    /// The environment of its tools where no `[[environment]]` says otherwise.
+    pub environment: Option<String>,
+    /// The absolute folder against which it reads relative paths, if that is known.
+    pub base: Option<String>,
+    /// Patterns over its own tool names that only read.
+    pub read: Vec<ToolPattern>,
+    /// Patterns over its own tool names that write.
+    pub write: Vec<ToolPattern>,
+    /// Patterns over its own tool names that destroy.
+    pub destructive: Vec<ToolPattern>,
+    /// Rules for single tools, by the tool's own name.
+    pub tools: BTreeMap<String, ToolRules>,
+}
+
+/// What the operator says about one tool.
+#[derive(Clone, Debug, Default)]
+pub struct ToolRules {
+    /// Its class; wins over the server's patterns.
+    pub class: Option<EffectClass>,
+    /// How its parameters name the resource.
+    pub resource: Option<ResourceTemplate>,
+}
+
+/// Where resources live, as far as danger is concerned: `prod`, `dev`, ….
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// Its name.
+    pub name: String,
+    /// The resources that lie in it.
+    pub resources: Vec<ResourcePattern>,
+    /// The servers all of whose tools act in it.
+    pub servers: BTreeSet<ServerName>,
+}
+
+/// A named set of resources with shared danger: `auth`, `billing`, ….
+#[derive(Clone, Debug, Default)]
+pub struct Surface {
+    /// Its name.
+    pub name: String,
+    /// The resources that belong to it.
+    pub resources: Vec<ResourcePattern>,
+    /// The tools all of whose calls belong to it.
+    pub tools: Vec<ToolPattern>,
+}
+
+/// A span of time in which changes are not wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Freeze {
+    name: String,
+    from: Timestamp,
+    until: Timestamp,
+}
+
+/// A freeze that ends before it begins.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the freeze `{name}` must end after it begins")]
+pub struct FreezeFault {
+    /// Its name.
+    pub name: String,
+}
+
+// === impl SettingsParts ===
+
+impl SettingsParts {
+    /// Every part as JSON with a fixed shape; its canonical form is what the digest covers.
+    pub(super) fn describe(&self) -> Value {
+        let teams = self
+            .teams
+            .iter()
+            .map(|(name, team)| (name.to_string(), json!({ "on_call": team.on_call })));
+        let agents = self.agents.iter().map(|(name, agent)| (name.to_string(), agent.describe()));
+        let servers = self.servers.iter().map(|(name, rules)| (name.to_string(), rules.describe()));
+        json!({
+            "teams": teams.collect::<serde_json::Map<_, _>>(),
+            "agents": agents.collect::<serde_json::Map<_, _>>(),
+            "servers": servers.collect::<serde_json::Map<_, _>>(),
+            "environments": self.environments.iter().map(Environment::describe).collect::<Vec<_>>(),
+            "surfaces": self.surfaces.iter().map(Surface::describe).collect::<Vec<_>>(),
+            "freezes": self.freezes.iter().map(Freeze::describe).collect::<Vec<_>>(),
+        })
+    }
+}
+
+// === impl Agent ===
+
+impl Agent {
+    fn describe(&self) -> Value {
+        let grants: Vec<_> = self.grants.iter().map(Grant::describe).collect();
+        json!({ "owner": self.owner.as_str(), "mode": self.mode.as_str(), "grants": grants })
+    }
+}
+
+// === impl Grant ===
+
+impl Grant {
+    /// Grants `tools` in `class`.
+    ///
+    /// # Errors
+    /// When the class is destructive and a pattern is not the full name of one tool.
+    pub fn new(class: EffectClass, tools: Vec<ToolPattern>) -> Result<Self, GrantFault> {
+        if class == EffectClass::Destructive {
+            let vague = tools.iter().find(|pattern| pattern.full_name().is_none());
+            if let Some(vague) = vague {
+                return Err(GrantFault { pattern: vague.as_str().to_owned() });
+            }
+        }
+        Ok(Self { class, tools })
+    }
+
+    /// The class in which it reaches the tools.
+    pub fn class(&self) -> EffectClass {
+        self.class
+    }
+
+    /// The tools that it reaches.
+    pub fn tools(&self) -> &[ToolPattern] {
+        &self.tools
+    }
+
+    fn describe(&self) -> Value {
+        json!({ "class": self.class.as_str(), "tools": tool_texts(&self.tools) })
+    }
+}
+
+// === impl ServerRules ===
+
+impl ServerRules {
+    fn describe(&self) -> Value {
+        let tools = self.tools.iter().map(|(name, rules)| (name.clone(), rules.describe()));
+        json!({
+            "environment": self.environment,
+            "base": self.base,
+            "read": tool_texts(&self.read),
+            "write": tool_texts(&self.write),
+            "destructive": tool_texts(&self.destructive),
+            "tools": tools.collect::<serde_json::Map<_, _>>(),
+        })
+    }
+}
+
+// === impl ToolRules ===
+
+impl ToolRules {
+    fn describe(&self) -> Value {
+        let resource = self.resource.as_ref().map(ResourceTemplate::as_str);
+        json!({ "class": self.class.map(EffectClass::as_str), "resource": resource })
+    }
+}
+
+// === impl Environment ===
+
+impl Environment {
+    fn describe(&self) -> Value {
+        let servers: Vec<_> = self.servers.iter().map(ServerName::as_str).collect();
+        let resources = resource_texts(&self.resources);
+        json!({ "name": self.name, "resources": resources, "servers": servers })
+    }
+}
+
+// === impl Surface ===
+
+impl Surface {
+    fn describe(&self) -> Value {
+        let resources = resource_texts(&self.resources);
+        json!({ "name": self.name, "resources": resources, "tools": tool_texts(&self.tools) })
+    }
+}
+
+// === impl Freeze ===
+
+impl Freeze {
+    /// A freeze from `from` (included) until `until` (not included).
+    ///
+    /// # Errors
+    /// When `until` is not later than `from`.
+    pub fn new(name: String, from: Timestamp, until: Timestamp) -> Result<Self, FreezeFault> {
+        if until <= from {
+            return Err(FreezeFault { name });
+        }
+        Ok(Self { name, from, until })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// When it begins.
+    pub fn from(&self) -> Timestamp {
+        self.from
+    }
+
+    /// When it ends.
+    pub fn until(&self) -> Timestamp {
+        self.until
+    }
+
+    /// True if it is in force at `now`.
+    pub fn covers(&self, now: Timestamp) -> bool {
+        self.from <= now && now < self.until
+    }
+
+    fn describe(&self) -> Value {
+        json!({ "name": self.name, "from": self.from.0, "until": self.until.0 })
+    }
+}
+
+fn tool_texts(patterns: &[ToolPattern]) -> Vec<&str> {
+    patterns.iter().map(ToolPattern::as_str).collect()
+}
+
+fn resource_texts(patterns: &[ResourcePattern]) -> Vec<&str> {
+    patterns.iter().map(ResourcePattern::as_str).collect()
+}
