@@ -4,6 +4,10 @@
 
 use holdpoint_types::{Record, canonical_bytes};
 
+/// The largest whole number that every JSON reader keeps exactly, and how many digits it has.
+const INTEGER_MAX: u64 = (1 << 53) - 1;
+const DIGITS_MIN: usize = 16;
+
 /// Why a record has no bytes, or bytes hold no record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodingFault {
@@ -24,9 +28,14 @@ pub enum EncodingFault {
 /// The bytes of `record`.
 ///
 /// # Errors
-/// When it holds what canonical JSON cannot say.
+/// When it holds a whole number that not every JSON reader keeps exactly (RFC 7493, section 2.2).
 pub fn encode(record: &Record) -> Result<Vec<u8>, EncodingFault> {
-    canonical_bytes(record).map_err(|error| EncodingFault::NotEncodable(error.to_string()))
+    let bytes = canonical_bytes(record);
+    let bytes = bytes.map_err(|error| EncodingFault::NotEncodable(error.to_string()))?;
+    match large_number(&bytes) {
+        None => Ok(bytes),
+        Some(number) => Err(EncodingFault::NotEncodable(format!("`{number}` is too large"))),
+    }
 }
 
 /// The record in `bytes`.
@@ -42,4 +51,26 @@ pub fn decode(bytes: &[u8]) -> Result<Record, EncodingFault> {
     }
     let same = again.iter().zip(bytes).take_while(|(one, other)| one == other).count();
     Err(EncodingFault::NotCanonical { at: same })
+}
+
+/// A whole number in the JSON text `bytes` that has lost digits, or would lose them.
+fn large_number(bytes: &[u8]) -> Option<&str> {
+    let mut inside_text = false;
+    let mut escaped = false;
+    // Texts between numbers and numbers between texts: a number ends where a sign of neither begins.
+    for run in bytes.split(|byte| {
+        let quote = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        inside_text ^= quote;
+        inside_text || !b"0123456789-+.eE".contains(byte)
+    }) {
+        let whole = run.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-');
+        let number = str::from_utf8(run).ok().filter(|run| whole && run.len() >= DIGITS_MIN);
+        let exact =
+            |number: &str| number.parse().is_ok_and(|n: i64| n.unsigned_abs() <= INTEGER_MAX);
+        if let Some(number) = number.filter(|number| !exact(number)) {
+            return Some(number);
+        }
+    }
+    None
 }

@@ -316,7 +316,7 @@ mod tests {
             NOTE.replace("aQM=\n", "aQN=\n"),
             format!("{NOTE}\n"),
             format!("{NOTE}trailing\n"),
-            format!("text\n\n\u{2014} a b\n"),
+            "text\n\n\u{2014} a b\n".to_owned(),
             format!("\n\n{line}\n"),
             many,
         ];

@@ -83,8 +83,13 @@ pub enum LogFault {
         to: u64,
     },
     /// The log ends before a checkpoint that was signed.
-    #[error("the log has {records} records, but {promised} were signed: truncated")]
+    #[error(
+        "the log has {records} records, but {promised} were signed: records are missing at the end, \
+         or anywhere after the first {sound}"
+    )]
     Truncated {
+        /// How many of its first records a good checkpoint covers.
+        sound: u64,
         /// How many there are.
         records: u64,
         /// How many there were.
@@ -192,7 +197,8 @@ impl LogVerifier {
     pub fn finish(self) -> Result<Verified, LogFault> {
         let records = self.frontier.size();
         if let Some(last) = self.due.back() {
-            return Err(LogFault::Truncated { records, promised: last.size });
+            let (sound, promised) = (self.covered, last.size);
+            return Err(LogFault::Truncated { sound, records, promised });
         }
         if self.covered < records {
             return Err(LogFault::Unsigned { from: self.covered, to: records - 1 });

@@ -1,0 +1,257 @@
+//! The bytes of every kind of record. They are a file format: a difference here breaks old logs.
+
+use expect_test::{Expect, expect};
+use holdpoint_ledger::{EncodingFault, decode, encode};
+use holdpoint_types::{
+    ActionId, ActionRecord, AgentFacts, Cause, ClassSource, Decision, DecisionRecord, Digest, Door,
+    EffectClass, Epoch, Facts, Field, Finding, FindingResult, GatewayId, GrantFacts, Intent,
+    IntentSource, Lineage, Mode, OutcomeRecord, OutcomeStatus, PolicySource, Reason, Record,
+    RecordBody, Request, Ruling, Stop, StopScope, TargetFacts, Timestamp, ToolFacts, ToolOutput,
+    ToolState,
+};
+use serde_json::json;
+
+fn check(body: RecordBody, expected: Expect) {
+    let gateway = GatewayId::new(Timestamp(1_700_000_000_000), [1; 10]);
+    let record = Record { at_ms: Timestamp(1_700_000_000_123), gateway, body };
+    let bytes = encode(&record).unwrap();
+    expected.assert_eq(std::str::from_utf8(&bytes).unwrap());
+    let again = encode(&decode(&bytes).unwrap()).unwrap();
+    assert_eq!(again, bytes);
+}
+
+fn action() -> ActionId {
+    ActionId::new(Timestamp(1_700_000_000_100), [2; 10])
+}
+
+fn lineage() -> Lineage {
+    let intent = Intent { text: "why is it empty?".into(), source: IntentSource::AgentDeclared };
+    Lineage {
+        user_intent: Field::Present(intent),
+        policy_version: Field::Present(Digest::of(b"policy")),
+        retrieved_context: Field::Present(vec!["doc-1".into()]),
+        tool: Field::Present("db__query".parse().unwrap()),
+        parameters: Field::Present(Digest::of(b"{}")),
+        target_resource: Field::Present("pg://prod/users".into()),
+        tool_output: Field::Absent("not executed yet".into()),
+        post_validation: Field::Absent("no check is configured".into()),
+    }
+}
+
+fn decision() -> DecisionRecord {
+    let request = Request {
+        action: action(),
+        agent: "coder".parse().unwrap(),
+        door: Door::McpStdio,
+        tool: "db__query".parse().unwrap(),
+        parameters: json!({ "z": 1.0, "a": [-0.0, 1e-7, "\u{e9}\u{1}"], "": null }),
+        task: None,
+        intent: None,
+        retrieved: vec!["doc-1".into()],
+        at: Timestamp(1_700_000_000_100),
+    };
+    let tool = ToolFacts {
+        definition: Digest::of(b"new"),
+        state: ToolState::Changed { pinned: Digest::of(b"old") },
+        class: EffectClass::Write,
+        class_source: ClassSource::Operator,
+        open_world: false,
+    };
+    let facts = Facts {
+        agent: Some(AgentFacts { owner: Some("sre".parse().unwrap()), mode: Mode::Auto }),
+        tool: Some(tool),
+        grant: GrantFacts { by: Some("write db__*".into()) },
+        target: TargetFacts {
+            resource: "pg://prod/users".into(),
+            environment: "prod".into(),
+            environment_resolved: true,
+            surfaces: ["billing".to_owned()].into(),
+        },
+        freezes: ["july".to_owned()].into(),
+        stops: vec![stop()],
+        epoch: Epoch(3),
+        findings: vec![finding()],
+    };
+    let cause = Cause::new(Ruling::Hold, Reason::Stopped, "wait").by_rule("r1").needing("owner");
+    DecisionRecord { request, facts, decision: Decision::from_iter([cause]) }
+}
+
+fn finding() -> Finding {
+    Finding {
+        validator: "schema".into(),
+        result: FindingResult::Pass,
+        reason: Reason::CouldNotDecide,
+        evidence: String::new(),
+    }
+}
+
+fn stop() -> Stop {
+    Stop {
+        id: 7,
+        scope: StopScope::All,
+        reason: "looks wrong".into(),
+        by: "ana".into(),
+        since: Timestamp(1_700_000_000_000),
+    }
+}
+
+#[test]
+fn a_decision() {
+    let agent = "coder".parse().unwrap();
+    let record = ActionRecord { action: action(), agent, lineage: lineage(), more: decision() };
+    check(
+        RecordBody::Decision(Box::new(record)),
+        expect![[
+            r#"{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","at_ms":1700000000123,"decision":[{"approval":"owner","reason":"stopped","rule":"r1","ruling":"hold","text":"wait"}],"facts":{"agent":{"mode":"auto","owner":"sre"},"epoch":3,"findings":[{"evidence":"","reason":"could_not_decide","result":"pass","validator":"schema"}],"freezes":["july"],"grant":{"by":"write db__*"},"stops":[{"by":"ana","id":7,"reason":"looks wrong","scope":"all","since":1700000000000}],"target":{"environment":"prod","environment_resolved":true,"resource":"pg://prod/users","surfaces":["billing"]},"tool":{"class":"write","class_source":"operator","definition":"sha256:11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437","open_world":false,"state":{"changed":{"pinned":"sha256:cba06b5736faf67e54b07b561eae94395e774c517a7d910a54369e1263ccfbd4"}}}},"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"decision","lineage":{"parameters":{"present":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"post_validation":{"absent":"no check is configured"},"retrieved_context":{"present":["doc-1"]},"target_resource":{"present":"pg://prod/users"},"tool":{"present":"db__query"},"tool_output":{"absent":"not executed yet"},"user_intent":{"present":{"source":"agent-declared","text":"why is it empty?"}}},"request":{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","at":1700000000100,"door":"mcp_stdio","parameters":{"":null,"a":[0,1e-7,"é\u0001"],"z":1},"retrieved":["doc-1"],"tool":"db__query"}}"#
+        ]],
+    );
+}
+
+#[test]
+fn an_outcome() {
+    let more = OutcomeRecord {
+        status: OutcomeStatus::ToolError,
+        reason: Some(Reason::UpstreamTimeout),
+        detail: Some("no answer".into()),
+        duration_ms: 12,
+    };
+    let output = ToolOutput { digest: Digest::of(b"rows"), bytes: 4, body: Some("rows".into()) };
+    let lineage = Lineage { tool_output: Field::Present(output), ..lineage() };
+    let agent = "coder".parse().unwrap();
+    let record = ActionRecord { action: action(), agent, lineage, more };
+    check(
+        RecordBody::Outcome(Box::new(record)),
+        expect![[
+            r#"{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","at_ms":1700000000123,"detail":"no answer","duration_ms":12,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"outcome","lineage":{"parameters":{"present":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"post_validation":{"absent":"no check is configured"},"retrieved_context":{"present":["doc-1"]},"target_resource":{"present":"pg://prod/users"},"tool":{"present":"db__query"},"tool_output":{"present":{"body":"rows","bytes":4,"digest":"sha256:bc51e9e65d79e1c90ba544ab2eae1044ccdf8c1af7a559ba375cba4276f7d99e"}},"user_intent":{"present":{"source":"agent-declared","text":"why is it empty?"}}},"reason":"upstream_timeout","status":"tool_error"}"#
+        ]],
+    );
+}
+
+#[test]
+fn a_start_and_a_policy() {
+    let body = RecordBody::Started {
+        version: "0.1.0".into(),
+        configuration: Digest::of(b"toml"),
+        in_doubt: vec![action()],
+    };
+    check(
+        body,
+        expect![[
+            r#"{"at_ms":1700000000123,"configuration":"sha256:bf0a902215950f951e1fd6cf23398f0de79d27b779637c5e29f24c8b930e6300","gateway":"018bcfe5-6800-7101-8101-010101010101","in_doubt":["018bcfe5-6864-7202-8202-020202020202"],"kind":"started","version":"0.1.0"}"#
+        ]],
+    );
+    let source = PolicySource { name: "base.cedar".into(), text: "permit(\n);".into() };
+    let body = RecordBody::PolicyLoaded { policy: Digest::of(b"policy"), sources: vec![source] };
+    check(
+        body,
+        expect![[
+            r#"{"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"policy_loaded","policy":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","sources":[{"name":"base.cedar","text":"permit(\n);"}]}"#
+        ]],
+    );
+}
+
+#[test]
+fn pins() {
+    let tool: holdpoint_types::ToolRef = "fs__read".parse().unwrap();
+    let (pinned, seen) = (Digest::of(b"old"), Digest::of(b"new"));
+    let body = RecordBody::ToolPinned {
+        tool: tool.clone(),
+        definition: seen,
+        previous: Some(pinned),
+        by: "ana".into(),
+    };
+    check(
+        body,
+        expect![[
+            r#"{"at_ms":1700000000123,"by":"ana","definition":"sha256:11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437","gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"tool_pinned","previous":"sha256:cba06b5736faf67e54b07b561eae94395e774c517a7d910a54369e1263ccfbd4","tool":"fs__read"}"#
+        ]],
+    );
+    check(
+        RecordBody::ToolQuarantined { tool, pinned, seen },
+        expect![[
+            r#"{"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"tool_quarantined","pinned":"sha256:cba06b5736faf67e54b07b561eae94395e774c517a7d910a54369e1263ccfbd4","seen":"sha256:11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437","tool":"fs__read"}"#
+        ]],
+    );
+}
+
+#[test]
+fn stops() {
+    check(
+        RecordBody::Stopped { stop: stop(), epoch: Epoch(4) },
+        expect![[
+            r#"{"at_ms":1700000000123,"epoch":4,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"stopped","stop":{"by":"ana","id":7,"reason":"looks wrong","scope":"all","since":1700000000000}}"#
+        ]],
+    );
+    let body = RecordBody::Released {
+        id: 7,
+        scope: StopScope::All,
+        reason: "fixed".into(),
+        by: "ben".into(),
+        epoch: Epoch(5),
+    };
+    check(
+        body,
+        expect![[
+            r#"{"at_ms":1700000000123,"by":"ben","epoch":5,"gateway":"018bcfe5-6800-7101-8101-010101010101","id":7,"kind":"released","reason":"fixed","scope":"all"}"#
+        ]],
+    );
+}
+
+#[test]
+fn keys() {
+    let agent: holdpoint_types::AgentName = "coder".parse().unwrap();
+    let body = RecordBody::KeyIssued {
+        agent: agent.clone(),
+        owner: "sre".parse().unwrap(),
+        key: "k1".into(),
+        by: "ana".into(),
+    };
+    check(
+        body,
+        expect![[
+            r#"{"agent":"coder","at_ms":1700000000123,"by":"ana","gateway":"018bcfe5-6800-7101-8101-010101010101","key":"k1","kind":"key_issued","owner":"sre"}"#
+        ]],
+    );
+    check(
+        RecordBody::KeysRevoked { agent, by: "ana".into() },
+        expect![[
+            r#"{"agent":"coder","at_ms":1700000000123,"by":"ana","gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"keys_revoked"}"#
+        ]],
+    );
+}
+
+#[test]
+fn numbers_that_readers_disagree_about_are_not_written() {
+    let gateway = GatewayId::new(Timestamp(0), [0; 10]);
+    let body = |epoch| RecordBody::Stopped { stop: stop(), epoch: Epoch(epoch) };
+    let record = |epoch, at_ms| Record { at_ms: Timestamp(at_ms), gateway, body: body(epoch) };
+    let largest = (1 << 53) - 1;
+    assert!(decode(&encode(&record(largest, 0)).unwrap()).is_ok());
+    for record in [record(largest + 1, 0), record(u64::MAX, 0), record(0, i64::MIN)] {
+        assert!(matches!(encode(&record), Err(EncodingFault::NotEncodable(_))));
+    }
+}
+
+#[test]
+fn other_bytes_are_refused() {
+    let gateway = GatewayId::new(Timestamp(0), [0; 10]);
+    let body = RecordBody::KeysRevoked { agent: "a".parse().unwrap(), by: "b".into() };
+    let record = Record { at_ms: Timestamp(5), gateway, body };
+    let text = String::from_utf8(encode(&record).unwrap()).unwrap();
+    for other in [
+        format!("{text} "),
+        text.replace(":5,", ":5.0,"),
+        text.replace(":5,", ": 5,"),
+        text.replace("\"b\"", "\"\\u0062\""),
+        text.replace("\"by\":\"b\"", "\"by\":\"b\",\"extra\":1"),
+    ] {
+        assert_ne!(other, text);
+        let result = decode(other.as_bytes());
+        assert!(result.is_err(), "{other}");
+    }
+    for other in ["", "{}", "null", "[]", "\u{0}", "{\"kind\":\"else\"}"] {
+        assert!(matches!(decode(other.as_bytes()), Err(EncodingFault::NotARecord(_))), "{other}");
+    }
+    let deep = "[".repeat(100_000);
+    assert!(decode(deep.as_bytes()).is_err());
+}
