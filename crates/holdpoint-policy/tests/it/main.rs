@@ -1,0 +1,7 @@
+//! Integration tests of policies: what operators write, what actions get.
+
+mod answers;
+mod calls;
+mod faults;
+mod slicing;
+mod starter;
