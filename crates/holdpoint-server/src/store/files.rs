@@ -191,7 +191,8 @@ fn is_same_file(file: &File, path: &Path) -> bool {
 
 fn create_key(layout: &Layout) -> std::io::Result<()> {
     let mut secret = Zeroizing::new([0; 32]);
-    getrandom::fill(secret.as_mut_slice()).map_err(std::io::Error::other)?;
+    let filled = getrandom::fill(secret.as_mut_slice());
+    filled.map_err(|error| std::io::Error::other(error.to_string()))?;
     let text = Zeroizing::new(format!("{}\n", hex::encode(*secret)));
     publish(&layout.key(), text.as_bytes(), 0o600)
 }

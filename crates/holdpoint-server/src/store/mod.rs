@@ -18,6 +18,8 @@ mod files;
 mod query;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod writer;
 
@@ -49,9 +51,9 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
-    // Dropped first: ends the writer, which still needs the files.
-    writer: Option<Writer>,
+    // Dropped first: the last connection to close empties the write-ahead log, and must be able to.
     reader: Mutex<Connection>,
+    writer: Option<Writer>,
     seen: Mutex<query::Seen>,
     layout: Layout,
     verifier: Verifier,
