@@ -1,8 +1,8 @@
 //! Where permitted actions are executed: upstream MCP servers.
 //!
-//! Owns the processes and connections of upstream servers and the bytes that go to them. It must never
-//! decide anything, and never send a `tools/call` without consuming a [`holdpoint_control::Permit`]
-//! that was checked against exactly the value it sends.
+//! Owns the processes and connections of upstream servers and the bytes that go to them. It must
+//! never decide anything, and never send a `tools/call` without consuming a
+//! [`holdpoint_control::Permit`] that was checked against exactly the value it sends.
 
 mod lines;
 pub mod mcp;

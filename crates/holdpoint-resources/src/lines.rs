@@ -1,7 +1,7 @@
 //! Lines over a byte stream: reading with a limit, writing in order.
 //!
-//! Owns the framing of MCP over standard input and output. Must never hold more than one line of the
-//! peer in memory, and never write a part of a line that was withdrawn.
+//! Owns the framing of MCP over standard input and output. Must never hold more than one line of
+//! the peer in memory, and never write a part of a line that was withdrawn.
 
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
@@ -217,10 +217,15 @@ mod tests {
         assert!(!ticket.withdraw());
     }
 
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop::sample::select(vec![b'a', b'\n', b' ', 0xff]);
+        prop::collection::vec(byte, 0..60)
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn pieces_make_no_difference(input in prop::collection::vec(prop::sample::select(vec![b'a', b'\n', b' ', 0xff]), 0..60), step in 1_u64..9) {
+        fn pieces_make_no_difference(input in bytes(), step in 1_u64..9) {
             prop_assert_eq!(lines(&input, 8, step), lines(&input, 8, 1000));
         }
     }

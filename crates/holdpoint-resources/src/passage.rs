@@ -1,7 +1,7 @@
 //! A stdio server whose messages pass through a door one by one (`holdpoint wrap`).
 //!
-//! Owns the child and both directions of its pipes. It must never let a `tools/call` through without a
-//! permit, and never change a byte of what the child says.
+//! Owns the child and both directions of its pipes. It must never let a `tools/call` through
+//! without a permit, and never change a byte of what the child says.
 
 use crate::lines::{Line, LineReader, Outgoing, QUEUE_MAX, Ticket, write_lines};
 use crate::mcp::{Message, MessageFault, Outcome, RpcId, RpcNotification, RpcRequest, era};
@@ -119,8 +119,8 @@ impl Passage {
 // === impl PassageSender ===
 
 impl PassageSender {
-    /// Passes on a message that Holdpoint does not govern. Waits while the child is slow to read, so
-    /// keep receiving meanwhile.
+    /// Passes on a message that Holdpoint does not govern. Waits while the child is slow to read,
+    /// so keep receiving meanwhile.
     ///
     /// # Errors
     /// When the message is a `tools/call`, uses one of our ids, or the child takes no more input.
@@ -137,8 +137,8 @@ impl PassageSender {
     /// Sends the one call that `permit` is for, without Holdpoint's own `_meta` keys.
     ///
     /// # Errors
-    /// When the message is no call of `tool`, the permit is not for exactly its arguments (absent ones
-    /// count as `{}`), or the child takes no more input.
+    /// When the message is no call of `tool`, the permit is not for exactly its arguments (absent
+    /// ones count as `{}`), or the child takes no more input.
     pub async fn send_call(
         &self,
         permit: Permit,

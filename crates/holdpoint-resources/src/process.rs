@@ -1,7 +1,8 @@
-//! Child processes as whole trees: started in a group of their own, ended with everything they started.
+//! Child processes as whole trees: started in a group of their own, ended with everything they
+//! started.
 //!
-//! Owns the pipes' other end, the child's last words and its death. Must never leave a descendant alive
-//! that it could find, nor hand Holdpoint's own environment variables to a child.
+//! Owns the pipes' other end, the child's last words and its death. Must never leave a descendant
+//! alive that it could find, nor hand Holdpoint's own environment variables to a child.
 
 mod tree;
 
@@ -40,7 +41,8 @@ pub struct ProcessSpec {
     pub env: BTreeMap<String, String>,
     /// The working directory; ours if absent.
     pub cwd: Option<PathBuf>,
-    /// True if the child gets our environment (without Holdpoint's own variables), not a minimal one.
+    /// True if the child gets our environment (without Holdpoint's own variables), not a minimal
+    /// one.
     pub inherit_env: bool,
 }
 
@@ -143,8 +145,11 @@ impl Process {
     pub async fn kill_tree(&mut self, grace: Duration) {
         // Whoever left the group is only found while its parents live, so look before they die.
         self.tree.look();
-        self.tree.ask();
-        let ended = tokio::time::timeout(grace, self.child.wait()).await.is_ok();
+        let mut ended = matches!(self.child.try_wait(), Ok(Some(_)));
+        if !ended {
+            self.tree.ask();
+            ended = tokio::time::timeout(grace, self.child.wait()).await.is_ok();
+        }
         if !ended {
             self.tree.look();
         }
@@ -167,7 +172,8 @@ impl Process {
         tracing::warn!(root = self.tree.root(), "processes of an ended upstream keep appearing");
     }
 
-    /// Waits up to `grace` for the child to end by itself (its input is closed), then kills the tree.
+    /// Waits up to `grace` for the child to end by itself (its input is closed), then kills the
+    /// tree.
     pub async fn close(&mut self, grace: Duration) {
         self.tree.look();
         let _ = tokio::time::timeout(grace, self.child.wait()).await;

@@ -1,7 +1,9 @@
-//! The two eras of MCP: handshake (`initialize`, until 2025-11-25) and per-request metadata (2026-07-28).
+//! The two eras of MCP: handshake (`initialize`, until 2025-11-25) and per-request metadata
+//! (2026-07-28).
 //!
-//! Owns revisions, `_meta` keys, error codes and the shapes of the opening requests and results, for
-//! both directions. The one module (with [`super::headers`]) that may know both eras. Must never do I/O.
+//! Owns revisions, `_meta` keys, error codes and the shapes of the opening requests and results,
+//! for both directions. The one module (with [`super::headers`]) that may know both eras. Must
+//! never do I/O.
 
 use super::message::{RpcRequest, RpcResponse};
 use serde_json::{Map, Value, json};
@@ -195,8 +197,8 @@ pub fn is_modern_error(code: i64) -> bool {
     matches!(code, HEADER_MISMATCH | MISSING_CLIENT_CAPABILITY | UNSUPPORTED_PROTOCOL_VERSION)
 }
 
-/// What the list of revisions in a `DiscoverResult` or an `UnsupportedProtocolVersion` error lets us
-/// speak; `None` if we have none in common.
+/// What the list of revisions in a `DiscoverResult` or an `UnsupportedProtocolVersion` error lets
+/// us speak; `None` if we have none in common.
 pub fn common_era(supported: &[String]) -> Option<Era> {
     let has = |revision: &str| supported.iter().any(|entry| entry == revision);
     if has(REVISION_MODERN) {
@@ -233,7 +235,8 @@ pub fn era_of(request: &RpcRequest) -> Result<Era, EraFault> {
     Ok(Era::Modern)
 }
 
-/// The legacy revision to answer an `initialize` with: the asked one if we serve it, else our newest.
+/// The legacy revision to answer an `initialize` with: the asked one if we serve it, else our
+/// newest.
 pub fn legacy_revision(request: &RpcRequest) -> &'static str {
     let asked = request.param("protocolVersion").and_then(Value::as_str);
     let served = [REVISION_LEGACY, REVISION_LEGACY_OLDEST];

@@ -1,7 +1,8 @@
-//! HTTP headers that mirror the body of a message (MCP 2026-07-28, streamable HTTP, request metadata).
+//! HTTP headers that mirror the body of a message (MCP 2026-07-28, streamable HTTP, request
+//! metadata).
 //!
-//! Owns their names, their encoding, what a client sends and what a server checks. Must never trust a
-//! header instead of the body.
+//! Owns their names, their encoding, what a client sends and what a server checks. Must never trust
+//! a header instead of the body.
 
 use super::era::{self, META_PROTOCOL_VERSION, REVISION_MODERN};
 use super::message::RpcRequest;
@@ -289,4 +290,168 @@ fn annotations(schema: &Value) -> usize {
 fn named_annotations(schemas: &Value) -> usize {
     let schemas = schemas.as_object().into_iter().flatten();
     schemas.map(|(_, schema)| annotations(schema)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check_headers, decode, encode, param_headers, standard};
+    use crate::mcp::{RpcId, RpcRequest};
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn the_specifications_examples_hold() {
+        let examples = [
+            ("us-west1", "us-west1"),
+            ("Hello, 世界", "=?base64?SGVsbG8sIOS4lueVjA==?="),
+            (" padded ", "=?base64?IHBhZGRlZCA=?="),
+            ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
+            ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
+        ];
+        for (text, value) in examples {
+            assert_eq!(encode(text), value);
+            assert_eq!(decode(value).as_deref(), Some(text));
+        }
+        assert_eq!(decode("=?base64?%%%?="), None);
+        assert_eq!(decode("=?base64?/w==?="), None);
+    }
+
+    fn check(headers: &[(&str, &str)], params: Value, expected: Expect) {
+        let request = RpcRequest::new(RpcId::Number(1), "tools/call", params);
+        let find =
+            |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+        let said = match check_headers(find, &request) {
+            Ok(()) => "fine".to_owned(),
+            Err(fault) => format!("{} {fault}", fault.code()),
+        };
+        expected.assert_eq(&said);
+    }
+
+    #[test]
+    fn headers_must_say_what_the_body_says() {
+        let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
+        let modern = || json!({"name": "é", "_meta": meta});
+        let version = ("mcp-protocol-version", "2026-07-28");
+        let method = ("mcp-method", "tools/call");
+        let name = ("mcp-name", "=?base64?w6k=?=");
+        check(&[version, method, name], modern(), expect!["fine"]);
+        check(
+            &[method, name],
+            modern(),
+            expect!["-32020 header mismatch: `mcp-protocol-version` is missing"],
+        );
+        check(
+            &[version, name],
+            modern(),
+            expect!["-32020 header mismatch: `mcp-method` is missing"],
+        );
+        check(
+            &[version, method],
+            modern(),
+            expect!["-32020 header mismatch: `mcp-name` is missing"],
+        );
+        check(
+            &[version, ("mcp-method", "Tools/Call"), name],
+            modern(),
+            expect![
+                "-32020 header mismatch: `mcp-method` says `Tools/Call`, the body says `tools/call`"
+            ],
+        );
+        check(
+            &[version, method, ("mcp-name", "e")],
+            modern(),
+            expect!["-32020 header mismatch: `mcp-name` says `e`, the body says `é`"],
+        );
+        check(
+            &[version, method, ("mcp-name", "=?base64?!?=")],
+            modern(),
+            expect!["-32020 header mismatch: the value of `mcp-name` is malformed"],
+        );
+        check(
+            &[("mcp-protocol-version", "2025-11-25"), method, name],
+            modern(),
+            expect![
+                "-32020 header mismatch: `mcp-protocol-version` says `2025-11-25`, the body says `2026-07-28`"
+            ],
+        );
+        check(
+            &[version],
+            json!({"name": "x"}),
+            expect![
+                "-32020 header mismatch: `mcp-protocol-version` says `2026-07-28`, the body says `no revision`"
+            ],
+        );
+        check(&[("mcp-protocol-version", "2025-11-25")], json!({"name": "x"}), expect!["fine"]);
+        check(&[], json!({"name": "x"}), expect!["fine"]);
+        check(
+            &[("mcp-protocol-version", "1999-01-01")],
+            json!({"name": "x"}),
+            expect!["-32022 protocol version `1999-01-01` is not supported"],
+        );
+    }
+
+    #[test]
+    fn annotations_are_found_where_they_may_stand() {
+        let good = json!({"properties": {
+            "region": {"type": "string", "x-mcp-header": "Region"},
+            "in": {"properties": {"x-mcp-header": {"type": "integer", "x-mcp-header": "N"}}},
+            "plain": {"default": {"x-mcp-header": "not a schema"}},
+        }});
+        let found = param_headers(&good).unwrap();
+        let arguments = json!({"region": "a", "in": {"x-mcp-header": 7}});
+        let shown: Vec<_> = found.iter().map(|header| header.mirror(&arguments)).collect();
+        let pair = |name: &str, value: &str| Some((name.to_owned(), value.to_owned()));
+        assert_eq!(shown, [pair("mcp-param-region", "a"), pair("mcp-param-n", "7")]);
+        assert_eq!(found[0].mirror(&json!({"region": null})), None);
+        assert_eq!(found[0].mirror(&json!({})), None);
+        assert_eq!(param_headers(&Value::Null), Ok(vec![]));
+    }
+
+    #[test]
+    fn annotations_elsewhere_make_the_tool_unusable() {
+        let at = |schema: Value| json!({"properties": {"p": schema}});
+        let bad = [
+            at(json!({"type": "number", "x-mcp-header": "A"})),
+            at(json!({"x-mcp-header": "A"})),
+            at(json!({"type": "string", "x-mcp-header": ""})),
+            at(json!({"type": "string", "x-mcp-header": "a b"})),
+            at(json!({"type": "string", "x-mcp-header": "a\r\nb"})),
+            at(json!({"type": "string", "x-mcp-header": 5})),
+            at(json!({"items": {"type": "string", "x-mcp-header": "A"}})),
+            json!({"anyOf": [at(json!({"type": "string", "x-mcp-header": "A"}))]}),
+            json!({"$defs": {"d": {"type": "string", "x-mcp-header": "A"}}}),
+            json!({"type": "string", "x-mcp-header": "A"}),
+            json!({"properties": {
+                "a": {"type": "string", "x-mcp-header": "Same"},
+                "b": {"type": "string", "x-mcp-header": "same"},
+            }}),
+        ];
+        for schema in bad {
+            assert!(param_headers(&schema).is_err(), "{schema}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn encoding_is_reversible_and_safe(text in any::<String>()) {
+            let value = encode(&text);
+            prop_assert!(value.bytes().all(|byte| byte == b'\t' || (0x20..=0x7e).contains(&byte)));
+            prop_assert_eq!(decode(&value), Some(text));
+        }
+
+        #[test]
+        fn what_we_send_we_would_accept(name in any::<String>()) {
+            let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
+            let params = json!({"name": name, "_meta": meta});
+            let request = RpcRequest::new(RpcId::Number(1), "tools/call", params);
+            let mut headers = standard(&request);
+            headers.push(("mcp-protocol-version", "2026-07-28".to_owned()));
+            let find = |wanted: &str| {
+                let found = headers.iter().find(|(key, _)| *key == wanted);
+                found.map(|(_, value)| value.as_str())
+            };
+            prop_assert_eq!(check_headers(find, &request), Ok(()));
+        }
+    }
 }

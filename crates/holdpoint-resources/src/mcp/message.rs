@@ -1,7 +1,7 @@
 //! One JSON-RPC 2.0 message: told apart, read and written.
 //!
-//! Messages from agents are read strictly (I-JSON); results and errors from upstream servers stay the
-//! bytes they were. Must never accept a batch, nor an id that is not a string or an integer.
+//! Messages from agents are read strictly (I-JSON); results and errors from upstream servers stay
+//! the bytes they were. Must never accept a batch, nor an id that is not a string or an integer.
 
 use holdpoint_types::{JsonFault, JsonLimits, Reason};
 use serde::de::{Deserialize, Deserializer};
@@ -111,6 +111,27 @@ struct Members<R> {
     params: Option<Value>,
     result: Option<R>,
     error: Option<R>,
+}
+
+// === impl Envelope ===
+
+impl Envelope<'_> {
+    /// Some writers spell out every member that they do not use as null; such a null says nothing.
+    fn without_verbose_nulls(mut self) -> Self {
+        let said = |member: Option<&RawValue>| member.is_some_and(|raw| raw.get() != "null");
+        let (method, result, error) = (said(self.method), said(self.result), said(self.error));
+        self.method = self.method.filter(|_| method);
+        if method {
+            self.id = self.id.filter(|raw| raw.get() != "null");
+        }
+        if method || error {
+            self.result = self.result.filter(|_| result);
+        }
+        if method || self.result.is_some() {
+            self.error = self.error.filter(|_| error);
+        }
+        self
+    }
 }
 
 // === impl RpcId ===
@@ -254,7 +275,8 @@ impl Message {
         }
     }
 
-    /// Reads a message that an agent sent, strictly. Members that JSON-RPC does not know are dropped.
+    /// Reads a message that an agent sent, strictly. Members that JSON-RPC does not know are
+    /// dropped, and parameters that are null count as absent.
     ///
     /// # Errors
     /// When the text is not I-JSON, is a batch, or is not a JSON-RPC 2.0 message.
@@ -270,18 +292,19 @@ impl Message {
             version: object.remove("jsonrpc"),
             id: object.remove("id"),
             method: object.remove("method"),
-            params: object.remove("params"),
+            params: object.remove("params").filter(|params| !params.is_null()),
             result: object.remove("result"),
             error: object.remove("error"),
         };
         members.classify(|value| raw_of(&value), |error| error.is_object())
     }
 
-    /// Reads a message that an upstream server sent, keeping its result or error as the bytes it was.
+    /// Reads a message that an upstream server sent, keeping its result or error as the bytes it
+    /// was.
     ///
     /// # Errors
-    /// When the text is longer than `bytes_max`, is not UTF-8 or JSON, is a batch, or is not a JSON-RPC
-    /// 2.0 message.
+    /// When the text is longer than `bytes_max`, is not UTF-8 or JSON, is a batch, or is not a
+    /// JSON-RPC 2.0 message.
     pub fn from_upstream(bytes: &[u8], bytes_max: usize) -> Result<Self, MessageFault> {
         if bytes.len() > bytes_max {
             return Err(JsonFault::TooLarge { bytes: bytes.len(), bytes_max }.into());
@@ -292,11 +315,12 @@ impl Message {
             return Err(MessageFault::Batch);
         }
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(malformed)?;
+        let envelope = envelope.without_verbose_nulls();
         let members = Members {
             version: read(envelope.jsonrpc)?,
             id: read(envelope.id)?,
             method: read(envelope.method)?,
-            params: read(envelope.params)?,
+            params: read(envelope.params)?.filter(|params| !params.is_null()),
             result: envelope.result,
             error: envelope.error,
         };
@@ -426,4 +450,130 @@ fn raw_of(value: &Value) -> Box<RawValue> {
     // Text made from a value is always JSON, so the second reading cannot fail.
     let raw = RawValue::from_string(value.to_string());
     raw.unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Message, MessageFault};
+    use expect_test::{Expect, expect};
+    use holdpoint_types::JsonLimits;
+    use proptest::prelude::*;
+
+    /// Reads a text both ways and says what came of it.
+    fn check(text: &str, expected: Expect) {
+        let say = |read: Result<Message, MessageFault>| match read {
+            Ok(message) => String::from_utf8(message.to_bytes()).unwrap(),
+            Err(fault) => format!("{} {fault}", fault.code()),
+        };
+        let agent = say(Message::from_agent(text.as_bytes(), JsonLimits::default()));
+        let upstream = say(Message::from_upstream(text.as_bytes(), 1000));
+        let both = if agent == upstream { agent } else { format!("{agent}\n{upstream}") };
+        expected.assert_eq(&both);
+    }
+
+    #[test]
+    fn the_four_kinds() {
+        check(
+            r#"{"id":1,"jsonrpc":"2.0","method":"m","params":{"z":1.0,"a":2}}"#,
+            expect![[r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"z":1.0,"a":2}}"#]],
+        );
+        check(r#"{"jsonrpc":"2.0","method":"m"}"#, expect![[r#"{"jsonrpc":"2.0","method":"m"}"#]]);
+        check(
+            r#"{"jsonrpc":"2.0","id":"x","result":{ "a" : 1.50 }}"#,
+            expect![[r#"
+                {"jsonrpc":"2.0","id":"x","result":{"a":1.5}}
+                {"jsonrpc":"2.0","id":"x","result":{ "a" : 1.50 }}"#]],
+        );
+        check(
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#,
+            expect![[r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#]],
+        );
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        let rpc = |members: &str| format!(r#"{{"jsonrpc":"2.0",{members}}}"#);
+        let null = rpc(r#""id":null,"method":"m""#);
+        assert!(Message::from_agent(null.as_bytes(), JsonLimits::default()).is_err());
+        for id in ["1.5", "true", "[]", "{}"] {
+            let text = rpc(&format!(r#""id":{id},"method":"m""#));
+            assert!(Message::from_agent(text.as_bytes(), JsonLimits::default()).is_err(), "{id}");
+            assert!(Message::from_upstream(text.as_bytes(), 1000).is_err(), "{id}");
+        }
+        let members = [
+            r#""id":1"#,
+            r#""id":1,"result":{},"error":{}"#,
+            r#""id":1,"method":"m","result":{}"#,
+            r#""id":1,"method":7"#,
+            r#""id":1,"method":"m","params":[]"#,
+            r#""id":1,"error":"text""#,
+            r#""result":{}"#,
+            r#""id":1,"id":2,"result":{}"#,
+        ];
+        for members in members {
+            let text = rpc(members);
+            assert!(Message::from_agent(text.as_bytes(), JsonLimits::default()).is_err(), "{text}");
+            assert!(Message::from_upstream(text.as_bytes(), 1000).is_err(), "{text}");
+        }
+        check(
+            r#"[{"jsonrpc":"2.0","id":1,"method":"m"}]"#,
+            expect!["-32600 batches are not accepted; send one message at a time"],
+        );
+        check(
+            r#"{"id":1,"method":"m"}"#,
+            expect![[r#"-32600 not a JSON-RPC 2.0 message: `jsonrpc` must be "2.0""#]],
+        );
+    }
+
+    #[test]
+    fn spelled_out_nulls_say_nothing() {
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"m","params":null}"#,
+            expect![[r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#]],
+        );
+        let read = |text: &str| {
+            let read = Message::from_upstream(text.as_bytes(), 1000).unwrap();
+            String::from_utf8(read.to_bytes()).unwrap()
+        };
+        expect![[r#"{"jsonrpc":"2.0","id":1,"result":{}}"#]]
+            .assert_eq(&read(r#"{"jsonrpc":"2.0","id":1,"method":null,"result":{},"error":null}"#));
+        expect![[r#"{"jsonrpc":"2.0","id":1,"error":{}}"#]]
+            .assert_eq(&read(r#"{"jsonrpc":"2.0","id":1,"result":null,"error":{}}"#));
+        expect![[r#"{"jsonrpc":"2.0","method":"m"}"#]]
+            .assert_eq(&read(r#"{"jsonrpc":"2.0","id":null,"method":"m","result":null}"#));
+    }
+
+    #[test]
+    fn deep_and_long_results_stay_raw() {
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"x":{deep}}}}}"#);
+        let read = Message::from_upstream(text.as_bytes(), 100_000).unwrap();
+        assert_eq!(read.to_bytes(), text.as_bytes());
+        assert!(Message::from_upstream(text.as_bytes(), 1000).is_err());
+        let params = format!(r#"{{"jsonrpc":"2.0","method":"m","params":{{"x":{deep}}}}}"#);
+        assert!(Message::from_upstream(params.as_bytes(), 100_000).is_err());
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
+        let text = "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\n\"a\":\r\n\"b\\n\"}}";
+        let bytes = Message::from_upstream(text.as_bytes(), 1000).unwrap().to_bytes();
+        assert!(!bytes.contains(&b'\n') && !bytes.contains(&b'\r'));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_result(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Message::from_agent(&bytes, JsonLimits::default());
+            let _ = Message::from_upstream(&bytes, 100);
+        }
+
+        #[test]
+        fn raw_results_survive(text in ".{0,20}", id in any::<i64>()) {
+            let result = serde_json::json!({ "text": text }).to_string();
+            let line = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+            let read = Message::from_upstream(line.as_bytes(), 1000).unwrap();
+            prop_assert_eq!(String::from_utf8(read.to_bytes()).unwrap(), line);
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Finding and signalling a process and its descendants.
 //!
-//! On Linux through `/proc`: the group, the children's children, and whoever carries the mark that its
-//! environment inherited, so that a daemon which left group and parents is found too. Elsewhere only the
-//! group. Must never signal a process that merely got a recycled id.
+//! On Linux through `/proc`: the group, the children's children, and whoever carries the mark that
+//! its environment inherited, so that a daemon which left group and parents is found too. Elsewhere
+//! only the group. Must never signal a process that merely got a recycled id.
 
 use rustix::process::{Pid, Signal, kill_process_group};
 #[cfg(target_os = "linux")]
@@ -108,8 +108,8 @@ impl Tree {
         }
     }
 
-    /// Kills everybody seen, and whoever they started meanwhile; returns how many were alive. Call it
-    /// until nobody is.
+    /// Kills everybody seen, and whoever they started meanwhile; returns how many were alive. Call
+    /// it until nobody is.
     pub(super) fn kill(&mut self, root_ended: bool) -> usize {
         if !root_ended {
             self.signal_group(Signal::KILL);

@@ -1,7 +1,7 @@
 //! One call: cleared by its permit, sent, awaited, cancelled.
 //!
-//! Owns the question how a call ended. Must never say `NotSent` unless no byte can have arrived, and
-//! never send parameters other than those that the permit was checked against.
+//! Owns the question how a call ended. Must never say `NotSent` unless no byte can have arrived,
+//! and never send parameters other than those that the permit was checked against.
 
 use super::http::HttpLink;
 use super::spec::{Cancels, Ended, ToolCall};
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 /// A call that its permit has cleared. Made in one place only.
 #[derive(Debug)]
-pub(super) struct Cleared(ToolCall);
+struct Cleared(ToolCall);
 
 /// Why we stop waiting for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +41,9 @@ struct Shallow {
 // === impl Upstream ===
 
 impl Upstream {
-    /// Executes one call, once. Connects if need be; waits at most `spec.timeout`, plus `grace` after
-    /// a cancellation. If the future is dropped, the call is cancelled and nothing is known about it.
+    /// Executes one call, once. Connects if need be; waits at most `spec.timeout`, plus `grace`
+    /// after a cancellation. If the future is dropped, the call is cancelled and nothing is known
+    /// about it.
     pub async fn call(
         &self,
         permit: Permit,
@@ -59,7 +60,7 @@ impl Upstream {
         }
     }
 
-    pub(super) async fn run(&self, cleared: Cleared, cancels: &Cancels) -> Ended {
+    async fn run(&self, cleared: Cleared, cancels: &Cancels) -> Ended {
         let server = &self.spec().server;
         if cleared.0.tool.server() != server {
             let detail = format!("`{}` is no tool of `{server}`", cleared.0.tool);
@@ -100,16 +101,6 @@ impl Upstream {
         let mirrors = self.0.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
         let headers = mirrors.get(call.tool.name()).into_iter().flatten();
         headers.filter_map(|header: &ParamHeader| header.mirror(&call.parameters)).collect()
-    }
-}
-
-// === impl Cleared ===
-
-impl Cleared {
-    /// A call without a permit, which only the crate's own tests may make.
-    #[cfg(test)]
-    pub(super) fn for_trial(call: ToolCall) -> Self {
-        Self(call)
     }
 }
 
@@ -230,8 +221,8 @@ async fn wait_for_agent(mut flight: Flight, cancels: &Cancels, grace: Duration) 
     }
 }
 
-/// Waits for a call that was told to stop; a server that stays silent is killed, for silence does not
-/// tell obedience from defiance.
+/// Waits for a call that was told to stop; a server that stays silent is killed, for silence does
+/// not tell obedience from defiance.
 async fn stop(mut flight: Flight, grace: Duration) -> Ended {
     if let Ok(answer) = tokio::time::timeout(grace, flight.answer()).await {
         return Early::Stop.late(answer);

@@ -121,7 +121,8 @@ impl HttpLink {
         {
             return Ok(response);
         }
-        // INVARIANT: a server that forgot us has not looked at the request (2025-11-25, transports).
+        // INVARIANT: a server that forgot us has not looked at the request (2025-11-25,
+        // transports).
         self.initialize().await.map_err(|fault| Fault { may_have_arrived: false, ..fault })?;
         match self.exchange(&self.agreed(), &request, &headers).await? {
             Exchanged::Answer(response, _) => Ok(response),
@@ -131,8 +132,8 @@ impl HttpLink {
         }
     }
 
-    /// Tells a legacy server to stop working on a request. A modern one hears it when the request is
-    /// dropped.
+    /// Tells a legacy server to stop working on a request. A modern one hears it when the request
+    /// is dropped.
     pub(super) fn cancel(&self, id: &RpcId, reason: &str) {
         if self.agreed().era == Era::Legacy {
             self.aside(&Message::Notification(RpcNotification::cancelled(id, reason)));
@@ -170,8 +171,7 @@ impl HttpLink {
         let revision = read_initialize(&response).map_err(Fault::doubtful)?;
         let agreed = Agreed { era: Era::Legacy, revision, thread };
         self.agree(agreed.clone());
-        let done = Message::Notification(initialized());
-        let sent = self.post(&agreed, &done, HeaderMap::new()).await?;
+        let sent = self.post(&agreed, initialized().to_bytes(), HeaderMap::new()).await?;
         if !sent.status().is_success() {
             let text = format!("`initialized` was refused with HTTP {}", sent.status().as_u16());
             return Err(Fault::doubtful(invalid(text)));
@@ -193,8 +193,7 @@ impl HttpLink {
                 insert(&mut extra, &name, &value).map_err(Fault::unsent)?;
             }
         }
-        let message = Message::Request(request.clone());
-        let response = self.post(agreed, &message, extra).await?;
+        let response = self.post(agreed, request.to_bytes(), extra).await?;
         let status = response.status();
         if status == StatusCode::NOT_FOUND && agreed.thread.is_some() {
             return Ok(Exchanged::Forgotten);
@@ -211,12 +210,12 @@ impl HttpLink {
     async fn post(
         &self,
         agreed: &Agreed,
-        message: &Message,
+        message: Vec<u8>,
         extra: HeaderMap,
     ) -> Result<Response, Fault> {
         let mut headers = self.headers_for(agreed);
         headers.extend(extra);
-        let post = self.client.post(self.url.clone()).headers(headers).body(message.to_bytes());
+        let post = self.client.post(self.url.clone()).headers(headers).body(message);
         post.send().await.map_err(|error| {
             // Without a connection no byte was sent; any later failure leaves the question open.
             let may_have_arrived = !(error.is_connect() || error.is_builder());

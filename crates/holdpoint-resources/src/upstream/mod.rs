@@ -1,15 +1,13 @@
 //! Upstream MCP servers: connected when needed, restarted when dead, called with a permit.
 //!
-//! Owns the connection of each server and what it agreed on. It must never decide, never retry a call
-//! that may have reached its server, and never give one call's answer to another.
+//! Owns the connection of each server and what it agreed on. It must never decide, never retry a
+//! call that may have reached its server, and never give one call's answer to another.
 
 mod call;
 mod http;
 mod negotiate;
 mod spec;
 mod stdio;
-#[cfg(test)]
-mod trials;
 
 pub use spec::{
     Answer, Cancels, Ended, Limits, SecretText, ToolCall, Transport, UpstreamFault, UpstreamSpec,
@@ -131,8 +129,8 @@ impl Upstream {
     /// Every tool that the server offers, as it describes them.
     ///
     /// # Errors
-    /// When the server cannot be reached, does not answer in time, or breaks the protocol: more than
-    /// 10,000 tools or 100 pages, a repeated cursor, a list that is none.
+    /// When the server cannot be reached, does not answer in time, or breaks the protocol: more
+    /// than 10,000 tools or 100 pages, a repeated cursor, a list that is none.
     pub async fn list_tools(&self) -> Result<Vec<Value>, UpstreamFault> {
         let connected = self.connect().await?;
         let (mut tools, mut cursors) = (Vec::new(), BTreeSet::new());

@@ -1,7 +1,7 @@
 //! An upstream server as a child process: one line, one message.
 //!
-//! Owns the process, the requests that wait for its answers, and their ids. Must never deliver an answer
-//! twice or to a request that did not ask, and never keep what nobody asked for.
+//! Owns the process, the requests that wait for its answers, and their ids. Must never deliver an
+//! answer twice or to a request that did not ask, and never keep what nobody asked for.
 
 use super::{Fault, Limits, UpstreamFault, invalid, unavailable};
 use crate::lines::{Line, LineReader, Outgoing, QUEUE_MAX, Ticket, write_lines};

@@ -1,1 +1,11 @@
-//! Integration tests.
+//! Integration tests: real servers of both eras, hostile servers, and what becomes of their
+//! processes.
+
+mod calls;
+mod hostile;
+mod http;
+mod passage;
+mod peer;
+mod permits;
+mod process;
+mod rmcp_peers;

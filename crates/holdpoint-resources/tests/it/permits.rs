@@ -1,0 +1,55 @@
+//! Permits for tests, minted the only way there is: by the control state machine.
+
+use holdpoint_control::{Control, Input, Output, Permit, Proposal};
+use holdpoint_types::{
+    ActionId, Cause, Decision, Digest, Door, Epoch, Facts, GrantFacts, Reason, Request, Ruling,
+    TargetFacts, Timestamp, ToolRef, canonical_digest,
+};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// The time of every test.
+pub const NOW: Timestamp = Timestamp(1_000_000);
+
+/// A permit for one call.
+pub fn permit(tool: &ToolRef, parameters: &Value) -> Permit {
+    let action = ActionId::new(NOW, [7; 10]);
+    let proposal = Proposal {
+        request: Request {
+            action,
+            agent: "coder".parse().unwrap(),
+            door: Door::McpStdio,
+            tool: tool.clone(),
+            parameters: parameters.clone(),
+            task: None,
+            intent: None,
+            retrieved: Vec::new(),
+            at: NOW,
+        },
+        facts: Facts {
+            agent: None,
+            tool: None,
+            grant: GrantFacts::default(),
+            target: TargetFacts {
+                resource: "mcp://peer".to_owned(),
+                environment: "dev".to_owned(),
+                environment_resolved: true,
+                surfaces: BTreeSet::new(),
+            },
+            freezes: BTreeSet::new(),
+            stops: Vec::new(),
+            epoch: Epoch(0),
+            findings: Vec::new(),
+        },
+        decision: Decision::from_iter([Cause::new(Ruling::Permit, Reason::PermittedByPolicy, "")]),
+        policy: Digest::of(b"policy"),
+        parameters: canonical_digest(parameters).unwrap(),
+    };
+    let mut control = Control::default();
+    control.handle(Input::Proposed(Box::new(proposal)), NOW);
+    let outputs = control.handle(Input::Recorded(action), NOW);
+    match outputs.into_iter().next() {
+        Some(Output::Execute(permit)) => permit,
+        other => panic!("no permit: {other:?}"),
+    }
+}

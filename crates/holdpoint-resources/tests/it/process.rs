@@ -1,0 +1,116 @@
+//! Processes and their trees.
+
+use holdpoint_resources::{Process, ProcessFault, ProcessSpec};
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+
+/// The living processes that have `word` among their arguments.
+pub fn named(word: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let has = |id: &u32| {
+        let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        let sleeps = line.starts_with(b"sleep\0");
+        sleeps && state != Some('Z') && line.split(|b| *b == 0).any(|arg| arg == word.as_bytes())
+    };
+    ids.filter(has).collect()
+}
+
+/// Waits until a file is there; the test's own time limit is the runner's.
+pub async fn appears(file: &Path) {
+    while !file.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn shell(script: &str) -> ProcessSpec {
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    ProcessSpec { command, ..ProcessSpec::default() }
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let empty = Process::spawn(&ProcessSpec::default()).unwrap_err();
+    assert!(matches!(empty, ProcessFault::Empty));
+    let command = vec!["/nonexistent/program".to_owned()];
+    let missing = Process::spawn(&ProcessSpec { command, ..ProcessSpec::default() }).unwrap_err();
+    assert!(missing.to_string().starts_with("cannot start `/nonexistent/program`: "), "{missing}");
+}
+
+#[tokio::test]
+async fn secrets_do_not_show() {
+    let env = [("KEY".to_owned(), "hunter2".to_owned())].into();
+    let text = format!("{:?}", ProcessSpec { env, ..ProcessSpec::default() });
+    assert!(text.contains("KEY") && !text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test]
+async fn only_the_last_words_are_kept() {
+    let script = "i=0; while [ $i -lt 3000 ]; do echo 012345678901234567890123456789$i >&2; \
+                  i=$((i+1)); done; echo the end >&2";
+    let (mut process, mut pipes) = Process::spawn(&shell(script)).unwrap();
+    assert!(process.wait().await.unwrap().success());
+    pipes.stdout.read_to_end(&mut Vec::new()).await.unwrap();
+    while !process.last_words().ends_with("the end\n") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(process.last_words().len(), 64 << 10);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_tree_is_killed_as_a_whole() {
+    let mark = "98765.125";
+    let script = format!("trap '' TERM; setsid sleep {mark} & sleep {mark} & sleep {mark}");
+    let (mut process, _pipes) = Process::spawn(&shell(&script)).unwrap();
+    while named(mark).len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    process.kill_tree(Duration::from_millis(50)).await;
+    assert_eq!(named(mark), Vec::<u32>::new());
+    assert!(!Path::new(&format!("/proc/{}", process.id())).exists(), "no zombie remains");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_outlives_its_parents_is_found() {
+    let mark = "98765.375";
+    // The root ends at once; what it started belongs to nobody we know, but carries the mark.
+    let script = format!("(setsid sleep {mark} &); exit 0");
+    let (mut process, _pipes) = Process::spawn(&shell(&script)).unwrap();
+    assert!(process.wait().await.unwrap().success());
+    while named(mark).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    process.kill_tree(Duration::from_millis(50)).await;
+    assert_eq!(named(mark), Vec::<u32>::new());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn dropping_kills() {
+    let mark = "98765.625";
+    let script = format!("setsid sleep {mark} & sleep {mark}");
+    let (process, _pipes) = Process::spawn(&shell(&script)).unwrap();
+    while named(mark).len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(process);
+    while !named(mark).is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_ends_by_itself_is_not_rushed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("farewell");
+    let script = format!("cat; echo done > {}", file.display());
+    let (mut process, pipes) = Process::spawn(&shell(&script)).unwrap();
+    drop(pipes.stdin);
+    process.close(Duration::from_secs(20)).await;
+    assert!(file.exists());
+}
