@@ -57,7 +57,8 @@ pub fn decode(bytes: &[u8]) -> Result<Record, EncodingFault> {
 fn large_number(bytes: &[u8]) -> Option<&str> {
     let mut inside_text = false;
     let mut escaped = false;
-    // Texts between numbers and numbers between texts: a number ends where a sign of neither begins.
+    // Texts between numbers and numbers between texts: a number ends where a sign of neither
+    // begins.
     for run in bytes.split(|byte| {
         let quote = *byte == b'"' && !escaped;
         escaped = *byte == b'\\' && !escaped;

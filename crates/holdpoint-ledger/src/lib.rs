@@ -1,8 +1,10 @@
-//! The tamper-evident log: record bytes, Merkle tree, signed checkpoints, proofs, offline verification.
+//! The tamper-evident log: record bytes, Merkle tree, signed checkpoints, proofs, offline
+//! verification.
 //!
 //! Usable alone by an auditor: nothing here stores, fetches, reads a clock or draws randomness. The
-//! formats are public ones (RFC 6962 trees, C2SP signed notes and checkpoints), so that other tools can
-//! check what Holdpoint wrote. Must never do I/O, and must never panic on what it is given.
+//! formats are public ones (RFC 6962 trees, C2SP signed notes and checkpoints), so that other
+//! tools can check what Holdpoint wrote. Must never do I/O, and must never panic on what it is
+//! given.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]

@@ -57,7 +57,8 @@ impl Frontier {
     pub fn push(&mut self, leaf: Digest) {
         let mut node = leaf;
         let mut size = self.size;
-        // Every trailing one bit is a complete subtree that the new leaf completes a larger one with.
+        // Every trailing one bit is a complete subtree that the new leaf completes a larger one
+        // with.
         while size & 1 == 1 {
             let Some(left) = self.peaks.pop() else { break };
             node = node_hash(&left, &node);
@@ -119,8 +120,8 @@ pub fn leaf_hash(bytes: &[u8]) -> Digest {
     Digest::from_bytes(hash.into())
 }
 
-/// Proves that the leaf at `index` is among `leaves` (hashes, in order): the sibling hashes from the
-/// leaf to the root. `None` if there is no such leaf.
+/// Proves that the leaf at `index` is among `leaves` (hashes, in order): the sibling hashes from
+/// the leaf to the root. `None` if there is no such leaf.
 pub fn inclusion_proof(leaves: &[Digest], index: u64) -> Option<Vec<Digest>> {
     let index = usize::try_from(index).ok().filter(|index| *index < leaves.len())?;
     let mut proof = Vec::new();
@@ -128,8 +129,8 @@ pub fn inclusion_proof(leaves: &[Digest], index: u64) -> Option<Vec<Digest>> {
     Some(proof)
 }
 
-/// Proves that the first `old_size` of `leaves` are what they were when the tree had that size. `None`
-/// if there are fewer. The proof from an empty tree, or to the same tree, is empty.
+/// Proves that the first `old_size` of `leaves` are what they were when the tree had that size.
+/// `None` if there are fewer. The proof from an empty tree, or to the same tree, is empty.
 pub fn consistency_proof(leaves: &[Digest], old_size: u64) -> Option<Vec<Digest>> {
     let old_size = usize::try_from(old_size).ok().filter(|size| *size <= leaves.len())?;
     let mut proof = Vec::new();
@@ -277,8 +278,8 @@ fn root_of(leaves: &[Digest]) -> Digest {
     frontier.root()
 }
 
-/// The two subtrees of a tree with more than one leaf: the left one is the largest power of two that
-/// leaves something for the right one.
+/// The two subtrees of a tree with more than one leaf: the left one is the largest power of two
+/// that leaves something for the right one.
 fn halves(leaves: &[Digest]) -> Option<(&[Digest], &[Digest])> {
     let middle = leaves.len().checked_sub(1)?.checked_ilog2().map(|bits| 1_usize << bits)?;
     leaves.split_at_checked(middle)
@@ -411,16 +412,21 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_give_a_frontier_or_a_fault(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_give_a_frontier_or_a_fault(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
             if let Ok(frontier) = Frontier::from_bytes(&bytes) {
                 prop_assert_eq!(frontier.to_bytes(), bytes);
             }
         }
 
         #[test]
-        fn a_changed_proof_proves_nothing(size in 2_usize..80, index in any::<prop::sample::Index>(),
-                                          old in any::<prop::sample::Index>(),
-                                          change in any::<prop::sample::Index>()) {
+        fn a_changed_proof_proves_nothing(
+            size in 2_usize..80,
+            index in any::<prop::sample::Index>(),
+            old in any::<prop::sample::Index>(),
+            change in any::<prop::sample::Index>(),
+        ) {
             let leaves = leaves(size);
             let root = root_of(&leaves);
             let index = index.index(size);
@@ -444,7 +450,11 @@ mod tests {
         }
 
         #[test]
-        fn any_proof_gives_a_result(index in any::<u64>(), size in any::<u64>(), hashes in 0_usize..70) {
+        fn any_proof_gives_a_result(
+            index in any::<u64>(),
+            size in any::<u64>(),
+            hashes in 0_usize..70,
+        ) {
             let proof = leaves(hashes);
             let root = Digest::of(b"root");
             prop_assert!(verify_inclusion(root, (index, size), &proof, root).is_err()

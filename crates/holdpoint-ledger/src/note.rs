@@ -1,7 +1,7 @@
 //! Signed notes with Ed25519 signatures (C2SP signed-note, c2sp.org/signed-note).
 //!
-//! Owns keys, their text, and the one way to sign and to open a note. Must not know what a note says,
-//! and must never show a secret.
+//! Owns keys, their text, and the one way to sign and to open a note. Must not know what a note
+//! says, and must never show a secret.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -64,7 +64,8 @@ pub enum NoteFault {
 // === impl Signer ===
 
 impl Signer {
-    /// The signer named `name` whose private key is `secret` (RFC 8032 seed). The caller wipes its copy.
+    /// The signer named `name` whose private key is `secret` (RFC 8032 seed). The caller wipes its
+    /// copy.
     ///
     /// # Errors
     /// When the name is not allowed in notes.
@@ -151,8 +152,8 @@ impl FromStr for Verifier {
 /// Signs `text`, which must end in a newline.
 ///
 /// # Errors
-/// When no reader could accept the note: the text is empty, does not end in a newline, is too long, or
-/// holds control characters.
+/// When no reader could accept the note: the text is empty, does not end in a newline, is too
+/// long, or holds control characters.
 pub fn sign_note(text: &str, signer: &Signer) -> Result<String, NoteFault> {
     check_text(text)?;
     let mut bytes = signer.id.to_vec();
@@ -241,8 +242,8 @@ mod tests {
 
     /// The example of c2sp.org/signed-note.
     const KEY: &str = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
-    const NOTE: &str = "This is an example message.\n\n\u{2014} example.com/foo Uw2QOkn8srV1yJGh2VYRl\
-        L1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n";
+    const NOTE: &str = "This is an example message.\n\n\u{2014} example.com/foo Uw2QOkn8srV1yJGh2VY\
+        RlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n";
 
     fn signer() -> Signer {
         Signer::new("holdpoint.test/log", &[7; 32]).unwrap()
@@ -335,8 +336,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_signed_opens_and_what_is_changed_does_not(text in "[ -~]{1,40}(\n{1,2}[ -~]{1,9}){0,3}\n",
-                                                             at in any::<prop::sample::Index>()) {
+        fn what_is_signed_opens_and_what_is_changed_does_not(
+            text in "[ -~]{1,40}(\n{1,2}[ -~]{1,9}){0,3}\n",
+            at in any::<prop::sample::Index>(),
+        ) {
             let note = sign_note(&text, &signer()).unwrap();
             let verifier = signer().verifier();
             prop_assert_eq!(open_note(&note, &verifier), Ok(text.as_str()));

@@ -1,4 +1,5 @@
-//! Offline verification of a whole log: entries and signed checkpoints in, a verdict with a place out.
+//! Offline verification of a whole log: entries and signed checkpoints in, a verdict with a place
+//! out.
 //!
 //! Must not read where entries are stored, and needs nothing but the public key.
 
@@ -84,7 +85,7 @@ pub enum LogFault {
     },
     /// The log ends before a checkpoint that was signed.
     #[error(
-        "the log has {records} records, but {promised} were signed: records are missing at the end, \
+        "the log has {records} records, but {promised} were signed: some are missing at the end, \
          or anywhere after the first {sound}"
     )]
     Truncated {
@@ -142,7 +143,8 @@ impl LogVerifier {
         Self { key, frontier, last_at: None, covered: 0, checked: 0, given: 0, due }
     }
 
-    /// Adds a checkpoint that the log must fit. Give all of them, smallest first, before the entries.
+    /// Adds a checkpoint that the log must fit. Give all of them, smallest first, before the
+    /// entries.
     ///
     /// # Errors
     /// When it is forged, smaller than the one before, or contradicts it.

@@ -121,7 +121,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn any_flipped_bit_is_found_at_its_record(at in any::<Index>(), byte in any::<Index>(), bit in 0..8) {
+    fn any_flipped_bit_is_found_at_its_record(
+        at in any::<Index>(),
+        byte in any::<Index>(),
+        bit in 0..8,
+    ) {
         let mut log = log(40, 8);
         let at = at.index(40);
         let bytes = &mut log.entries[at].2;
@@ -131,7 +135,11 @@ proptest! {
     }
 
     #[test]
-    fn any_flipped_bit_whose_hash_was_made_to_fit_is_located(at in any::<Index>(), byte in any::<Index>(), bit in 0..8) {
+    fn any_flipped_bit_whose_hash_was_made_to_fit_is_located(
+        at in any::<Index>(),
+        byte in any::<Index>(),
+        bit in 0..8,
+    ) {
         let mut log = log(40, 8);
         let at = at.index(40);
         let (_, leaf, bytes) = &mut log.entries[at];
@@ -145,7 +153,11 @@ proptest! {
     }
 
     #[test]
-    fn any_flipped_bit_of_a_checkpoint_is_found(at in any::<Index>(), byte in any::<Index>(), bit in 0..7) {
+    fn any_flipped_bit_of_a_checkpoint_is_found(
+        at in any::<Index>(),
+        byte in any::<Index>(),
+        bit in 0..7,
+    ) {
         let mut log = log(40, 8);
         let at = at.index(log.checkpoints.len());
         let mut bytes = log.checkpoints[at].clone().into_bytes();
@@ -154,13 +166,17 @@ proptest! {
         if let Ok(note) = String::from_utf8(bytes) {
             log.checkpoints[at] = note;
             let number = at as u64;
-            let found = matches!(verify(&log), Err(LogFault::Forged { number: n, .. }) if n == number);
+            let fault = verify(&log);
+            let found = matches!(fault, Err(LogFault::Forged { number: n, .. }) if n == number);
             prop_assert!(found);
         }
     }
 
     #[test]
-    fn any_dropped_record_is_located(at in any::<Index>(), careful in any::<bool>()) {
+    fn any_dropped_record_is_located(
+        at in any::<Index>(),
+        careful in any::<bool>(),
+    ) {
         let mut log = log(40, 8);
         let at = at.index(40);
         log.entries.remove(at);
@@ -172,7 +188,11 @@ proptest! {
     }
 
     #[test]
-    fn any_swapped_records_are_located(one in any::<Index>(), other in any::<Index>(), careful in any::<bool>()) {
+    fn any_swapped_records_are_located(
+        one in any::<Index>(),
+        other in any::<Index>(),
+        careful in any::<bool>(),
+    ) {
         let mut log = log(40, 8);
         let (one, other) = (one.index(40), other.index(40));
         prop_assume!(one != other);
@@ -188,7 +208,11 @@ proptest! {
     }
 
     #[test]
-    fn any_inserted_or_repeated_record_is_located(at in 0_usize..=40, repeated in any::<bool>(), careful in any::<bool>()) {
+    fn any_inserted_or_repeated_record_is_located(
+        at in 0_usize..=40,
+        repeated in any::<bool>(),
+        careful in any::<bool>(),
+    ) {
         let mut log = log(40, 8);
         let entry = if repeated && at > 0 {
             log.entries[at - 1].clone()
@@ -202,12 +226,15 @@ proptest! {
             renumber(&mut log);
         }
         let fault = verify(&log).unwrap_err();
-        let after = matches!(&fault, LogFault::OutOfOrder { expected, .. } if *expected == at as u64 + 1);
+        let next = at as u64 + 1;
+        let after = matches!(&fault, LogFault::OutOfOrder { expected, .. } if *expected == next);
         prop_assert!(after || names(&fault, at as u64), "{fault}");
     }
 
     #[test]
-    fn any_truncation_is_found_against_a_later_checkpoint(at in any::<Index>()) {
+    fn any_truncation_is_found_against_a_later_checkpoint(
+        at in any::<Index>(),
+    ) {
         let mut log = log(40, 8);
         let records = at.index(40) as u64;
         log.entries.truncate(usize::try_from(records).unwrap());
@@ -216,7 +243,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_give_a_verdict(bytes in prop::collection::vec(any::<u8>(), 0..60), note in ".{0,60}") {
+    fn any_bytes_give_a_verdict(
+        bytes in prop::collection::vec(any::<u8>(), 0..60),
+        note in ".{0,60}",
+    ) {
         let mut verifier = LogVerifier::new(signer().verifier());
         prop_assert!(verifier.checkpoint(&note).is_err());
         let entry = Entry { seq: 0, leaf: leaf_hash(&bytes), bytes: &bytes };

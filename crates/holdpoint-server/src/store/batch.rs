@@ -229,7 +229,8 @@ impl<'t> Batch<'t> {
         Ok(seq)
     }
 
-    /// Signs the log's edge and notes it. Gives the edge; nothing is written if nothing was appended.
+    /// Signs the log's edge and notes it. Gives the edge; nothing is written if nothing was
+    /// appended.
     pub(super) fn close(self) -> Result<Frontier, StoreFault> {
         let size = self.state.frontier.size();
         if size == self.begun_at {
@@ -297,7 +298,8 @@ impl<'t> Batch<'t> {
     }
 }
 
-/// True for the decision of an action that is executed: from here on it has an effect or an outcome.
+/// True for the decision of an action that is executed: from here on it has an effect or an
+/// outcome.
 pub(super) fn may_run(body: &RecordBody) -> bool {
     let RecordBody::Decision(decision) = body else { return false };
     let DecisionRecord { request, decision, .. } = &decision.more;

@@ -133,8 +133,8 @@ impl Store {
         self.inner.writer.as_ref().map_or(Ok(()), Writer::health)
     }
 
-    /// Verifies the store in `dir` offline: every record against its hash, the tree and every signed
-    /// checkpoint, then everything that is derived from the records. `against` is an earlier
+    /// Verifies the store in `dir` offline: every record against its hash, the tree and every
+    /// signed checkpoint, then everything that is derived from the records. `against` is an earlier
     /// checkpoint that was kept elsewhere; without it, a log that was cut back to one of its own
     /// checkpoints cannot be told from a shorter log.
     ///
@@ -178,8 +178,8 @@ impl Store {
         self.change(admit).await
     }
 
-    /// Queues a record that nobody waits for, such as an outcome. It is written with the next batch,
-    /// after at most about 20 ms, and kept for another try when that fails.
+    /// Queues a record that nobody waits for, such as an outcome. It is written with the next
+    /// batch, after at most about 20 ms, and kept for another try when that fails.
     ///
     /// # Errors
     /// When it cannot be written down, or too much is queued already.
@@ -250,7 +250,8 @@ impl Store {
         query::checkpoint(&self.inner.reader.lock())
     }
 
-    /// Proves that record `seq` is in the log that the newest checkpoint signs. Reads every leaf hash.
+    /// Proves that record `seq` is in the log that the newest checkpoint signs. Reads every leaf
+    /// hash.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -310,8 +311,9 @@ impl Store {
         self.change(move |batch| changes::release(batch, (&what, &reason), &by, at)).await
     }
 
-    /// Pins a definition, replacing any pin of the tool and lifting its quarantine: for operators. Gives
-    /// the digest that was pinned before. What is merely seen first goes through [`Self::pin_first`].
+    /// Pins a definition, replacing any pin of the tool and lifting its quarantine: for operators.
+    /// Gives the digest that was pinned before. What is merely seen first goes through
+    /// [`Self::pin_first`].
     ///
     /// # Errors
     /// When it could not be made durable.
@@ -324,8 +326,8 @@ impl Store {
         self.change(move |batch| changes::pin(batch, &pin, &by, at)).await
     }
 
-    /// Pins those definitions whose tools have no pin yet, as `first-sight`. Gives the pins that now
-    /// stand for these tools, in the same order.
+    /// Pins those definitions whose tools have no pin yet, as `first-sight`. Gives the pins that
+    /// now stand for these tools, in the same order.
     ///
     /// # Errors
     /// When it could not be made durable.
@@ -345,8 +347,8 @@ impl Store {
         query::pins(&self.inner.reader.lock())
     }
 
-    /// Notes that a tool that is pinned as `pinned` was `seen` with another definition. Recorded once for
-    /// each definition; false if it was noted before, or the pin is another one by now.
+    /// Notes that a tool that is pinned as `pinned` was `seen` with another definition. Recorded
+    /// once for each definition; false if it was noted before, or the pin is another one by now.
     ///
     /// # Errors
     /// When it could not be made durable.

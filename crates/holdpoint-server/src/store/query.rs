@@ -1,5 +1,5 @@
-//! Everything that is read from the store. Must not write, and must not give out a record whose bytes
-//! do not fit its hash.
+//! Everything that is read from the store. Must not write, and must not give out a record whose
+//! bytes do not fit its hash.
 
 use super::batch::int;
 use super::fault::StoreFault;

@@ -191,7 +191,8 @@ impl StoreOptions {
 // === impl Pin ===
 
 impl Pin {
-    /// Vouches for the definition `json` of `tool`, whose canonical form has the digest `definition`.
+    /// Vouches for the definition `json` of `tool`, whose canonical form has the digest
+    /// `definition`.
     pub fn new(tool: ToolRef, definition: Digest, json: Value) -> Self {
         Self { tool, definition, json }
     }

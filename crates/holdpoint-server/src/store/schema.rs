@@ -11,8 +11,8 @@ use std::time::Duration;
 const FORMAT: i64 = 1;
 /// `PRAGMA application_id`: "Hold" in ASCII.
 const APPLICATION: i64 = 0x486f_6c64;
-/// How long to wait between two tries to get the write lock: short, so that a stop by another process
-/// finds the gap between two commits of a busy one.
+/// How long to wait between two tries to get the write lock: short, so that a stop by another
+/// process finds the gap between two commits of a busy one.
 const LOCK_PAUSE: Duration = Duration::from_micros(500);
 
 const TABLES: &str = "

@@ -8,7 +8,7 @@ use holdpoint_ledger::{LogFault, leaf_hash, open_checkpoint, verify_inclusion};
 use holdpoint_types::{
     ActionId, ActionRecord, AgentFacts, Cause, Decision, DecisionRecord, Digest, Door, Epoch,
     Facts, Field, GatewayId, GrantFacts, Lineage, Mode, OutcomeRecord, OutcomeStatus, Reason,
-    Record, RecordBody, Request, Ruling, StopScope, TargetFacts, Timestamp,
+    Record, RecordBody, Request, Ruling, StopScope, TargetFacts, Timestamp, canonical_digest,
 };
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -132,7 +132,8 @@ async fn filled() -> TempDir {
 
 fn pin(text: &str) -> Pin {
     let definition = json!({ "name": "query", "description": text });
-    Pin::new("db__query".parse().unwrap(), Digest::of(text.as_bytes()), definition)
+    let digest = canonical_digest(&definition).unwrap();
+    Pin::new("db__query".parse().unwrap(), digest, definition)
 }
 
 fn key() -> NewKey {
@@ -447,7 +448,7 @@ async fn what_was_done_to_the_database_is_found_and_located() {
         "UPDATE records SET seq = 311 WHERE seq = 400",
         "UPDATE records SET seq = 400 WHERE seq = -1",
     ];
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (
             &["UPDATE records SET body = CAST(body || ' ' AS BLOB) WHERE seq = 300"],
             "record 300 was altered: its bytes do not fit its hash",
@@ -459,14 +460,14 @@ async fn what_was_done_to_the_database_is_found_and_located() {
         (&[drop_one], "records 300 to 300 are missing"),
         (
             &[drop_one, close_the_gap],
-            "records 256 to 511 are not what the checkpoint of 512 records signed: altered, inserted or \
-          reordered",
+            "records 256 to 511 are not what the checkpoint of 512 records signed: altered, \
+             inserted or reordered",
         ),
         (&swap, "record 312 is older than the one before it: reordered"),
         (
             &["DELETE FROM records WHERE seq >= 599"],
-            "the log has 599 records, but 600 were signed: records are missing at the end, or anywhere \
-          after the first 512",
+            "the log has 599 records, but 600 were signed: some are missing at the end, or \
+             anywhere after the first 512",
         ),
         (
             &["DELETE FROM checkpoints WHERE size = 600"],
@@ -483,6 +484,10 @@ async fn what_was_done_to_the_database_is_found_and_located() {
         (
             &["DELETE FROM stops"],
             "the log is sound, but the store's list of stops does not follow from it",
+        ),
+        (
+            &["UPDATE pins SET json = replace(json, 'one', 'two')"],
+            "the log is sound, but the store's list of pins does not follow from it",
         ),
         (
             &["UPDATE keys SET revoked_ms = 1"],

@@ -6,7 +6,7 @@ use super::fault::StoreFault;
 use super::files::Layout;
 use super::{query, schema};
 use holdpoint_ledger::{Entry, LogFault, LogVerifier, Verified, Verifier, open_checkpoint};
-use holdpoint_types::{Digest, Epoch, Record, RecordBody, Stop, Timestamp};
+use holdpoint_types::{Digest, Epoch, Record, RecordBody, Stop, Timestamp, canonical_digest};
 use rusqlite::{Connection, Row};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,10 +31,10 @@ pub enum VerifyFault {
         what: &'static str,
     },
     /// The database file cannot be read on.
-    #[error("the database is damaged after record {}: {detail}", .after.map_or_else(|| "none".to_owned(), |seq| seq.to_string()))]
+    #[error("the database is damaged; its first {readable} records could be read: {detail}")]
     Damaged {
-        /// The last record that could be read.
-        after: Option<u64>,
+        /// How many records could be read before.
+        readable: u64,
         /// What SQLite said.
         detail: String,
     },
@@ -125,8 +125,11 @@ impl Derived {
         if query::stops(connection)? != self.stops.into_values().collect::<Vec<_>>() {
             return differs("list of stops");
         }
-        let pins = query::pins(connection)?.into_iter();
-        let pins = pins.map(|row| (row.tool.to_string(), row.definition));
+        let pins = query::pins(connection)?;
+        if pins.iter().any(|row| canonical_digest(&row.json).ok() != Some(row.definition)) {
+            return differs("list of pins");
+        }
+        let pins = pins.into_iter().map(|row| (row.tool.to_string(), row.definition));
         if pins.collect::<BTreeMap<_, _>>() != self.pins {
             return differs("list of pins");
         }
@@ -176,8 +179,8 @@ fn read_log(connection: &Connection, log: &mut LogVerifier) -> Result<Derived, V
     let mut rows = statement.query([]).map_err(StoreFault::from)?;
     let mut derived = Derived::default();
     loop {
-        let after = log.frontier().size().checked_sub(1);
-        let damaged = |error: rusqlite::Error| damage(after, error);
+        let readable = log.frontier().size();
+        let damaged = |error: rusqlite::Error| damage(readable, error);
         let Some(row) = rows.next().map_err(damaged)? else { return Ok(derived) };
         let seq = query::whole(row.get(0).map_err(damaged)?)?;
         let leaf = Digest::from_bytes(row.get(1).map_err(damaged)?);
@@ -219,19 +222,18 @@ fn compare_index(
 }
 
 /// Asks SQLite to check its own structures: indexes, free pages, orderings.
-fn check_database(connection: &Connection, records: u64) -> Result<(), VerifyFault> {
-    let after = records.checked_sub(1);
+fn check_database(connection: &Connection, readable: u64) -> Result<(), VerifyFault> {
     let sql = "PRAGMA integrity_check(1)";
     let said = connection.query_row(sql, [], |row| row.get::<_, String>(0));
-    match said.map_err(|error| damage(after, error))?.as_str() {
+    match said.map_err(|error| damage(readable, error))?.as_str() {
         "ok" => Ok(()),
-        detail => Err(VerifyFault::Damaged { after, detail: detail.to_owned() }),
+        detail => Err(VerifyFault::Damaged { readable, detail: detail.to_owned() }),
     }
 }
 
-fn damage(after: Option<u64>, error: rusqlite::Error) -> VerifyFault {
+fn damage(readable: u64, error: rusqlite::Error) -> VerifyFault {
     match StoreFault::from(error) {
-        StoreFault::Corrupt { detail } => VerifyFault::Damaged { after, detail },
+        StoreFault::Corrupt { detail } => VerifyFault::Damaged { readable, detail },
         fault => VerifyFault::Store(fault),
     }
 }

@@ -1,8 +1,8 @@
 //! The writer: one thread that owns the writing connection and commits in groups.
 //!
-//! It takes everything that waits into one transaction, signs one checkpoint, makes both durable, and
-//! only then answers all who wait. Must never answer earlier, and must never trust what it remembers
-//! about the log over what it reads inside the transaction.
+//! It takes everything that waits into one transaction, signs one checkpoint, makes both durable,
+//! and only then answers all who wait. Must never answer earlier, and must never trust what it
+//! remembers about the log over what it reads inside the transaction.
 
 use super::batch::{Batch, Draft};
 use super::fault::StoreFault;
@@ -317,7 +317,8 @@ impl Loop {
         }
     }
 
-    /// A database that was removed or replaced still takes writes, but nobody would find them again.
+    /// A database that was removed or replaced still takes writes, but nobody would find them
+    /// again.
     fn check_identity(&self) -> Result<(), StoreFault> {
         let metadata = std::fs::metadata(&self.path);
         if metadata.is_ok_and(|metadata| identity(&metadata) == self.identity) {
