@@ -3,8 +3,8 @@
 //! Owns the epoch, the stops and the actions in flight; it alone mints permits. Inputs say what
 //! happened, outputs say what to do; it does nothing itself.
 //!
-//! INVARIANT: a permit is minted only after the decision's record is durable, and only if neither the
-//! epoch nor a stop has moved since the facts were gathered.
+//! INVARIANT: a permit is minted only after the decision's record is durable, and only if neither
+//! the epoch nor a stop has moved since the facts were gathered.
 
 use crate::decide::halted;
 use crate::lineage::Origin;

@@ -13,8 +13,8 @@ const OWNER: &str = "owner";
 
 /// Decides one action.
 ///
-/// Every check speaks for itself and none can take back what another said: the decision is the join,
-/// so adding a check or a rule can only make it stricter.
+/// Every check speaks for itself and none can take back what another said: the decision is the
+/// join, so adding a check or a rule can only make it stricter.
 pub fn decide(request: &Request, facts: &Facts, policy: &PolicySet) -> Decision {
     Decision::from_iter(policy.evaluate(request, facts))
         .join(facts.stops.iter().map(halted))

@@ -7,7 +7,8 @@ use holdpoint_types::{ActionId, Digest, Epoch, Timestamp, ToolRef};
 
 /// The right to run exactly one action once.
 ///
-/// Minted only by [`crate::Control`], after the decision's record is durable. Consumed by execution.
+/// Minted only by [`crate::Control`], after the decision's record is durable. Consumed by
+/// execution.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Permit {
     action: ActionId,
@@ -75,8 +76,8 @@ impl Permit {
         self.epoch
     }
 
-    /// Checks that this permit is for `tool` with `parameters`, at `now`. Whoever executes calls this
-    /// on the very value that is sent.
+    /// Checks that this permit is for `tool` with `parameters`, at `now`. Whoever executes calls
+    /// this on the very value that is sent.
     ///
     /// # Errors
     /// When the tool or the parameters differ, or the permit expired.

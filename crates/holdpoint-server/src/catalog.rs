@@ -1,5 +1,5 @@
-//! The catalog: which tools upstream servers offer, whether each is still the pinned one, and whether
-//! parameters fit its schema. Must never decide who may use a tool.
+//! The catalog: which tools upstream servers offer, whether each is still the pinned one, and
+//! whether parameters fit its schema. Must never decide who may use a tool.
 
 mod strict;
 
@@ -154,7 +154,8 @@ impl Tool {
         settings.classify(&self.name, self.hints).0
     }
 
-    /// Checks `parameters` against the tool's schema. The evidence names paths and rules, not values.
+    /// Checks `parameters` against the tool's schema. The evidence names paths and rules, not
+    /// values.
     pub fn validate(&self, parameters: &Value) -> Finding {
         let (result, reason, evidence) = match &self.schema {
             Err(why) => (FindingResult::Opaque, Reason::SchemaUnusable, why.clone()),
@@ -243,7 +244,9 @@ mod tests {
         check(
             &tool,
             json!({"options": {"mode": "hunter2"}}),
-            expect![[r#"Fail at `/`: "path" is a required property (rule `/required`); at `/options/mode`: value is not one of "a" or "b" (rule `/properties/options/properties/mode/enum`)"#]],
+            expect![[
+                r#"Fail at `/`: "path" is a required property (rule `/required`); at `/options/mode`: value is not one of "a" or "b" (rule `/properties/options/properties/mode/enum`)"#
+            ]],
         );
     }
 
@@ -251,8 +254,20 @@ mod tests {
     fn strict_refuses_what_the_schema_does_not_name_in_every_dialect() {
         let tool = tool(write(), true);
         check(&tool, json!({"path": "/x"}), expect!["Pass "]);
-        check(&tool, json!({"path": "/x", "extra": 1}), expect!["Fail at `/`: Additional properties are not allowed ('extra' was unexpected) (rule `/additionalProperties`)"]);
-        check(&tool, json!({"path": "/x", "options": {"other": 1}}), expect!["Fail at `/options`: Additional properties are not allowed ('other' was unexpected) (rule `/properties/options/additionalProperties`)"]);
+        check(
+            &tool,
+            json!({"path": "/x", "extra": 1}),
+            expect![
+                "Fail at `/`: Additional properties are not allowed ('extra' was unexpected) (rule `/additionalProperties`)"
+            ],
+        );
+        check(
+            &tool,
+            json!({"path": "/x", "options": {"other": 1}}),
+            expect![
+                "Fail at `/options`: Additional properties are not allowed ('other' was unexpected) (rule `/properties/options/additionalProperties`)"
+            ],
+        );
     }
 
     #[test]

@@ -7,6 +7,8 @@
 mod endings;
 mod gather;
 
+pub use gather::{Known, gather};
+
 use crate::catalog::{Catalog, Observed};
 use crate::clock::Clock;
 use crate::store::{Admission, Pin, Store, StoreFault};
@@ -18,9 +20,9 @@ use holdpoint_control::{
 use holdpoint_policy::PolicySet;
 use holdpoint_resources::{Answer, Cancels, Ended};
 use holdpoint_types::{
-    ActionId, AgentName, Cause, Decision, Digest, Door, Epoch, GatewayId, OutcomeStatus,
-    PolicySource, Reason, Record, RecordBody, Ruling, ServerName, Stop, Timestamp, ToolRef,
-    canonical_digest,
+    ActionId, AgentName, Cause, Decision, Digest, Door, Epoch, Facts, GatewayId, OutcomeStatus,
+    PolicySource, Reason, Record, RecordBody, Request, Ruling, ServerName, Stop, Timestamp,
+    ToolRef, canonical_digest,
 };
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -126,7 +128,8 @@ enum Admitted {
 // === impl Governor ===
 
 impl Governor {
-    /// Begins to govern: reads the stops, records the start with what is in doubt, and the policies.
+    /// Begins to govern: reads the stops, records the start with what is in doubt, and the
+    /// policies.
     ///
     /// # Errors
     /// When the store cannot be read or written.
@@ -231,10 +234,13 @@ impl Governor {
         let catalog = &self.inner.catalog;
         let observed = catalog.observe(server, definitions, &pins);
         let at = self.now();
-        for name in &observed.new {
-            let Some(tool) = catalog.tool(name) else { continue };
-            let pin = Pin::new(name.clone(), tool.digest, tool.definition.clone());
-            self.inner.store.pin(pin, "first-sight".to_owned(), at).await?;
+        let new = observed.new.iter().filter_map(|name| catalog.tool(name));
+        let new = new.map(|tool| Pin::new(tool.name.clone(), tool.digest, tool.definition.clone()));
+        let new: Vec<_> = new.collect();
+        if !new.is_empty() {
+            // Another process may have been first, with another definition.
+            self.inner.store.pin_first(new, at).await?;
+            catalog.repin(&self.pins()?);
         }
         for (name, pinned, seen) in &observed.changed {
             let Some(tool) = catalog.tool(name) else { continue };
@@ -264,17 +270,6 @@ impl Governor {
                 Governed::Refused(action, deny(Reason::CouldNotDecide, text))
             }
         }
-    }
-
-    /// The decision that `call` would get now. Nothing is recorded, nothing runs.
-    pub fn consider(
-        &self,
-        call: &Call,
-    ) -> (holdpoint_types::Request, holdpoint_types::Facts, Decision) {
-        let at = self.now();
-        let (request, facts) = self.gather(self.new_action(), call, at);
-        let decision = decide(&request, &facts, &self.policy());
-        (request, facts, decision)
     }
 
     /// Reads the stops from the store and obeys them; reports once what they cover has ended.
@@ -408,6 +403,17 @@ impl Governor {
             Admission::Recorded { .. } => true,
             Admission::EpochMoved { .. } => false,
         })
+    }
+
+    fn gather(&self, action: ActionId, call: &Call, at: Timestamp) -> (Request, Facts) {
+        let (stops, epoch) = {
+            let control = self.inner.control.lock();
+            (control.stops_on(&call.agent, &call.tool), control.epoch())
+        };
+        let settings = self.settings();
+        let known =
+            Known { settings: &settings, catalog: &self.inner.catalog, stops: (&stops, epoch) };
+        gather(known, action, call, at)
     }
 
     fn recorded(&self, action: ActionId) -> Admitted {

@@ -1,4 +1,5 @@
-//! The edges of Holdpoint: doors for agents, the store, the operator's socket, and the loop between.
+//! The edges of Holdpoint: doors for agents, the store, the operator's socket, and the loop
+//! between.
 //!
 //! Owns everything that touches sockets, files, clocks and randomness on behalf of control. It must
 //! never decide by itself: every ruling comes out of `holdpoint-control`.

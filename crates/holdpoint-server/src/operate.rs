@@ -1,8 +1,8 @@
 //! What an operator does to a store and the processes that govern on it: stop, release.
 //!
-//! INVARIANT: the stop is durable in the store before any process is told, and every admission checks
-//! the store's epoch in its own transaction; so once a stop is acknowledged nothing is admitted, even
-//! by a process that cannot be reached.
+//! INVARIANT: the stop is durable in the store before any process is told, and every admission
+//! checks the store's epoch in its own transaction; so once a stop is acknowledged nothing is
+//! admitted, even by a process that cannot be reached.
 
 use crate::doors::local;
 use crate::store::{ReleaseOf, Store, StoreFault};

@@ -142,9 +142,8 @@ impl Drop for Runtime {
 pub fn load_policies(dir: Option<&Path>) -> Result<PolicySet, StartFault> {
     let sources = match dir {
         None => starter_pack(),
-        Some(dir) => read_policies(dir).map_err(|fault| {
-            StartFault::PolicyFiles { dir: dir.display().to_string(), fault }
-        })?,
+        Some(dir) => read_policies(dir)
+            .map_err(|fault| StartFault::PolicyFiles { dir: dir.display().to_string(), fault })?,
     };
     PolicySet::load(&sources).map_err(StartFault::Policy)
 }
@@ -248,8 +247,8 @@ fn new_gateway() -> Result<GatewayId, StartFault> {
 }
 
 fn join(faults: &[PolicyFault]) -> String {
-    let each = faults.iter().map(|fault| {
-        format!("{}:{}:{}: {}", fault.file, fault.line, fault.column, fault.message)
-    });
+    let each = faults
+        .iter()
+        .map(|fault| format!("{}:{}:{}: {}", fault.file, fault.line, fault.column, fault.message));
     each.collect::<Vec<_>>().join("; ")
 }

@@ -85,7 +85,8 @@ pub struct Acknowledgement {
     pub epoch: u64,
     /// What every governing process answered.
     pub gateways: Vec<ObeyReply>,
-    /// Governing processes that did not answer. They cannot admit anything either: the store refuses.
+    /// Governing processes that did not answer. They cannot admit anything either: the store
+    /// refuses.
     pub unreachable: Vec<String>,
 }
 

@@ -1,7 +1,8 @@
 //! Strict JSON in, canonical JSON out.
 //!
-//! Owns the one parser for what agents send: I-JSON (RFC 7493) only, so that two different calls can
-//! never share a digest. Canonical form is RFC 8785. Must never accept what it cannot reproduce.
+//! Owns the one parser for what agents send: I-JSON (RFC 7493) only, so that two different calls
+//! can never share a digest. Canonical form is RFC 8785. Must never accept what it cannot
+//! reproduce.
 
 use crate::digest::Digest;
 use crate::reason::Reason;

@@ -1,7 +1,8 @@
 //! The vocabulary of Holdpoint: the words that every other crate uses.
 //!
-//! Owns ids, effect classes, modes, requests, facts, rulings, decisions, records, and canonical JSON.
-//! It must never do I/O, read a clock, draw randomness, or know about Cedar, MCP or a database.
+//! Owns ids, effect classes, modes, requests, facts, rulings, decisions, records, and canonical
+//! JSON. It must never do I/O, read a clock, draw randomness, or know about Cedar, MCP or a
+//! database.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]

@@ -1,7 +1,8 @@
 //! Every stable reason code, with what it means and what to do next.
 //!
-//! Owns the codes that appear in denials, records and API answers; `docs/errors.md` is generated from
-//! this file. A code, once released, never changes its meaning. Must not format a whole decision.
+//! Owns the codes that appear in denials, records and API answers; `docs/errors.md` is generated
+//! from this file. A code, once released, never changes its meaning. Must not format a whole
+//! decision.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;

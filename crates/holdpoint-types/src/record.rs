@@ -1,7 +1,7 @@
 //! The ledger's records: what is written down, in which shape.
 //!
-//! This is a file format: fields may be added, never renamed or reused. The bytes of a record are the
-//! canonical JSON of [`Record`]. Must not know how records are stored or proved.
+//! This is a file format: fields may be added, never renamed or reused. The bytes of a record are
+//! the canonical JSON of [`Record`]. Must not know how records are stored or proved.
 
 use crate::decision::{Decision, Finding};
 use crate::digest::Digest;

@@ -184,8 +184,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: no permit without a recorded permit decision, none while a
-    /// stop is in force, never two for one action.
+    /// Whatever happens in whatever order: no permit without a recorded permit decision, none while
+    /// a stop is in force, never two for one action.
     #[test]
     fn permits_keep_their_promises(steps in prop::collection::vec(step(), 0..80)) {
         let mut control = Control::default();

@@ -15,9 +15,11 @@ const PATTERN_BYTES_MAX: usize = 512;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ToolPattern(String);
 
-/// A pattern over resources: `*` stays within a segment, `**` spans segments, `?` is one character.
+/// A pattern over resources: `*` stays within a segment, `**` spans segments, `?` is one
+/// character.
 ///
-/// A pattern that ends in `/**` also matches what stands before it: a folder is part of its content.
+/// A pattern that ends in `/**` also matches what stands before it: a folder is part of its
+/// content.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ResourcePattern(String);
 

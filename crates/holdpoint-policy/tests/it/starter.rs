@@ -72,7 +72,7 @@ fn modes_and_owners_are_defended_in_depth() {
     expect![[r#"
         auto            read: permit  write: permit  destructive: permit 
         approve-writes  read: permit  write: permit  destructive: permit 
-        plan-only       read: permit  write: deny    destructive: deny   
+        plan-only       read: permit  write: permit  destructive: permit 
         read-only       read: permit  write: deny    destructive: deny   
         quarantined     read: deny    write: deny    destructive: deny   
         without owner   read: permit  write: deny    destructive: deny   "#]]

@@ -1,7 +1,7 @@
 //! The MCP door over streamable HTTP, for both eras, and the operator's API beside it.
 //!
-//! Owns admission to the door (host, origin, key, size) and the way of one message. Must never let a
-//! request without an agent reach the governor.
+//! Owns admission to the door (host, origin, key, size) and the way of one message. Must never let
+//! a request without an agent reach the governor.
 
 mod admin;
 mod keys;
@@ -19,7 +19,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use holdpoint_resources::Upstream;
 use holdpoint_resources::mcp::era::{self, Era};
-use holdpoint_resources::mcp::{Identity, Message, RpcRequest, RpcResponse, headers};
+use holdpoint_resources::mcp::{Identity, Message, RpcId, RpcRequest, RpcResponse, headers};
 use holdpoint_types::{AgentName, JsonLimits, Reason, ServerName};
 use keys::Keys;
 use parking_lot::Mutex;
@@ -27,6 +27,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// How the door is set up.
@@ -60,7 +61,7 @@ struct Refused {
     reason: Reason,
     code: i64,
     detail: String,
-    request: Option<RpcRequest>,
+    request: Option<RpcId>,
     data: Value,
 }
 
@@ -120,14 +121,14 @@ impl HttpDoor {
         &self,
         server: Option<&ServerName>,
         request: axum::extract::Request,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, Box<Refused>> {
         let (head, body) = request.into_parts();
         self.check_host(&head.headers)?;
         let agent = self.authenticate(&head.headers)?;
         let bytes = self.read(&head.headers, body).await?;
-        let message = Message::from_agent(&bytes, self.settings.json).map_err(|fault| Refused {
-            code: fault.code(),
-            ..Refused::new(StatusCode::BAD_REQUEST, fault.reason(), fault.to_string())
+        let message = Message::from_agent(&bytes, self.settings.json).map_err(|fault| {
+            let status = StatusCode::BAD_REQUEST;
+            Refused::new(status, fault.reason(), fault.to_string()).coded(fault.code())
         })?;
         let request = match message {
             Message::Request(request) => request,
@@ -144,7 +145,7 @@ impl HttpDoor {
         self.dispatch(asked).await
     }
 
-    async fn dispatch(&self, asked: Asked<'_>) -> Result<Response, Refused> {
+    async fn dispatch(&self, asked: Asked<'_>) -> Result<Response, Box<Refused>> {
         let identity = Identity::holdpoint();
         let id = asked.request.id.clone();
         let capabilities = json!({ "tools": {} });
@@ -156,12 +157,12 @@ impl HttpDoor {
             ("server/discover", Era::Modern) => era::discover_result(&identity, capabilities),
             ("tools/list", _) => self.list_tools(&asked).await?,
             ("tools/call", _) => return self.call_tool(asked).await,
-            _ => return Err(unknown_method(asked)),
+            _ => return Err(unknown_method(&asked)),
         };
         Ok(respond(&RpcResponse::result_value(id, &result)))
     }
 
-    fn check_host(&self, headers: &HeaderMap) -> Result<(), Refused> {
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), Box<Refused>> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let known = |authority: &str| {
             self.settings.hosts.iter().any(|host| host.eq_ignore_ascii_case(authority))
@@ -178,7 +179,7 @@ impl HttpDoor {
         Err(Refused::new(StatusCode::FORBIDDEN, Reason::OriginRefused, detail))
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<AgentName, Refused> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<AgentName, Box<Refused>> {
         let unauthenticated = |detail: &str| {
             Refused::new(StatusCode::UNAUTHORIZED, Reason::Unauthenticated, detail.to_owned())
         };
@@ -191,7 +192,7 @@ impl HttpDoor {
         agent.ok_or_else(|| unauthenticated("the agent key is not valid"))
     }
 
-    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refused> {
+    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Box<Refused>> {
         let json = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let json = json.is_some_and(|value| {
             value.split(';').next().is_some_and(|kind| kind.trim() == "application/json")
@@ -221,18 +222,37 @@ impl HttpDoor {
 // === impl Refused ===
 
 impl Refused {
-    fn new(status: StatusCode, reason: Reason, detail: String) -> Self {
+    fn new(status: StatusCode, reason: Reason, detail: String) -> Box<Self> {
         let code = era::INVALID_REQUEST;
         let data = refused_data(reason, &detail);
-        Self { status, reason, code, detail, request: None, data }
+        Box::new(Self { status, reason, code, detail, request: None, data })
+    }
+
+    /// The same, with another JSON-RPC error code.
+    fn coded(mut self: Box<Self>, code: i64) -> Box<Self> {
+        self.code = code;
+        self
+    }
+
+    /// The same, as the answer to `request`.
+    fn about(mut self: Box<Self>, request: &RpcRequest) -> Box<Self> {
+        self.request = Some(request.id.clone());
+        self
+    }
+
+    /// The same, with what the protocol wants to be said for programs.
+    fn telling(mut self: Box<Self>, data: Value) -> Box<Self> {
+        if let (Value::Object(own), Value::Object(data)) = (&mut self.data, data) {
+            own.extend(data);
+        }
+        self
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         tracing::info!(reason = %self.reason, detail = %self.detail, "refused at the door");
-        let id = self.request.map(|request| request.id);
-        let body = RpcResponse::error(id, self.code, &self.detail, self.data);
+        let body = RpcResponse::error(self.request, self.code, &self.detail, self.data);
         let mut response = respond(&body);
         *response.status_mut() = self.status;
         if self.status == StatusCode::UNAUTHORIZED {
@@ -241,6 +261,19 @@ impl IntoResponse for Refused {
         }
         response
     }
+}
+
+/// Serves the door until `done` fires and the last call is answered.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    door: Arc<HttpDoor>,
+    done: CancellationToken,
+) -> std::io::Result<()> {
+    let ending = async move { done.cancelled().await };
+    axum::serve(listener, door.router()).with_graceful_shutdown(ending).await
 }
 
 async fn all_servers(
@@ -277,14 +310,10 @@ async fn not_allowed() -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response()
 }
 
-fn check_era(headers_sent: &HeaderMap, request: &RpcRequest) -> Result<Era, Refused> {
-    let refuse = |reason, code, detail: String, data| Refused {
-        status: StatusCode::BAD_REQUEST,
-        reason,
-        code,
-        detail,
-        request: Some(request.clone()),
-        data,
+fn check_era(headers_sent: &HeaderMap, request: &RpcRequest) -> Result<Era, Box<Refused>> {
+    let refuse = |reason, code, detail: String, data| {
+        let refused = Refused::new(StatusCode::BAD_REQUEST, reason, detail);
+        refused.coded(code).about(request).telling(data)
     };
     let lookup = |name: &str| headers_sent.get(name).and_then(|value| value.to_str().ok());
     let era = era::era_of(request).map_err(|fault| {
@@ -296,14 +325,14 @@ fn check_era(headers_sent: &HeaderMap, request: &RpcRequest) -> Result<Era, Refu
     Ok(era)
 }
 
-fn unknown_method(asked: Asked<'_>) -> Refused {
+fn unknown_method(asked: &Asked<'_>) -> Box<Refused> {
     let detail = format!("method `{}` is not served here", asked.request.method);
     let status = match asked.era {
         Era::Modern => StatusCode::NOT_FOUND,
         Era::Legacy => StatusCode::OK,
     };
     let refused = Refused::new(status, Reason::MethodUnknown, detail);
-    Refused { code: era::METHOD_NOT_FOUND, request: Some(asked.request), ..refused }
+    refused.coded(era::METHOD_NOT_FOUND).about(&asked.request)
 }
 
 fn bearer(value: &str) -> Option<&str> {

@@ -1,7 +1,7 @@
 //! The operator's door on this machine: a Unix socket per governing process.
 //!
-//! Owns the socket, its registration in the store's `run` folder, and the answers. Only the user that
-//! runs the process (and root) gets in. Must never be reachable from a network.
+//! Owns the socket, its registration in the store's `run` folder, and the answers. Only the user
+//! that runs the process (and root) gets in. Must never be reachable from a network.
 
 pub mod client;
 mod registry;

@@ -4,6 +4,7 @@
 //! `tools/list` is filtered and `tools/call` is governed. Must never pass a call on its own.
 
 mod calls;
+pub mod host;
 
 use super::answer::{self, refused_data};
 use crate::catalog::Tool;

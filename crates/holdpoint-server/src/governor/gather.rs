@@ -1,53 +1,59 @@
 //! Gathers the facts for one decision from what is already in memory.
 //! Must never wait: whatever needs I/O was read before.
 
-use super::{Call, Governor};
+use super::Call;
+use crate::catalog::Catalog;
+use holdpoint_control::Settings;
 use holdpoint_types::{
-    ActionId, EffectClass, Facts, GrantFacts, Intent, IntentSource, Request, TaskId, Timestamp,
+    ActionId, EffectClass, Epoch, Facts, GrantFacts, Intent, IntentSource, Request, Stop, TaskId,
+    Timestamp,
 };
 use serde_json::Value;
 
 /// Where an agent declares what it is about, in `_meta`.
 const TASK_KEY: &str = "io.holdpoint/task";
-/// Longest declared intent that is kept, in bytes.
-const INTENT_BYTES_MAX: usize = 16 << 10;
+/// Longest declared intent that is kept, in characters.
+const INTENT_CHARS_MAX: usize = 16 << 10;
 /// Most declared ids of retrieved documents that are kept.
 const RETRIEVED_MAX: usize = 256;
 /// Longest declared id that is kept, in bytes.
 const RETRIEVED_BYTES_MAX: usize = 512;
 
-// === impl Governor ===
+/// What is in memory when a call comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The operator's settings in force.
+    pub settings: &'a Settings,
+    /// The tools known now.
+    pub catalog: &'a Catalog,
+    /// The stops that cover the call, and the epoch they were read in.
+    pub stops: (&'a [Stop], Epoch),
+}
 
-impl Governor {
-    /// The request and the facts for `call` at `at`.
-    pub(super) fn gather(&self, action: ActionId, call: &Call, at: Timestamp) -> (Request, Facts) {
-        let settings = self.settings();
-        let tool = self.catalog().tool(&call.tool);
-        let class = tool.as_ref().map_or(EffectClass::Destructive, |tool| tool.class(&settings));
-        let findings = tool.as_ref().map(|tool| tool.validate(&call.parameters));
-        let (stops, epoch) = {
-            let control = self.inner.control.lock();
-            (control.stops_on(&call.agent, &call.tool), control.epoch())
-        };
-        let facts = Facts {
-            agent: settings.agent(&call.agent),
-            tool: tool.as_ref().map(|tool| tool.facts(&settings)),
-            grant: GrantFacts { by: settings.grant_for(&call.agent, &call.tool, class) },
-            target: settings.target(&call.tool, &call.parameters),
-            freezes: settings.freezes_at(at),
-            stops,
-            epoch,
-            findings: findings.into_iter().collect(),
-        };
-        (request(action, call, at), facts)
-    }
+/// The request and the facts for `call` at `at`.
+pub fn gather(known: Known<'_>, action: ActionId, call: &Call, at: Timestamp) -> (Request, Facts) {
+    let Known { settings, catalog, stops: (stops, epoch) } = known;
+    let tool = catalog.tool(&call.tool);
+    let class = tool.as_ref().map_or(EffectClass::Destructive, |tool| tool.class(settings));
+    let findings = tool.as_ref().map(|tool| tool.validate(&call.parameters));
+    let facts = Facts {
+        agent: settings.agent(&call.agent),
+        tool: tool.as_ref().map(|tool| tool.facts(settings)),
+        grant: GrantFacts { by: settings.grant_for(&call.agent, &call.tool, class) },
+        target: settings.target(&call.tool, &call.parameters),
+        freezes: settings.freezes_at(at),
+        stops: stops.to_vec(),
+        epoch,
+        findings: findings.into_iter().collect(),
+    };
+    (request(action, call, at), facts)
 }
 
 fn request(action: ActionId, call: &Call, at: Timestamp) -> Request {
     let declared = call.meta.as_ref().and_then(|meta| meta.get(TASK_KEY));
     let text = |key: &str| declared?.get(key)?.as_str();
     let intent = text("intent").map(|text| Intent {
-        text: text.chars().take(INTENT_BYTES_MAX).collect(),
+        text: text.chars().take(INTENT_CHARS_MAX).collect(),
         source: IntentSource::AgentDeclared,
     });
     Request {

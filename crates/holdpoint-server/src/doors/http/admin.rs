@@ -20,7 +20,7 @@ type Body<T> = Result<Json<T>, JsonRejection>;
 pub(super) async fn status(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Response {
     match operator(&door, &headers) {
         Ok(_) => Json(status_of(&door.governor)).into_response(),
-        Err(refused) => refused,
+        Err(refused) => *refused,
     }
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn stop(
 ) -> Response {
     let (by, ask) = match operator(&door, &headers).and_then(|by| Ok((by, read(body)?))) {
         Ok(asked) => asked,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let word = Word { reason: ask.reason, by, at: door.governor.now() };
     let place = (door.settings.store.as_path(), door.governor.store());
@@ -47,7 +47,7 @@ pub(super) async fn release(
 ) -> Response {
     let (by, ask) = match operator(&door, &headers).and_then(|by| Ok((by, read(body)?))) {
         Ok(asked) => asked,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let what = match (ask.id, ask.scope) {
         (Some(id), None) => ReleaseOf::Id(id),
@@ -62,25 +62,24 @@ pub(super) async fn release(
     acknowledge(operate::release(place, what, word).await)
 }
 
-#[expect(clippy::result_large_err, reason = "the error is the response itself, made once")]
-fn operator(door: &HttpDoor, headers: &HeaderMap) -> Result<String, Response> {
+fn operator(door: &HttpDoor, headers: &HeaderMap) -> Result<String, Box<Response>> {
     if door.check_host(headers).is_err() {
         let detail = "the Host or Origin header names another server";
-        return Err(plain(StatusCode::FORBIDDEN, Reason::OriginRefused, detail));
+        return Err(Box::new(plain(StatusCode::FORBIDDEN, Reason::OriginRefused, detail)));
     }
     let key = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let key = key.and_then(bearer).unwrap_or_default();
     let known = door.settings.operators.iter().find(|operator| operator.fits(key));
     known.map(|operator| operator.name.clone()).ok_or_else(|| {
         let detail = "no valid operator key was sent";
-        plain(StatusCode::UNAUTHORIZED, Reason::Unauthenticated, detail)
+        Box::new(plain(StatusCode::UNAUTHORIZED, Reason::Unauthenticated, detail))
     })
 }
 
-#[expect(clippy::result_large_err, reason = "the error is the response itself, made once")]
-fn read<T>(body: Body<T>) -> Result<T, Response> {
+fn read<T>(body: Body<T>) -> Result<T, Box<Response>> {
     let refused = |fault: JsonRejection| {
-        plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, &fault.body_text())
+        let detail = fault.body_text();
+        Box::new(plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, &detail))
     };
     body.map(|Json(asked)| asked).map_err(refused)
 }

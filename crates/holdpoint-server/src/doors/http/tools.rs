@@ -26,7 +26,7 @@ struct Cancellable<'a> {
 
 impl HttpDoor {
     /// The tools that the agent's grants reach, in the order of their names.
-    pub(super) async fn list_tools(&self, asked: &Asked<'_>) -> Result<Value, Refused> {
+    pub(super) async fn list_tools(&self, asked: &Asked<'_>) -> Result<Value, Box<Refused>> {
         self.look_at_servers(asked).await?;
         let settings = self.governor.settings();
         let reaches = |tool: &Arc<Tool>| {
@@ -50,7 +50,7 @@ impl HttpDoor {
         Ok(own_result(asked.era, result))
     }
 
-    pub(super) async fn call_tool(&self, asked: Asked<'_>) -> Result<Response, Refused> {
+    pub(super) async fn call_tool(&self, asked: Asked<'_>) -> Result<Response, Box<Refused>> {
         let (tool, parameters) = read(&asked)?;
         let id = asked.request.id.clone();
         let era = asked.era;
@@ -72,7 +72,7 @@ impl HttpDoor {
             meta: meta.clone(),
         };
         let cancellable = self.cancellable(&asked);
-        let gone = cancellable.token();
+        let gone = cancellable.taken_back();
         let upstream = upstream.clone();
         let now = self.governor.clone();
         let execute = async move |permit, cancel| {
@@ -86,7 +86,7 @@ impl HttpDoor {
     }
 
     /// Lists the tools of every server that the endpoint serves; a server that fails is left out.
-    async fn look_at_servers(&self, asked: &Asked<'_>) -> Result<(), Refused> {
+    async fn look_at_servers(&self, asked: &Asked<'_>) -> Result<(), Box<Refused>> {
         let here = |server: &ServerName| asked.server.is_none_or(|one| one == server);
         let looks = self.upstreams.iter().filter(|(server, _)| here(server));
         let looks = looks.map(|(server, upstream)| async move {
@@ -100,8 +100,7 @@ impl HttpDoor {
             (Some(_), Some(Err(detail))) => {
                 let status = StatusCode::OK;
                 let refused = Refused::new(status, Reason::UpstreamUnavailable, detail);
-                let request = Some(asked.request.clone());
-                Err(Refused { code: era::INTERNAL_ERROR, request, ..refused })
+                Err(refused.coded(era::INTERNAL_ERROR).about(&asked.request))
             }
             _ => Ok(()),
         }
@@ -130,7 +129,8 @@ impl HttpDoor {
 // === impl Cancellable ===
 
 impl Cancellable<'_> {
-    fn token(&self) -> tokio_util::sync::CancellationToken {
+    /// Fires when the client takes the call back.
+    fn taken_back(&self) -> tokio_util::sync::CancellationToken {
         self.door.cancellable.lock().get(&self.key).cloned().unwrap_or_default()
     }
 }
@@ -154,12 +154,12 @@ fn named(tool: &Tool) -> Value {
     definition
 }
 
-fn read(asked: &Asked<'_>) -> Result<(ToolRef, Value), Refused> {
+fn read(asked: &Asked<'_>) -> Result<(ToolRef, Value), Box<Refused>> {
     let request = &asked.request;
     let invalid = |detail: &str| {
         let status = StatusCode::OK;
         let refused = Refused::new(status, Reason::ParametersInvalid, detail.to_owned());
-        Refused { code: era::INVALID_PARAMS, request: Some(request.clone()), ..refused }
+        refused.coded(era::INVALID_PARAMS).about(request)
     };
     let name = request.param("name").and_then(Value::as_str);
     let name = name.ok_or_else(|| invalid("`params.name` must be a string"))?;
@@ -175,9 +175,9 @@ fn read(asked: &Asked<'_>) -> Result<(ToolRef, Value), Refused> {
     Ok((tool, parameters))
 }
 
-fn unknown_tool(request: &RpcRequest, name: &str) -> Refused {
+fn unknown_tool(request: &RpcRequest, name: &str) -> Box<Refused> {
     let shown: String = name.chars().take(128).collect();
     let refused =
         Refused::new(StatusCode::OK, Reason::ToolUnknown, format!("unknown tool `{shown}`"));
-    Refused { code: era::INVALID_PARAMS, request: Some(request.clone()), ..refused }
+    refused.coded(era::INVALID_PARAMS).about(request)
 }

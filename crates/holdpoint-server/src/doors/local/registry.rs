@@ -115,8 +115,8 @@ fn is_running(registration: &Registration) -> bool {
     std::os::unix::net::UnixStream::connect(&registration.socket).is_ok() || pid.is_some_and(exists)
 }
 
-/// Where the sockets go: beside the registration, or, if that path is too long for a socket address,
-/// a private folder for temporary files.
+/// Where the sockets go: beside the registration, or, if that path is too long for a socket
+/// address, a private folder for temporary files.
 fn socket_dir(run: &Path, gateway: GatewayId) -> io::Result<PathBuf> {
     let longest = run.join(format!("{gateway}.sock"));
     if longest.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
