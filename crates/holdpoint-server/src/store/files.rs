@@ -10,12 +10,14 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// What the names of logs begin with; the rest is made from the public key.
 const NAME_PREFIX: &str = "holdpoint.local/";
-/// How often taking a lock is tried again when the file was removed meanwhile.
+/// How often taking a lock is tried again while others look whether it is held.
 const LOCK_TRIES: u32 = 16;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// Where the files of a store lie.
 #[derive(Clone, Debug)]
@@ -83,8 +85,8 @@ impl RunLock {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // Another process may have swept the file away before it was locked.
                 Ok(()) if is_same_file(&file, &path) => return Ok(Self { path, _file: file }),
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => break,
+                // Or is about to: whoever only looks lets go at once.
+                Ok(()) | Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
                 Err(error) => return Err(StoreFault::file(&path, &error.into())),
             }
         }
@@ -108,7 +110,8 @@ pub(super) fn is_live(layout: &Layout, gateway: &GatewayId) -> Result<bool, Stor
 pub(super) fn load_or_create_key(layout: &Layout) -> Result<Signer, StoreFault> {
     let path = layout.key();
     if !path.exists() {
-        if layout.database().exists() {
+        // The key is made before the database: another process may have just made both.
+        if layout.database().exists() && !path.exists() {
             return Err(StoreFault::KeyMissing { path: path.display().to_string() });
         }
         create_key(layout).map_err(|error| StoreFault::file(&path, &error))?;
@@ -161,7 +164,8 @@ fn is_locked(path: &Path) -> Result<Lock, StoreFault> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Lock::Absent),
         Err(error) => return Err(StoreFault::file(path, &error)),
     };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    // Shared: two processes that look at the same time must not take each other for the owner.
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(Lock::Free(file)),
         Err(Errno::WOULDBLOCK) => Ok(Lock::Held),
         Err(error) => Err(StoreFault::file(path, &error.into())),
