@@ -1,0 +1,3 @@
+//! Integration tests of the server: real processes, real files, real peers.
+
+mod store;
