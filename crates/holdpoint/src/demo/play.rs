@@ -1,0 +1,194 @@
+//! Plays an act step by step and compares what Holdpoint recorded with what was expected.
+//!
+//! The evidence is the ledger, never what the client or the agent says. Must not print.
+
+use super::scenario::{Act, Call, CallStep, Ending, Expectation, Step, StopStep};
+use super::stage::{OPERATOR, Stage};
+use anyhow::{Context as _, bail};
+use holdpoint_server::operate::{self, Word};
+use holdpoint_server::store::RecordQuery;
+use holdpoint_server::wire::Acknowledgement;
+use holdpoint_types::{
+    ActionId, Decision, Digest, Field, OutcomeRecord, RecordBody, ToolOutput, ToolRef,
+};
+use rmcp::model::CallToolRequestParams;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long a call may take to get in flight before a stop is pressed.
+const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What one step came to.
+#[derive(Debug)]
+pub struct Played<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// The call's action.
+    pub action: ActionId,
+    /// What was decided.
+    pub decision: Decision,
+    /// How it ended, if it ran.
+    pub outcome: Option<OutcomeRecord>,
+    /// What the tool answered, or what the agent was told.
+    pub text: String,
+    /// The acknowledgement of the stop, and how long that took.
+    pub stopped: Option<(Acknowledgement, Duration)>,
+    /// When it was over, counted from the act's begin.
+    pub at: Duration,
+    /// Every way in which it differs from what was expected.
+    pub unmet: Vec<String>,
+}
+
+/// What an act came to.
+#[derive(Debug)]
+pub struct Over {
+    /// The databases that had to stay as they were: digest before and after.
+    pub databases: BTreeMap<String, (Digest, Digest)>,
+    /// The last action that was not permitted.
+    pub refused: Option<ActionId>,
+    /// How many expectations were not met.
+    pub unmet: usize,
+}
+
+// === impl Over ===
+
+impl Over {
+    /// True if everything was as expected.
+    pub fn is_good(&self) -> bool {
+        self.unmet == 0 && self.databases.values().all(|(before, after)| before == after)
+    }
+}
+
+/// Plays `act` on `stage`; `tell` hears of each step when it is over.
+///
+/// # Errors
+/// When the machinery fails; an expectation that is not met is no error.
+pub async fn play(
+    act: &Act,
+    stage: &Stage,
+    mut tell: impl FnMut(&Played<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<Over> {
+    let began = Instant::now();
+    let mut databases = BTreeMap::new();
+    for name in &act.unchanged {
+        databases.insert(name.clone(), stage.database(name)?);
+    }
+    let (mut refused, mut unmet) = (None, 0);
+    for step in &act.steps {
+        let mut played = match step {
+            Step::Call(call) => play_call(stage, step, call).await?,
+            Step::Stop(stop) => play_stop(stage, step, stop).await?,
+        };
+        played.at = began.elapsed();
+        if played.outcome.is_none() {
+            refused = Some(played.action);
+        }
+        unmet += played.unmet.len();
+        tell(&played)?;
+    }
+    let after = databases.into_iter().map(|(name, before)| {
+        let after = stage.database(&name)?;
+        Ok((name, (before, after)))
+    });
+    let databases = after.collect::<anyhow::Result<_>>()?;
+    Ok(Over { databases, refused, unmet })
+}
+
+async fn play_call<'a>(
+    stage: &Stage,
+    step: &'a Step,
+    call: &CallStep,
+) -> anyhow::Result<Played<'a>> {
+    let before = last_seq(stage)?;
+    let text = ask(stage.client.peer().clone(), call.call.clone()).await?;
+    found(stage, (step, &call.expect), (&call.call.tool, before), text).await
+}
+
+async fn play_stop<'a>(
+    stage: &Stage,
+    step: &'a Step,
+    stop: &StopStep,
+) -> anyhow::Result<Played<'a>> {
+    let before = last_seq(stage)?;
+    let running = tokio::spawn(ask(stage.client.peer().clone(), stop.during.clone()));
+    until_in_flight(stage).await?;
+    let governor = stage.service.runtime().governor();
+    let word =
+        Word { reason: stop.reason.clone(), by: OPERATOR.to_owned(), at: governor.now() };
+    let pressed = Instant::now();
+    let place = (stage.store().dir(), stage.store());
+    let acknowledged = operate::stop(place, stop.scope.clone(), word).await?;
+    let took = pressed.elapsed();
+    let text = running.await??;
+    let expected = (step, &stop.expect);
+    let mut played = found(stage, expected, (&stop.during.tool, before), text).await?;
+    if !acknowledged.unreachable.is_empty() {
+        played.unmet.push("expected that every process obeys the stop".to_owned());
+    }
+    played.stopped = Some((acknowledged, took));
+    Ok(played)
+}
+
+async fn ask(peer: rmcp::Peer<rmcp::RoleClient>, call: Call) -> anyhow::Result<String> {
+    let params = CallToolRequestParams::new(call.tool.to_string()).with_arguments(call.parameters);
+    let result = peer.call_tool(params).await?;
+    let texts = result.content.iter().filter_map(|content| content.as_text());
+    Ok(texts.map(|text| text.text.as_str()).collect::<Vec<_>>().join("\n"))
+}
+
+async fn until_in_flight(stage: &Stage) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while stage.service.runtime().governor().running().is_empty() {
+        if began.elapsed() > IN_FLIGHT_PATIENCE {
+            bail!("the call did not get in flight");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+fn last_seq(stage: &Stage) -> anyhow::Result<Option<u64>> {
+    let newest = RecordQuery { limit: 1, newest_first: true, ..RecordQuery::default() };
+    Ok(stage.store().records(&newest)?.first().map(|record| record.seq))
+}
+
+/// What the ledger says about the call that was made after `before`.
+async fn found<'a>(
+    stage: &Stage,
+    (step, expect): (&'a Step, &Expectation),
+    (tool, before): (&ToolRef, Option<u64>),
+    text: String,
+) -> anyhow::Result<Played<'a>> {
+    stage.store().flush().await?;
+    let query =
+        RecordQuery { tool: Some(tool.clone()), after_seq: before, ..RecordQuery::default() };
+    let (mut decided, mut ended) = (None, None);
+    for stored in stage.store().records(&query)? {
+        match stored.record.body {
+            RecordBody::Decision(record) => decided = Some((record.action, record.more.decision)),
+            RecordBody::Outcome(record) => ended = Some((record.more, record.lineage.tool_output)),
+            _ => {}
+        }
+    }
+    let (action, decision) = decided.context("the ledger has no decision about this call")?;
+    let output = ended.as_ref().and_then(|(_, output)| body(output)).unwrap_or_default();
+    let end = ended.as_ref().map(|(outcome, _)| Ending {
+        outcome: outcome.status,
+        reason: outcome.reason,
+        output: &output,
+    });
+    let mut unmet = expect.unmet_by(&decision);
+    unmet.extend(expect.unmet_by_end(end));
+    let outcome = ended.map(|(outcome, _)| outcome);
+    let at = Duration::ZERO;
+    Ok(Played { step, action, decision, outcome, text, stopped: None, at, unmet })
+}
+
+/// The text in a recorded tool output.
+fn body(output: &Field<ToolOutput>) -> Option<String> {
+    let Field::Present(output) = output else { return None };
+    let result: serde_json::Value = serde_json::from_str(output.body.as_ref()?).ok()?;
+    let texts = result.get("content")?.as_array()?.iter();
+    let texts = texts.filter_map(|content| content.get("text")?.as_str());
+    Some(texts.collect::<Vec<_>>().join("\n"))
+}

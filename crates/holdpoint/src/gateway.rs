@@ -1,0 +1,146 @@
+//! From the checked configuration to the parts that govern: settings, limits, upstream servers.
+//! Secrets are read here, at the last moment. Must never print one.
+
+use crate::config::{self, Config, Transport, UnknownParameters, ValueSource};
+use anyhow::{Context as _, bail};
+use holdpoint_resources as resources;
+use holdpoint_server::doors::local::Kind;
+use holdpoint_server::governor;
+use holdpoint_server::runtime::RuntimeSpec;
+use holdpoint_types::{JsonLimits, ServerName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+/// Largest file that holds a secret, in bytes.
+const SECRET_BYTES_MAX: usize = 64 << 10;
+
+/// What a governing process needs, and what is left of the configuration for its doors.
+pub fn runtime_spec(config: Config, kind: Kind) -> (RuntimeSpec, Rest) {
+    let strict = strict(&config);
+    let limits = governor::Limits {
+        calls_in_flight_max: config.limits.calls_in_flight_max,
+        output_stored_bytes_max: config.limits.output_stored_bytes_max,
+        stop_grace: Duration::from_millis(config.limits.stop_grace_ms),
+    };
+    let spec = RuntimeSpec {
+        store: config.store.clone(),
+        kind,
+        settings: config.settings,
+        policies: config.policies,
+        strict,
+        limits,
+    };
+    let rest = Rest {
+        listen: config.listen,
+        limits: config.limits,
+        servers: config.servers,
+        store: config.store,
+    };
+    (spec, rest)
+}
+
+/// The servers whose tools refuse parameters that their schema does not name.
+pub fn strict(config: &Config) -> BTreeSet<ServerName> {
+    let refuses = |server: &config::Upstream| {
+        server.unknown_parameters == UnknownParameters::Refuse
+    };
+    let strict = config.servers.iter().filter(|(_, server)| refuses(server));
+    strict.map(|(name, _)| name.clone()).collect()
+}
+
+/// The part of the configuration that the doors need.
+#[derive(Debug)]
+pub struct Rest {
+    /// Where `serve` listens.
+    pub listen: config::Listen,
+    /// The limits.
+    pub limits: config::Limits,
+    /// How to reach each upstream server.
+    pub servers: BTreeMap<ServerName, config::Upstream>,
+    /// The store's folder.
+    pub store: std::path::PathBuf,
+}
+
+// === impl Rest ===
+
+impl Rest {
+    /// How much JSON is accepted from agents.
+    pub fn json(&self) -> JsonLimits {
+        JsonLimits { bytes_max: self.limits.message_bytes_max, ..JsonLimits::default() }
+    }
+
+    /// How long a cancelled call may take to end before its process tree is killed.
+    pub fn grace(&self) -> Duration {
+        Duration::from_millis(self.limits.stop_grace_ms)
+    }
+
+    /// How long one call of `server` may take.
+    pub fn timeout(&self, server: &ServerName) -> Duration {
+        let own = self.servers.get(server).map(|server| server.timeout_ms);
+        Duration::from_millis(own.unwrap_or(self.limits.call_timeout_ms))
+    }
+
+    /// Every upstream server, not yet connected.
+    ///
+    /// # Errors
+    /// When a secret cannot be read; names where it should be, never the secret.
+    pub fn upstreams(&self) -> anyhow::Result<BTreeMap<ServerName, resources::Upstream>> {
+        let each = self.servers.iter().map(|(name, server)| {
+            let transport = transport(&server.transport)
+                .with_context(|| format!("server `{name}` cannot be set up"))?;
+            let limits = resources::Limits { grace: self.grace(), ..resources::Limits::default() };
+            let timeout = Duration::from_millis(server.timeout_ms);
+            let spec =
+                resources::UpstreamSpec { server: name.clone(), transport, timeout, limits };
+            Ok((name.clone(), resources::Upstream::new(spec)))
+        });
+        each.collect()
+    }
+}
+
+fn transport(transport: &Transport) -> anyhow::Result<resources::Transport> {
+    match transport {
+        Transport::Command(command) => {
+            let program = std::iter::once(command.program.clone());
+            Ok(resources::Transport::Stdio(resources::ProcessSpec {
+                command: program.chain(command.arguments.iter().cloned()).collect(),
+                env: values(&command.env)?,
+                cwd: command.cwd.clone(),
+                inherit_env: false,
+            }))
+        }
+        Transport::Url(url) => {
+            let headers = values(&url.headers)?.into_iter();
+            let headers = headers.map(|(name, value)| (name, resources::SecretText::new(value)));
+            Ok(resources::Transport::Http { url: url.url.clone(), headers: headers.collect() })
+        }
+    }
+}
+
+fn values(sources: &BTreeMap<String, ValueSource>) -> anyhow::Result<BTreeMap<String, String>> {
+    let each = sources.iter().map(|(name, source)| Ok((name.clone(), value(source)?)));
+    each.collect()
+}
+
+/// The text that `source` names. A file's last line end is no part of it.
+///
+/// # Errors
+/// When it is not there, too large, or not UTF-8.
+pub fn value(source: &ValueSource) -> anyhow::Result<String> {
+    match source {
+        ValueSource::Literal(text) => Ok(text.clone()),
+        ValueSource::Env(name) => std::env::var(name)
+            .map_err(|_| anyhow::anyhow!("the environment variable `{name}` is not set")),
+        ValueSource::File(path) => secret_file(path),
+    }
+}
+
+fn secret_file(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path);
+    let text = text.with_context(|| format!("cannot read `{}`", path.display()))?;
+    if text.len() > SECRET_BYTES_MAX {
+        bail!("`{}` is larger than {SECRET_BYTES_MAX} bytes", path.display());
+    }
+    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+}
