@@ -1,0 +1,271 @@
+//! The command line: one file per subcommand. Answers go to standard output, logs and complaints
+//! to standard error. To add a subcommand, add a file with `Args` and `run`, and one line in
+//! [`Command`] and in [`Command::run`]. Must not hold what a subcommand does.
+
+mod agent;
+mod check;
+mod checkpoint;
+mod demo;
+mod demo_server;
+mod docs;
+mod init;
+mod line;
+mod log;
+pub mod look;
+mod operator;
+mod release;
+mod replay;
+#[cfg(test)]
+mod samples;
+pub mod serve;
+mod status;
+mod stop;
+mod tail;
+mod tools;
+mod tree;
+mod try_call;
+mod verify;
+mod why;
+mod wrap;
+
+use crate::config::{self, Colour, Loaded, Report, Unusable};
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The control plane for AI agents that act.
+#[derive(Debug, clap::Parser)]
+#[command(name = "holdpoint", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The flags that every subcommand takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Globals {
+    /// The configuration [default: ./holdpoint.toml, then the user's, then the system's].
+    #[arg(long, global = true, value_name = "FILE", env = "HOLDPOINT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// How the answer is written.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Ok,
+    /// Something broke.
+    Fault,
+    /// The command line or the configuration is wrong.
+    Usage,
+    /// The action was denied.
+    Denied,
+    /// The action was held.
+    Held,
+    /// What was verified is not as it should be.
+    Unverified,
+}
+
+/// What the operator asked for cannot be done as asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongUsage(pub String);
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Play the incident of July 2025, with Holdpoint in the way. Needs nothing but this program.
+    Demo(demo::Args),
+    /// Govern agents over HTTP, and every `wrap` on this machine.
+    Serve(serve::Args),
+    /// Govern one stdio server: put this in front of its command.
+    Wrap(wrap::Args),
+    /// Show what would be decided about a call, without executing it.
+    Try(try_call::Args),
+    /// Write a first configuration, or import an existing `mcpServers` file.
+    Init(init::Args),
+    /// Report everything that is wrong with the configuration and the policies.
+    Check(check::Args),
+    /// Stop a part of what agents do.
+    Stop(stop::Args),
+    /// Release a stop.
+    Release(release::Args),
+    /// Show who governs, what is stopped, what runs, and how the store is.
+    Status(status::Args),
+    /// Add agents, issue and revoke their keys.
+    Agent(agent::Args),
+    /// List the tools that were seen; show, pin or classify them.
+    Tools(tools::Args),
+    /// Show records, newest last.
+    Log(log::Args),
+    /// Show new records as they become durable.
+    Tail(tail::Args),
+    /// Explain one action, from the request to the proof of its records.
+    Why(why::Args),
+    /// Verify the ledger offline, with nothing but the public key.
+    Verify(verify::Args),
+    /// Print the newest signed checkpoint, to be kept elsewhere.
+    Checkpoint(checkpoint::Args),
+    /// Decide every recorded action again, and report any difference.
+    Replay(replay::Args),
+    /// Serve the demo's tools.
+    #[command(hide = true)]
+    DemoServer(demo_server::Args),
+    /// Write or check the generated documentation.
+    #[command(hide = true)]
+    Docs(docs::Args),
+}
+
+// === impl Cli ===
+
+impl Cli {
+    /// Runs the subcommand and reports what went wrong.
+    pub fn run(self) -> Exit {
+        start_logging(self.command.log_default());
+        match self.command.run(&self.globals) {
+            Ok(exit) => exit,
+            Err(error) => complain(&error),
+        }
+    }
+}
+
+// === impl Globals ===
+
+impl Globals {
+    /// Finds, reads and checks the configuration; warnings go to standard error.
+    ///
+    /// # Errors
+    /// When there is none, or it has faults.
+    pub fn load(&self) -> Result<config::Config, Unusable> {
+        let Loaded { config, report } = config::load(&config::find(self.config.as_deref())?)?;
+        print_report(&report);
+        Ok(config)
+    }
+}
+
+// === impl Exit ===
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Fault => 1,
+            Exit::Usage => 2,
+            Exit::Denied => 3,
+            Exit::Held => 4,
+            Exit::Unverified => 5,
+        })
+    }
+}
+
+// === impl Command ===
+
+impl Command {
+    fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
+        match self {
+            Self::Demo(args) => demo::run(&args, globals),
+            Self::Serve(args) => serve::run(&args, globals),
+            Self::Wrap(args) => wrap::run(&args, globals),
+            Self::Try(args) => try_call::run(&args, globals),
+            Self::Init(args) => init::run(&args, globals),
+            Self::Check(args) => check::run(&args, globals),
+            Self::Stop(args) => stop::run(&args, globals),
+            Self::Release(args) => release::run(&args, globals),
+            Self::Status(args) => status::run(&args, globals),
+            Self::Agent(args) => agent::run(&args, globals),
+            Self::Tools(args) => tools::run(&args, globals),
+            Self::Log(args) => log::run(&args, globals),
+            Self::Tail(args) => tail::run(&args, globals),
+            Self::Why(args) => why::run(&args, globals),
+            Self::Verify(args) => verify::run(&args, globals),
+            Self::Checkpoint(args) => checkpoint::run(&args, globals),
+            Self::Replay(args) => replay::run(&args, globals),
+            Self::DemoServer(args) => demo_server::run(args),
+            Self::Docs(args) => docs::run(&args, globals),
+        }
+    }
+
+    /// What is logged unless `HOLDPOINT_LOG` says otherwise.
+    fn log_default(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info",
+            Self::Demo(_) => "error",
+            _ => "warn",
+        }
+    }
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no fault.
+///
+/// # Errors
+/// When standard output cannot be written for any other reason.
+pub fn answer(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes diagnostics to standard error, in colour on a terminal.
+pub fn print_report(report: &Report) {
+    let mut out = std::io::stderr().lock();
+    let plain = !out.is_terminal() || std::env::var_os("NO_COLOR").is_some();
+    let colour = if plain { Colour::Never } else { Colour::Always };
+    // There is nobody left to tell if standard error is gone.
+    let _ = out.write_all(report.render(colour).as_bytes());
+}
+
+fn complain(error: &anyhow::Error) -> Exit {
+    let unusable = error.downcast_ref::<Unusable>();
+    if let Some(Unusable::Faulty { report, .. }) = unusable {
+        print_report(report);
+    }
+    let text = config::printable(&format!("{error:#}"));
+    // There is nobody left to tell if standard error is gone.
+    let _ = writeln!(std::io::stderr(), "holdpoint: {text}");
+    let wrong = error.chain().any(|cause| cause.is::<WrongUsage>() || cause.is::<Unusable>());
+    if wrong { Exit::Usage } else { Exit::Fault }
+}
+
+fn start_logging(default: &str) {
+    let filter = std::env::var("HOLDPOINT_LOG").unwrap_or_else(|_| default.to_owned());
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start in one process keeps the first.
+    let _ = logs.with_ansi(std::io::stderr().is_terminal()).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, Exit};
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_are_stable() {
+        use std::process::ExitCode;
+        let all = [Exit::Ok, Exit::Fault, Exit::Usage, Exit::Denied, Exit::Held, Exit::Unverified];
+        for (code, exit) in (0u8..).zip(all) {
+            let (found, expected) = (ExitCode::from(exit), ExitCode::from(code));
+            assert_eq!(format!("{found:?}"), format!("{expected:?}"));
+        }
+    }
+}

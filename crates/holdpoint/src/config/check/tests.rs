@@ -1,0 +1,293 @@
+//! What is found wrong with a configuration, and how it is shown.
+
+use super::{check, sanitise};
+use crate::config::fault::{Colour, Report, Severity};
+use crate::config::{Config, Transport, UnknownParameters, ValueSource};
+use expect_test::{expect, expect_file};
+use proptest::prelude::*;
+use std::path::{Path, PathBuf};
+
+fn read(text: &str) -> (Option<Config>, Report) {
+    check("holdpoint.toml", Path::new("/etc/hp/holdpoint.toml"), text)
+}
+
+fn shown(text: &str) -> String {
+    let (config, report) = read(text);
+    assert_eq!(config.is_none(), report.has_faults());
+    report.render(Colour::Never)
+}
+
+fn good(text: &str) -> Config {
+    let (config, report) = read(text);
+    assert_eq!(report.render(Colour::Never), "");
+    config.unwrap()
+}
+
+const TEN_MISTAKES: &str = r#"[store]
+pth = "data"
+
+[limits]
+call_timeout_ms = "60s"
+
+[team.platform]
+
+[agent.Coder]
+owner = "platfrom"
+mode = "autonomous"
+grants = [
+  { class = "read", tools = ["*"] },
+  { class = "destructive", tools = ["fs__*"] },
+]
+
+[agent.reviewer]
+grants = [{ class = "read", tools = ["fs__read*"] }]
+
+[server.fs]
+command = ["npx", "server"]
+url = "https://mcp.example.com/mcp"
+read = ["read_**"]
+
+[server.tickets]
+url = "https://tickets.example.com/mcp"
+headers = { Authorization = "Bearer abc" }
+
+[[environment]]
+name = "prod"
+resources = ["/srv/prod/**"]
+servers = ["ticket"]
+
+[[freeze]]
+name = "year-end"
+from = 2027-01-04T00:00:00Z
+until = 2026-12-18T00:00:00Z
+"#;
+
+#[test]
+fn ten_mistakes_and_more_are_all_reported_at_once() {
+    let (_, report) = read(TEN_MISTAKES);
+    assert_eq!(report.count(Severity::Fault), 13);
+    assert!(report.diagnostics().iter().all(|found| report.place(found).is_some()));
+    expect_file!["snapshots/ten_mistakes.txt"].assert_eq(&shown(TEN_MISTAKES));
+}
+
+#[test]
+fn json_says_the_same() {
+    let (_, report) = read("[store]\npth = \"data\"\n");
+    let text = serde_json::to_string_pretty(&report.to_json()).unwrap();
+    expect![[r#"
+        [
+          {
+            "severity": "fault",
+            "file": "holdpoint.toml",
+            "line": 2,
+            "column": 1,
+            "message": "unknown key `pth`",
+            "suggestion": "did you mean `path`?"
+          }
+        ]"#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn other_mistakes_are_explained_too() {
+    expect_file!["snapshots/other_mistakes.txt"].assert_eq(&shown(
+        r#"
+[listen]
+http = "0.0.0.0:4747"
+hosts = ["https://example.com/"]
+anonymous_agent = "visitor"
+
+[team.t]
+[agent.a]
+owner = "t"
+grants = [{ class = "write" }, { class = "read", tools = ["a b"] }]
+
+[server.a]
+[server.b]
+command = []
+headers = { "Bad Header" = "x" }
+[server.c]
+url = "ftp://example.com"
+[server.d]
+url = "https://user:secret@example.com/mcp"
+env = { A = "b" }
+[server.e]
+command = ["x"]
+env = { TOKEN = { from_env = "A", from_file = "b" }, OTHER = {} }
+cwd = "~/x"
+[server.e.tool."bad name"]
+class = "read"
+[server.e.tool.good]
+resource = "file://{path}"
+
+[[surface]]
+resources = ["file:///a/../b"]
+
+[[freeze]]
+name = "f"
+from = 2026-12-18T00:00:00
+until = 2027-01-04T00:00:00Z
+"#,
+    ));
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    expect_file!["snapshots/warnings.txt"].assert_eq(&shown(
+        r#"
+[team.t]
+[agent.idle]
+owner = "t"
+[agent.busy]
+owner = "t"
+grants = [{ class = "read", tools = ["sf__*", "read"] }, { class = "write", tools = [] }]
+[server.fs]
+command = ["npx", "postgres://user:secret@host/db"]
+read = ["fs__read_*"]
+[[surface]]
+name = "billing"
+"#,
+    ));
+}
+
+#[test]
+fn broken_syntax_is_shown_without_consequences() {
+    expect_file!["snapshots/broken_syntax.txt"]
+        .assert_eq(&shown("[agent.a]\nowner = \n[team.t]\non_call = 5\n"));
+}
+
+#[test]
+fn everything_has_a_default() {
+    let config = good("");
+    assert_eq!(config.store, PathBuf::from("/etc/hp/.holdpoint"));
+    assert_eq!(config.listen.http.to_string(), "127.0.0.1:4747");
+    assert_eq!(config.listen.hosts, ["127.0.0.1:4747", "localhost:4747"]);
+    assert_eq!(config.listen.anonymous_agent, None);
+    assert_eq!(config.policies, None);
+    expect![[r#"
+        Limits {
+            message_bytes_max: 4194304,
+            output_stored_bytes_max: 65536,
+            calls_in_flight_max: 256,
+            call_timeout_ms: 60000,
+            stop_grace_ms: 2000,
+        }
+    "#]]
+    .assert_debug_eq(&config.limits);
+    assert_eq!(config.digest().unwrap(), good("# a comment\n").digest().unwrap());
+}
+
+#[test]
+fn every_key_reaches_the_checked_configuration() {
+    let config = good(
+        r#"
+[store]
+path = "/var/lib/hp"
+[listen]
+http = "0.0.0.0:80"
+exposed = true
+hosts = ["MCP.example.com"]
+anonymous_agent = "coder"
+[policies]
+path = "policies"
+[limits]
+call_timeout_ms = 5
+[team.platform]
+on_call = "phone 1"
+[agent.coder]
+owner = "platform"
+mode = "approve-writes"
+[[agent.coder.grant]]
+class = "read"
+tools = ["fs__*"]
+[[agent.coder.grant]]
+class = "destructive"
+tools = ["fs__delete_file"]
+[server.fs]
+command = ["npx", "-y"]
+env = { LOG = "debug", KEY = { from_env = "K" }, OTHER = { from_file = "secret.txt" } }
+cwd = "work"
+environment = "dev"
+timeout_ms = 7
+strict = true
+read = ["read_*"]
+[server.fs.tool.write_file]
+class = "write"
+resource = "file://{/path}"
+[server.web]
+url = "https://example.com/mcp"
+headers = { Authorization = { from_env = "A" } }
+[[environment]]
+name = "prod"
+servers = ["web"]
+[[surface]]
+name = "ci"
+tools = ["web__*"]
+[[freeze]]
+name = "f"
+from = 2026-12-18T01:00:00+01:00
+until = 2027-01-04T00:00:00Z
+"#,
+    );
+    assert_eq!(config.policies, Some(PathBuf::from("/etc/hp/policies")));
+    assert_eq!(config.listen.hosts, ["mcp.example.com"]);
+    let parts = config.settings.parts();
+    assert_eq!(parts.freezes.first().unwrap().from().0, 1_797_552_000_000);
+    assert_eq!(parts.agents.values().next().unwrap().grants.len(), 2);
+    let files = config.servers.get(&"fs".parse().unwrap()).unwrap();
+    assert_eq!((files.timeout_ms, files.unknown_parameters), (7, UnknownParameters::Refuse));
+    let Transport::Command(command) = &files.transport else { panic!("a command") };
+    assert_eq!(command.cwd, Some(PathBuf::from("/etc/hp/work")));
+    let file = ValueSource::File(PathBuf::from("/etc/hp/secret.txt"));
+    assert_eq!(command.env.get("OTHER"), Some(&file));
+    assert_eq!(command.env.get("KEY"), Some(&ValueSource::Env("K".to_owned())));
+    let web = config.servers.get(&"web".parse().unwrap()).unwrap();
+    assert_eq!((web.timeout_ms, web.unknown_parameters), (5, UnknownParameters::AsSchema));
+    let tool = "fs__write_file".parse().unwrap();
+    let target = config.settings.target(&tool, &serde_json::json!({ "path": "x" }));
+    assert_eq!(target.resource, "file:///etc/hp/work/x");
+}
+
+#[test]
+fn secrets_never_appear_in_a_report() {
+    let text = "[server.a]\nurl = \"https://u:hunter2@h/\"\nheaders = { A = \"Bearer hunter2\" }\n\
+                [server.b]\ncommand = [\"x\", \"--token=hunter2\"]\n";
+    let (_, report) = read(text);
+    assert_eq!(report.diagnostics().len(), 3);
+    let said = format!("{}{:?}", report.render(Colour::Never), report.to_json());
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn names_are_brought_into_shape() {
+    for (text, expected) in [
+        ("Coder", "coder"),
+        ("My Server!", "my_server"),
+        ("a__b", "a_b"),
+        ("1st", "st"),
+        ("_x_", "x"),
+        ("ünï", "n"),
+        ("123", ""),
+    ] {
+        assert_eq!(sanitise(text), expected, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_sanitised_name_is_valid_or_empty(text in any::<String>()) {
+        let name = sanitise(&text);
+        let valid = name.parse::<holdpoint_types::ServerName>().is_ok();
+        prop_assert!(name.is_empty() || valid, "{}", name);
+    }
+
+    #[test]
+    fn checking_never_panics(
+        lines in prop::collection::vec(prop::sample::select(
+            TEN_MISTAKES.lines().collect::<Vec<_>>()), 0..30),
+    ) {
+        let (config, report) = read(&lines.join("\n"));
+        prop_assert_eq!(config.is_none(), report.has_faults());
+        report.render(Colour::Always);
+    }
+}

@@ -1,0 +1,194 @@
+//! The checked configuration: what the edges need in plain structs, and the pure settings.
+//! Must not hold a secret: only where to find it.
+
+use holdpoint_control::Settings;
+use holdpoint_types::{AgentName, Digest, ServerName, canonical_digest};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A configuration in which everything has been checked.
+#[derive(Debug)]
+pub struct Config {
+    /// The absolute path of the file.
+    pub file: PathBuf,
+    /// The store's folder, absolute.
+    pub store: PathBuf,
+    /// Where `serve` listens.
+    pub listen: Listen,
+    /// The absolute folder with the policies; absent for the starter pack.
+    pub policies: Option<PathBuf>,
+    /// The limits.
+    pub limits: Limits,
+    /// How to reach each upstream server.
+    pub servers: BTreeMap<ServerName, Upstream>,
+    /// Who may reach what, and where it acts.
+    pub settings: Settings,
+}
+
+/// Where `serve` listens, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address.
+    pub http: SocketAddr,
+    /// The authorities that `Host` and `Origin` may name, in lower case.
+    pub hosts: Vec<String>,
+    /// The agent as which requests without a key act.
+    pub anonymous_agent: Option<AgentName>,
+}
+
+/// Limits on everything that others could make large or slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest message, in bytes.
+    pub message_bytes_max: usize,
+    /// Longest output that is stored, in bytes.
+    pub output_stored_bytes_max: usize,
+    /// Most calls at one time.
+    pub calls_in_flight_max: usize,
+    /// How long a call may take, in milliseconds.
+    pub call_timeout_ms: u64,
+    /// How long a stopped call may take to end, in milliseconds.
+    pub stop_grace_ms: u64,
+}
+
+/// How to reach an upstream server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// By which transport.
+    pub transport: Transport,
+    /// How long a call may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// What happens to parameters that the schema does not name.
+    pub unknown_parameters: UnknownParameters,
+}
+
+/// The transport to an upstream server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A child process that speaks on its standard input and output.
+    Command(UpstreamCommand),
+    /// An endpoint that speaks streamable HTTP.
+    Url(UpstreamUrl),
+}
+
+/// A child process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamCommand {
+    /// The program.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Environment variables on top of the inherited ones.
+    pub env: BTreeMap<String, ValueSource>,
+    /// Its absolute working folder; absent to inherit it.
+    pub cwd: Option<PathBuf>,
+}
+
+/// An HTTP endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    /// The endpoint, `http` or `https`.
+    pub url: String,
+    /// Headers on every request.
+    pub headers: BTreeMap<String, ValueSource>,
+}
+
+/// A text, or where to find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueSource {
+    /// The text; no secret.
+    Literal(String),
+    /// The environment variable that holds it.
+    Env(String),
+    /// The absolute path of the file that holds it.
+    File(PathBuf),
+}
+
+/// What happens to parameters that a tool's schema does not name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownParameters {
+    /// The schema decides.
+    #[default]
+    AsSchema,
+    /// They are refused, whatever the schema says.
+    Refuse,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Digest of the canonical form of the whole checked configuration.
+    ///
+    /// # Errors
+    /// When the configuration has no canonical form, which no checked one lacks.
+    pub fn digest(&self) -> Result<Digest, serde_json::Error> {
+        let servers =
+            self.servers.iter().map(|(name, server)| (name.to_string(), server.describe()));
+        canonical_digest(&json!({
+            "settings": self.settings.digest().to_string(),
+            "store": self.store.display().to_string(),
+            "policies": self.policies.as_ref().map(|path| path.display().to_string()),
+            "listen": self.listen.describe(),
+            "limits": self.limits.describe(),
+            "servers": servers.collect::<serde_json::Map<_, _>>(),
+        }))
+    }
+}
+
+// === impl Listen ===
+
+impl Listen {
+    fn describe(&self) -> Value {
+        let anonymous_agent = self.anonymous_agent.as_ref().map(AgentName::as_str);
+        let http = self.http.to_string();
+        json!({ "http": http, "hosts": self.hosts, "anonymous_agent": anonymous_agent })
+    }
+}
+
+// === impl Limits ===
+
+impl Limits {
+    fn describe(&self) -> Value {
+        json!({
+            "message_bytes_max": self.message_bytes_max,
+            "output_stored_bytes_max": self.output_stored_bytes_max,
+            "calls_in_flight_max": self.calls_in_flight_max,
+            "call_timeout_ms": self.call_timeout_ms,
+            "stop_grace_ms": self.stop_grace_ms,
+        })
+    }
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    fn describe(&self) -> Value {
+        let refuses = self.unknown_parameters == UnknownParameters::Refuse;
+        let transport = match &self.transport {
+            Transport::Command(command) => json!({
+                "program": command.program,
+                "arguments": command.arguments,
+                "env": describe_values(&command.env),
+                "cwd": command.cwd.as_ref().map(|path| path.display().to_string()),
+            }),
+            Transport::Url(url) => {
+                json!({ "url": url.url, "headers": describe_values(&url.headers) })
+            }
+        };
+        json!({ "transport": transport, "timeout_ms": self.timeout_ms, "strict": refuses })
+    }
+}
+
+fn describe_values(values: &BTreeMap<String, ValueSource>) -> Value {
+    let each = values.iter().map(|(name, value)| {
+        let value = match value {
+            ValueSource::Literal(text) => json!({ "literal": text }),
+            ValueSource::Env(name) => json!({ "env": name }),
+            ValueSource::File(path) => json!({ "file": path.display().to_string() }),
+        };
+        (name.clone(), value)
+    });
+    Value::Object(each.collect())
+}

@@ -1,0 +1,96 @@
+//! Reads the operator's policy files and puts their faults into a report.
+//! Must not evaluate a policy.
+
+use super::checked::Config;
+use super::fault::{Diagnostic, Report, Severity, span_at};
+use super::{Unusable, read_text};
+use holdpoint_policy::{PolicyFault, PolicySet, starter_pack};
+use holdpoint_types::PolicySource;
+use std::path::{Path, PathBuf};
+
+/// The policies of a configuration: its folder's `*.cedar` files by name, or the starter pack.
+///
+/// # Errors
+/// When the folder or one of its files cannot be read.
+pub fn policy_sources(config: &Config) -> Result<Vec<PolicySource>, Unusable> {
+    match &config.policies {
+        None => Ok(starter_pack()),
+        Some(folder) => read_folder(folder),
+    }
+}
+
+/// What is wrong with a configuration's policies, by themselves and together with the rest.
+pub fn policy_report(config: &Config, sources: &[PolicySource]) -> Report {
+    let mut report = Report::default();
+    let file_of = |name: &str| match &config.policies {
+        Some(folder) => folder.join(name).display().to_string(),
+        None => format!("the starter pack's {name}"),
+    };
+    for source in sources {
+        report.add_text(file_of(&source.name), &source.text);
+    }
+    match PolicySet::load(sources) {
+        Err(faults) => {
+            for fault in faults {
+                report.push(diagnose(file_of(&fault.file), sources, fault));
+            }
+        }
+        Ok(set) => warn(config, &set, &mut report),
+    }
+    report
+}
+
+fn warn(config: &Config, set: &PolicySet, report: &mut Report) {
+    let place = config.policies.as_ref().unwrap_or(&config.file).display().to_string();
+    let mut warning = |message: &str, suggestion: &str| {
+        report.push(Diagnostic {
+            severity: Severity::Warning,
+            file: place.clone(),
+            span: None,
+            message: message.to_owned(),
+            suggestion: Some(suggestion.to_owned()),
+        });
+    };
+    if set.is_empty() {
+        warning(
+            "there are no policies, so everything is denied",
+            "copy the starter pack with `holdpoint init --policies`",
+        );
+    }
+    if !config.settings.parts().freezes.is_empty() && !set.mentions_freezes() {
+        warning(
+            "a freeze is declared, but no policy mentions freezes",
+            "forbid when `context.freezes` is not empty, as the starter pack does",
+        );
+    }
+}
+
+fn diagnose(file: String, sources: &[PolicySource], fault: PolicyFault) -> Diagnostic {
+    let source = sources.iter().find(|source| source.name == fault.file);
+    let place = |source: &PolicySource| span_at(&source.text, fault.line, fault.column);
+    Diagnostic {
+        severity: Severity::Fault,
+        file,
+        span: source.and_then(place),
+        message: fault.message,
+        suggestion: fault.suggestion,
+    }
+}
+
+fn read_folder(folder: &Path) -> Result<Vec<PolicySource>, Unusable> {
+    let unreadable = |error| Unusable::Unreadable { file: folder.display().to_string(), error };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path: PathBuf = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "cedar") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths.iter().map(|path| read_source(path)).collect()
+}
+
+fn read_source(path: &Path) -> Result<PolicySource, Unusable> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(PolicySource { name: name.unwrap_or_default(), text: read_text(path)? })
+}

@@ -1,0 +1,409 @@
+//! The configuration file as it is written: one serde struct per table, every value with its place.
+//! The documentation of each field is the configuration reference. Must not check what values mean.
+
+use holdpoint_types::{EffectClass, Mode};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use toml::Spanned;
+
+/// A value and where it stands in the file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At<T>(Spanned<T>);
+
+/// A table whose keys are names that the operator chooses.
+pub type Named<T> = BTreeMap<At<String>, At<T>>;
+
+/// The configuration of Holdpoint.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "holdpoint.toml")]
+pub struct RawConfig {
+    /// Where records, pins, keys and stops are kept.
+    pub store: RawStore,
+    /// Where `holdpoint serve` listens.
+    pub listen: RawListen,
+    /// Where the policies are.
+    pub policies: RawPolicies,
+    /// Limits on everything that others could make large or slow.
+    pub limits: RawLimits,
+    /// The teams that own agents.
+    pub team: Named<RawTeam>,
+    /// The agents. Nobody else may act.
+    pub agent: Named<RawAgent>,
+    /// The upstream servers whose tools agents may call.
+    pub server: Named<RawServer>,
+    /// Where resources live. An action whose environment nobody names counts as `prod`.
+    pub environment: Vec<At<RawEnvironment>>,
+    /// Named sets of resources with shared danger; policies refer to them.
+    pub surface: Vec<At<RawSurface>>,
+    /// Spans of time in which changes are not wanted; policies refer to them.
+    pub freeze: Vec<At<RawFreeze>>,
+}
+
+/// Where records, pins, keys and stops are kept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawStore {
+    /// The store's folder, relative to this file.
+    #[schemars(extend("x-default" = ".holdpoint"))]
+    pub path: Option<At<String>>,
+}
+
+/// Where `holdpoint serve` listens.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawListen {
+    /// Address and port for MCP over HTTP.
+    #[schemars(extend("x-default" = "127.0.0.1:4747"))]
+    pub http: Option<At<String>>,
+    /// `true` allows an address that other machines can reach. Put TLS in front of it.
+    #[schemars(extend("x-default" = false))]
+    pub exposed: Option<At<bool>>,
+    /// The authorities that requests may name in `Host` and `Origin`.
+    #[schemars(extend("x-default" = "the address, and `localhost` with its port"))]
+    pub hosts: Option<Vec<At<String>>>,
+    /// The declared agent as which requests without a key act. Without it they are refused.
+    pub anonymous_agent: Option<At<String>>,
+}
+
+/// Where the policies are.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawPolicies {
+    /// The folder with the `*.cedar` files, relative to this file.
+    #[schemars(extend("x-default" = "the built-in starter pack"))]
+    pub path: Option<At<String>>,
+}
+
+/// Limits on everything that others could make large or slow.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLimits {
+    /// Longest message in either direction, in bytes (1024 to 1073741824).
+    #[schemars(extend("x-default" = 4_194_304))]
+    pub message_bytes_max: Option<At<u64>>,
+    /// Longest tool output that the ledger keeps word for word, in bytes (0 to 16777216). Of a
+    /// longer one it keeps the digest.
+    #[schemars(extend("x-default" = 65_536))]
+    pub output_stored_bytes_max: Option<At<u64>>,
+    /// Most calls at one time, of all agents together (1 to 65536).
+    #[schemars(extend("x-default" = 256))]
+    pub calls_in_flight_max: Option<At<u64>>,
+    /// How long a call may take where its server has no `timeout_ms`, in milliseconds (1 to
+    /// 86400000).
+    #[schemars(extend("x-default" = 60_000))]
+    pub call_timeout_ms: Option<At<u64>>,
+    /// How long a stopped call may take to end before its process is killed, in milliseconds (0 to
+    /// 60000).
+    #[schemars(extend("x-default" = 2_000))]
+    pub stop_grace_ms: Option<At<u64>>,
+}
+
+/// A team that answers for agents.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTeam {
+    /// How to reach whoever is on call: a link, a channel, a number.
+    pub on_call: Option<At<String>>,
+}
+
+/// A named identity that acts.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAgent {
+    /// The declared team that answers for it.
+    #[schemars(extend("x-required" = true))]
+    pub owner: Option<At<String>>,
+    /// How much it may do by itself: `auto`, `approve-writes`, `plan-only`, `read-only` or
+    /// `quarantined`.
+    #[schemars(extend("x-default" = "auto"))]
+    pub mode: Option<RawMode>,
+    /// What it may reach, as `[[agent.NAME.grant]]` tables.
+    pub grant: Vec<At<RawGrant>>,
+    /// The same, as an inline array.
+    pub grants: Vec<At<RawGrant>>,
+}
+
+/// Tools that an agent may reach in one effect class.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawGrant {
+    /// `read`, `write` or `destructive`. A grant of one class reaches no tool of another.
+    #[schemars(extend("x-required" = true))]
+    pub class: Option<RawClass>,
+    /// Patterns over `server__tool`, where `*` stands for any characters. Destructive tools are
+    /// named in full.
+    #[schemars(extend("x-required" = true))]
+    pub tools: Option<Vec<At<String>>>,
+}
+
+/// An upstream server: either a command that speaks MCP on its standard input and output, or a URL
+/// that speaks MCP over streamable HTTP.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawServer {
+    /// The program and its arguments. Either this or `url`.
+    pub command: Option<At<Vec<At<String>>>>,
+    /// The endpoint. Either this or `command`.
+    pub url: Option<At<String>>,
+    /// Environment variables for the command: a text, or `{ from_env = "NAME" }` or
+    /// `{ from_file = "PATH" }` for secrets.
+    pub env: BTreeMap<At<String>, At<RawValue>>,
+    /// Headers for the URL, written like `env`.
+    pub headers: BTreeMap<At<String>, At<RawValue>>,
+    /// The command's working folder, relative to this file. Relative paths in parameters are read
+    /// against it.
+    pub cwd: Option<At<String>>,
+    /// The environment of its tools where no `[[environment]]` says otherwise.
+    #[schemars(extend("x-default" = "none, which counts as `prod`"))]
+    pub environment: Option<At<String>>,
+    /// How long a call may take, in milliseconds (1 to 86400000).
+    #[schemars(extend("x-default" = "`limits.call_timeout_ms`"))]
+    pub timeout_ms: Option<At<u64>>,
+    /// `true` refuses parameters that the tool's schema does not name.
+    #[schemars(extend("x-default" = false))]
+    pub strict: Option<At<bool>>,
+    /// Patterns over its own tool names that only read. A tool in two lists takes the stricter, a
+    /// tool in none is destructive.
+    pub read: Vec<At<String>>,
+    /// Patterns over its own tool names that write.
+    pub write: Vec<At<String>>,
+    /// Patterns over its own tool names that destroy.
+    pub destructive: Vec<At<String>>,
+    /// Rules for single tools.
+    pub tool: Named<RawTool>,
+}
+
+/// What holds for one tool, whatever the server's patterns say.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTool {
+    /// `read`, `write` or `destructive`; wins over the patterns.
+    pub class: Option<RawClass>,
+    /// What a call is aimed at, with JSON Pointers into the parameters: `file://{/path}`.
+    #[schemars(extend("x-default" = "mcp://SERVER/TOOL"))]
+    pub resource: Option<At<String>>,
+}
+
+/// Where resources live, as far as danger is concerned.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawEnvironment {
+    /// Its name: `prod`, `dev`, ….
+    #[schemars(extend("x-required" = true))]
+    pub name: Option<At<String>>,
+    /// Patterns over resources: `*` stays within a segment, `**` spans segments.
+    pub resources: Vec<At<String>>,
+    /// Servers all of whose tools act in it.
+    pub servers: Vec<At<String>>,
+}
+
+/// A named set of resources with shared danger.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawSurface {
+    /// Its name. The starter pack holds changes to `prod`, `auth`, `network`, `billing`, `ci` and
+    /// `secrets`.
+    #[schemars(extend("x-required" = true))]
+    pub name: Option<At<String>>,
+    /// Patterns over resources: `*` stays within a segment, `**` spans segments.
+    pub resources: Vec<At<String>>,
+    /// Patterns over `server__tool`.
+    pub tools: Vec<At<String>>,
+}
+
+/// A span of time in which changes are not wanted.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawFreeze {
+    /// Its name.
+    #[schemars(extend("x-required" = true))]
+    pub name: Option<At<String>>,
+    /// When it begins: RFC 3339 with offset, without quotes.
+    #[schemars(extend("x-required" = true))]
+    pub from: Option<At<RawTime>>,
+    /// When it ends; later than `from`.
+    #[schemars(extend("x-required" = true))]
+    pub until: Option<At<RawTime>>,
+}
+
+/// A point in time as TOML writes it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct RawTime(pub toml::value::Datetime);
+
+/// An effect class.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RawClass {
+    /// Looks, changes nothing.
+    Read,
+    /// Changes something that can be changed back.
+    Write,
+    /// Deletes, revokes, destroys.
+    Destructive,
+}
+
+/// A mode.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RawMode {
+    /// Whatever policy permits.
+    Auto,
+    /// Every write is held for an approval.
+    ApproveWrites,
+    /// Reads run; anything else is planned, never executed.
+    PlanOnly,
+    /// Reads run; anything else is denied.
+    ReadOnly,
+    /// Nothing runs.
+    Quarantined,
+}
+
+/// A text, or where to find it.
+#[derive(Clone, Debug)]
+pub enum RawValue {
+    /// The text itself; never a secret.
+    Literal(String),
+    /// Where to find it.
+    Reference(RawReference),
+}
+
+/// Where to find a secret. Exactly one of the two.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawReference {
+    /// The environment variable that holds it.
+    pub from_env: Option<At<String>>,
+    /// The file that holds it, relative to this file.
+    pub from_file: Option<At<String>>,
+}
+
+struct ValueVisitor;
+
+// === impl At ===
+
+impl<T> At<T> {
+    /// The value.
+    pub fn get(&self) -> &T {
+        self.0.get_ref()
+    }
+
+    /// Where it stands, in bytes from the start of the file.
+    pub fn span(&self) -> Range<usize> {
+        self.0.span()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Spanned::deserialize(deserializer).map(Self)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+// === impl RawTime ===
+
+impl JsonSchema for RawTime {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
+    }
+}
+
+// === impl RawClass ===
+
+impl From<RawClass> for EffectClass {
+    fn from(class: RawClass) -> Self {
+        match class {
+            RawClass::Read => Self::Read,
+            RawClass::Write => Self::Write,
+            RawClass::Destructive => Self::Destructive,
+        }
+    }
+}
+
+// === impl RawMode ===
+
+impl From<RawMode> for Mode {
+    fn from(mode: RawMode) -> Self {
+        match mode {
+            RawMode::Auto => Self::Auto,
+            RawMode::ApproveWrites => Self::ApproveWrites,
+            RawMode::PlanOnly => Self::PlanOnly,
+            RawMode::ReadOnly => Self::ReadOnly,
+            RawMode::Quarantined => Self::Quarantined,
+        }
+    }
+}
+
+// === impl RawValue ===
+
+impl<'de> Deserialize<'de> for RawValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+impl JsonSchema for RawValue {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Value".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let reference = generator.subschema_for::<RawReference>();
+        json_schema!({ "anyOf": [{ "type": "string" }, reference] })
+    }
+}
+
+// === impl ValueVisitor ===
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = RawValue;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, `{ from_env = \"NAME\" }` or `{ from_file = \"PATH\" }`")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<RawValue, E> {
+        Ok(RawValue::Literal(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawValue, A::Error> {
+        RawReference::deserialize(MapAccessDeserializer::new(map)).map(RawValue::Reference)
+    }
+}
