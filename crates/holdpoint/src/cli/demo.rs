@@ -93,6 +93,7 @@ fn verified(stage: &Stage, look: &Look) -> anyhow::Result<String> {
 
 /// `holdpoint why` about one action.
 fn explain(store: &Store, action: ActionId, look: &Look) -> anyhow::Result<()> {
+    let look = &Look { now: Look::of_terminal().now, ..look.clone() };
     if let Some(text) = why::explain(store, action, look)? {
         let title = format!("holdpoint why {action}");
         answer(&format!("\n{}\n{text}\n", look.paint(Tone::Strong, &title)))?;

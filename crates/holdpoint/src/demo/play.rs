@@ -11,10 +11,13 @@ use holdpoint_server::wire::Acknowledgement;
 use holdpoint_types::{
     ActionId, Decision, Digest, Field, OutcomeRecord, RecordBody, ToolOutput, ToolRef,
 };
-use rmcp::model::CallToolRequestParams;
+use rmcp::model::{CallToolRequestParams, RequestMetaObject};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+/// Where an agent declares what it is about.
+const TASK_KEY: &str = "io.holdpoint/task";
 /// How long a call may take to get in flight before a stop is pressed.
 const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -44,7 +47,7 @@ pub struct Played<'a> {
 pub struct Over {
     /// The databases that had to stay as they were: digest before and after.
     pub databases: BTreeMap<String, (Digest, Digest)>,
-    /// The last action that was not permitted.
+    /// The first action that was not permitted.
     pub refused: Option<ActionId>,
     /// How many expectations were not met.
     pub unmet: usize,
@@ -81,7 +84,7 @@ pub async fn play(
         };
         played.at = began.elapsed();
         if played.outcome.is_none() {
-            refused = Some(played.action);
+            refused = refused.or(Some(played.action));
         }
         unmet += played.unmet.len();
         tell(&played)?;
@@ -100,7 +103,7 @@ async fn play_call<'a>(
     call: &CallStep,
 ) -> anyhow::Result<Played<'a>> {
     let before = last_seq(stage)?;
-    let text = ask(stage.client.peer().clone(), call.call.clone()).await?;
+    let text = ask(stage.client.peer().clone(), call.call.clone(), stage.ask()).await?;
     found(stage, (step, &call.expect), (&call.call.tool, before), text).await
 }
 
@@ -110,7 +113,7 @@ async fn play_stop<'a>(
     stop: &StopStep,
 ) -> anyhow::Result<Played<'a>> {
     let before = last_seq(stage)?;
-    let running = tokio::spawn(ask(stage.client.peer().clone(), stop.during.clone()));
+    let running = tokio::spawn(ask(stage.client.peer().clone(), stop.during.clone(), stage.ask()));
     until_in_flight(stage).await?;
     let governor = stage.service.runtime().governor();
     let word =
@@ -129,8 +132,18 @@ async fn play_stop<'a>(
     Ok(played)
 }
 
-async fn ask(peer: rmcp::Peer<rmcp::RoleClient>, call: Call) -> anyhow::Result<String> {
-    let params = CallToolRequestParams::new(call.tool.to_string()).with_arguments(call.parameters);
+async fn ask(
+    peer: rmcp::Peer<rmcp::RoleClient>,
+    call: Call,
+    intent: Option<String>,
+) -> anyhow::Result<String> {
+    let params = CallToolRequestParams::new(call.tool.to_string());
+    let mut params = params.with_arguments(call.parameters);
+    if let Some(intent) = intent {
+        let mut meta = RequestMetaObject::new();
+        meta.insert(TASK_KEY.to_owned(), json!({ "intent": intent }));
+        params.meta = Some(meta);
+    }
     let result = peer.call_tool(params).await?;
     let texts = result.content.iter().filter_map(|content| content.as_text());
     Ok(texts.map(|text| text.text.as_str()).collect::<Vec<_>>().join("\n"))

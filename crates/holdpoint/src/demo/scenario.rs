@@ -34,6 +34,8 @@ pub struct Scenario {
 pub struct Act {
     /// What happens, for the reader.
     pub story: String,
+    /// What the user asked for, as the agent declares it with every call.
+    pub ask: Option<String>,
     /// The databases that must be byte-identical afterwards.
     pub unchanged: BTreeSet<String>,
     /// What happens, in order.

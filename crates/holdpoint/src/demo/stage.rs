@@ -31,8 +31,8 @@ pub struct Stage {
     pub service: Service,
     /// The agent's MCP client.
     pub client: RunningService<RoleClient, ()>,
-    dir: PathBuf,
     databases: BTreeMap<String, PathBuf>,
+    ask: Option<String>,
 }
 
 // === impl Stage ===
@@ -63,7 +63,7 @@ impl Stage {
         let (spec, rest) = runtime_spec(config, Kind::Serve);
         let service = Service::start(Runtime::start(spec).await?, &rest).await?;
         let client = connect(&service, &scenario.agent).await?;
-        Ok(Self { service, client, dir: dir.to_owned(), databases })
+        Ok(Self { service, client, databases, ask: act.ask.clone() })
     }
 
     /// The store.
@@ -71,9 +71,9 @@ impl Stage {
         self.service.runtime().governor().store()
     }
 
-    /// The folder.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    /// What the user asked for.
+    pub fn ask(&self) -> Option<String> {
+        self.ask.clone()
     }
 
     /// The digest of a database file's bytes.

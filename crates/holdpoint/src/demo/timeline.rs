@@ -16,6 +16,9 @@ pub fn opening(title: &str, act: &Act, look: &Look) -> String {
     for line in wrapped(&act.story.split_whitespace().collect::<Vec<_>>().join(" "), WIDTH - 2) {
         text.push_str(&format!("  {}\n", look.paint(Tone::Dim, &line)));
     }
+    if let Some(ask) = &act.ask {
+        text.push_str(&format!("  {} {}\n", look.paint(Tone::Strong, "asked:"), escaped(ask)));
+    }
     text
 }
 

@@ -32,6 +32,8 @@ struct RawDatabase {
 struct RawAct {
     story: String,
     #[serde(default)]
+    ask: Option<String>,
+    #[serde(default)]
     unchanged: Vec<Spanned<String>>,
     #[serde(default)]
     config: Table,
@@ -109,7 +111,8 @@ impl Shared<'_> {
             steps.push(step);
         }
         let unchanged = self.unchanged(raw.unchanged)?;
-        Ok(Act { story: raw.story.trim().to_owned(), unchanged, steps, config })
+        let (story, ask) = (raw.story.trim().to_owned(), raw.ask);
+        Ok(Act { story, ask, unchanged, steps, config })
     }
 
     fn unchanged(&self, names: Vec<Spanned<String>>) -> Result<BTreeSet<String>, ScenarioFault> {
