@@ -2,7 +2,7 @@
 //! processes.
 
 use crate::peer::{call, call_with, limits, said, upstream};
-use crate::process::{appears, named};
+use crate::process::{appears, mark, named, until};
 use expect_test::expect;
 use holdpoint_resources::{Cancels, Ended, Upstream, UpstreamSpec};
 use serde_json::json;
@@ -75,7 +75,8 @@ async fn a_silent_server_times_out_and_lives() {
     let mut spec = upstream("modern").spec().clone();
     spec.timeout = Duration::from_secs(2);
     let peer = Upstream::new(spec);
-    assert!(matches!(call(&peer, "echo", json!({})).await, Ended::Answered { .. }));
+    // Starting is not part of what is timed here.
+    peer.era().await.unwrap();
     let ended = call(&peer, "hang", json!({})).await;
     expect!["in doubt, upstream_timeout: no answer in time; the server was told to cancel"]
         .assert_eq(&said(&ended));
@@ -144,41 +145,36 @@ async fn a_stop_before_the_call_sends_nothing() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_stop_kills_daemons_too() {
-    let (mark, folder) = ("98765.25", tempfile::tempdir().unwrap());
+    let (mark, folder) = (mark(11), tempfile::tempdir().unwrap());
     let file = folder.path().join("file");
     let (peer, cancels) = (upstream("legacy"), Cancels::default());
     let call = call_with(&peer, "fork", json!({"mark": mark, "file": file}), cancels.clone());
     let stop = async {
         appears(&file).await;
-        while named(mark).len() < 3 {
-            tokio::task::yield_now().await;
-        }
+        until(|| named(&mark).len() >= 3).await;
         cancels.stop.cancel();
         Instant::now()
     };
     let (ended, since) = futures::join!(call, stop);
     assert!(said(&ended).contains("its processes were killed"), "{ended:?}");
-    assert_eq!(named(mark), Vec::<u32>::new());
+    assert_eq!(named(&mark), Vec::<u32>::new());
     assert!(since.elapsed() < limits().grace + Duration::from_secs(5));
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_dropped_upstream_leaves_nothing_behind() {
-    let (mark, folder) = ("98765.5", tempfile::tempdir().unwrap());
+    let (mark, folder) = (mark(12), tempfile::tempdir().unwrap());
     let file = folder.path().join("file");
     let spec =
         UpstreamSpec { timeout: Duration::from_secs(60), ..upstream("modern").spec().clone() };
     let peer = Upstream::new(spec);
+    let parameters = json!({"mark": mark, "file": file});
     let work = tokio::spawn(async move {
-        call(&peer, "fork", json!({"mark": mark, "file": file})).await;
+        call(&peer, "fork", parameters).await;
     });
-    while named(mark).len() < 3 {
-        tokio::task::yield_now().await;
-    }
+    until(|| named(&mark).len() >= 3).await;
     work.abort();
     assert!(work.await.unwrap_err().is_cancelled());
-    while !named(mark).is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(|| named(&mark).is_empty()).await;
 }

@@ -237,9 +237,7 @@ async fn a_servers_questions_are_refused() {
     let peer = Peer { legacy: true, ..Peer::default() };
     let upstream = serve(&peer).await;
     assert_eq!(said(&call(&upstream, "ask", json!({})).await), "answered false: {}");
-    while peer.count("answer") == 0 {
-        tokio::task::yield_now().await;
-    }
+    crate::process::until(|| peer.count("answer") > 0).await;
 }
 
 #[tokio::test]

@@ -19,11 +19,24 @@ pub fn named(word: &str) -> Vec<u32> {
     ids.filter(has).collect()
 }
 
-/// Waits until a file is there; the test's own time limit is the runner's.
+/// A number of seconds to sleep that no other process of any test run has among its arguments.
+pub fn mark(number: u32) -> String {
+    format!("9{:07}.{number}", std::process::id())
+}
+
+/// Waits until something is so; fails if it does not become so.
+pub async fn until(mut so: impl FnMut() -> bool) {
+    let wait = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+}
+
+/// Waits until a file is there.
 pub async fn appears(file: &Path) {
-    while !file.exists() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| file.exists()).await;
 }
 
 fn shell(script: &str) -> ProcessSpec {
@@ -54,54 +67,44 @@ async fn only_the_last_words_are_kept() {
     let (mut process, mut pipes) = Process::spawn(&shell(script)).unwrap();
     assert!(process.wait().await.unwrap().success());
     pipes.stdout.read_to_end(&mut Vec::new()).await.unwrap();
-    while !process.last_words().ends_with("the end\n") {
-        tokio::task::yield_now().await;
-    }
+    until(|| process.last_words().ends_with("the end\n")).await;
     assert_eq!(process.last_words().len(), 64 << 10);
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_tree_is_killed_as_a_whole() {
-    let mark = "98765.125";
+    let mark = mark(1);
     let script = format!("trap '' TERM; setsid sleep {mark} & sleep {mark} & sleep {mark}");
     let (mut process, _pipes) = Process::spawn(&shell(&script)).unwrap();
-    while named(mark).len() < 3 {
-        tokio::task::yield_now().await;
-    }
+    until(|| named(&mark).len() >= 3).await;
     process.kill_tree(Duration::from_millis(50)).await;
-    assert_eq!(named(mark), Vec::<u32>::new());
+    assert_eq!(named(&mark), Vec::<u32>::new());
     assert!(!Path::new(&format!("/proc/{}", process.id())).exists(), "no zombie remains");
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn what_outlives_its_parents_is_found() {
-    let mark = "98765.375";
+    let mark = mark(2);
     // The root ends at once; what it started belongs to nobody we know, but carries the mark.
     let script = format!("(setsid sleep {mark} &); exit 0");
     let (mut process, _pipes) = Process::spawn(&shell(&script)).unwrap();
     assert!(process.wait().await.unwrap().success());
-    while named(mark).is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(|| !named(&mark).is_empty()).await;
     process.kill_tree(Duration::from_millis(50)).await;
-    assert_eq!(named(mark), Vec::<u32>::new());
+    assert_eq!(named(&mark), Vec::<u32>::new());
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn dropping_kills() {
-    let mark = "98765.625";
+    let mark = mark(3);
     let script = format!("setsid sleep {mark} & sleep {mark}");
     let (process, _pipes) = Process::spawn(&shell(&script)).unwrap();
-    while named(mark).len() < 2 {
-        tokio::task::yield_now().await;
-    }
+    until(|| named(&mark).len() >= 2).await;
     drop(process);
-    while !named(mark).is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(|| named(&mark).is_empty()).await;
 }
 
 #[tokio::test]
