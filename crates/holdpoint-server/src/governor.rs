@@ -345,9 +345,6 @@ impl Governor {
 
     /// Decides until the decision is recorded in the epoch that it was made in.
     async fn admit(&self, action: ActionId, call: &Call) -> Result<(Permit, Cancels), Decision> {
-        if self.inner.control.lock().in_flight() >= self.inner.limits.calls_in_flight_max {
-            return Err(deny(Reason::Overloaded, Reason::Overloaded.meaning()));
-        }
         for _ in 0..TRIES_MAX {
             match self.try_admit(action, call).await? {
                 Admitted::Permit(permit, cancel) => return Ok((permit, cancel)),
@@ -368,8 +365,13 @@ impl Governor {
             .map_err(|fault| deny(Reason::CouldNotDecide, &fault.to_string()))?;
         let policy = policy.digest();
         let proposal = Proposal { request, facts, decision, policy, parameters };
-        let mut outputs =
-            self.inner.control.lock().handle(Input::Proposed(Box::new(proposal)), now);
+        let mut outputs = {
+            let mut control = self.inner.control.lock();
+            if control.in_flight() >= self.inner.limits.calls_in_flight_max {
+                return Err(deny(Reason::Overloaded, Reason::Overloaded.meaning()));
+            }
+            control.handle(Input::Proposed(Box::new(proposal)), now)
+        };
         let written = match outputs.pop() {
             Some(Output::Admit(body, epoch)) => self.write_admission(body, epoch, now).await,
             Some(Output::Record(body)) => self.write(body).await.map(|_| true),

@@ -27,6 +27,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -51,8 +52,9 @@ pub struct HttpDoor {
     upstreams: BTreeMap<ServerName, Upstream>,
     settings: HttpSettings,
     keys: Keys,
-    /// Calls that a legacy client may still cancel, by agent and request id.
-    cancellable: Mutex<BTreeMap<(AgentName, String), CancellationToken>>,
+    /// The newest call in flight of each agent and request id, which a notification may cancel.
+    cancellable: Mutex<BTreeMap<(AgentName, RpcId), (u64, CancellationToken)>>,
+    calls: AtomicU64,
 }
 
 /// A message that got no further than the door.
@@ -84,7 +86,14 @@ impl HttpDoor {
         settings: HttpSettings,
     ) -> Result<Self, crate::store::StoreFault> {
         let keys = Keys::read(governor.store())?;
-        Ok(Self { governor, upstreams, settings, keys, cancellable: Mutex::default() })
+        Ok(Self {
+            governor,
+            upstreams,
+            settings,
+            keys,
+            cancellable: Mutex::default(),
+            calls: AtomicU64::new(0),
+        })
     }
 
     /// Reads the agents' keys anew, after another process may have changed them.
@@ -211,9 +220,9 @@ impl HttpDoor {
     }
 
     fn cancel(&self, agent: &AgentName, params: Option<&Value>) {
-        let Some(id) = params.and_then(|params| params.get("requestId")) else { return };
-        let key = (agent.clone(), id.to_string());
-        if let Some(asked) = self.cancellable.lock().get(&key) {
+        let id = params.and_then(|params| params.get("requestId")).and_then(RpcId::from_value);
+        let Some(id) = id else { return };
+        if let Some((_, asked)) = self.cancellable.lock().get(&(agent.clone(), id)) {
             asked.cancel();
         }
     }

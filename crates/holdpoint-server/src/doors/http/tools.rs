@@ -9,16 +9,20 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures::future::join_all;
 use holdpoint_resources::mcp::era::{self, Era};
-use holdpoint_resources::mcp::{RpcRequest, RpcResponse};
+use holdpoint_resources::mcp::{RpcId, RpcRequest, RpcResponse};
 use holdpoint_resources::{ToolCall, Upstream};
 use holdpoint_types::{AgentName, Door, Reason, ServerName, ToolRef, ToolState};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio_util::sync::CancellationToken;
 
 /// Takes a call out of the list of cancellable ones, and cancels it if the client went away.
 struct Cancellable<'a> {
     door: &'a HttpDoor,
-    key: (AgentName, String),
+    key: (AgentName, RpcId),
+    number: u64,
+    asked: CancellationToken,
     era: Era,
 }
 
@@ -72,7 +76,7 @@ impl HttpDoor {
             meta: meta.clone(),
         };
         let cancellable = self.cancellable(&asked);
-        let gone = cancellable.taken_back();
+        let gone = cancellable.asked.clone();
         let upstream = upstream.clone();
         let now = self.governor.clone();
         let execute = async move |permit, cancel| {
@@ -120,27 +124,26 @@ impl HttpDoor {
     }
 
     fn cancellable(&self, asked: &Asked<'_>) -> Cancellable<'_> {
-        let key = (asked.agent.clone(), asked.request.id.to_string());
-        self.cancellable.lock().insert(key.clone(), tokio_util::sync::CancellationToken::new());
-        Cancellable { door: self, key, era: asked.era }
+        let key = (asked.agent.clone(), asked.request.id.clone());
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        let token = CancellationToken::new();
+        self.cancellable.lock().insert(key.clone(), (number, token.clone()));
+        Cancellable { door: self, key, number, asked: token, era: asked.era }
     }
 }
 
 // === impl Cancellable ===
 
-impl Cancellable<'_> {
-    /// Fires when the client takes the call back.
-    fn taken_back(&self) -> tokio_util::sync::CancellationToken {
-        self.door.cancellable.lock().get(&self.key).cloned().unwrap_or_default()
-    }
-}
-
 impl Drop for Cancellable<'_> {
     fn drop(&mut self) {
-        let asked = self.door.cancellable.lock().remove(&self.key);
+        let mut cancellable = self.door.cancellable.lock();
+        // Another client of the same agent may have a call in flight under the same id.
+        if cancellable.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+            cancellable.remove(&self.key);
+        }
         // A modern client cancels by going away; a legacy one may come back for the answer.
-        if let (Era::Modern, Some(asked)) = (self.era, asked) {
-            asked.cancel();
+        if self.era == Era::Modern {
+            self.asked.cancel();
         }
     }
 }
