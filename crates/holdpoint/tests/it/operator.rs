@@ -2,7 +2,7 @@
 
 use holdpoint_control::decide;
 use holdpoint_policy::{PolicySet, starter_pack};
-use holdpoint_server::store::{Access, Pin, Seen, Store, StoreOptions};
+use holdpoint_server::store::{Access, Pin, Store, StoreOptions};
 use holdpoint_types::{
     ActionId, ActionRecord, AgentFacts, ClassSource, DecisionRecord, Digest, Door, EffectClass,
     Facts, Field, GatewayId, GrantFacts, Lineage, Mode, OutcomeRecord, OutcomeStatus, Record,
@@ -103,7 +103,8 @@ fn decide_one(store: &Store, (class, tool): (EffectClass, &str)) -> ActionId {
     let set = PolicySet::load(&starter_pack()).unwrap();
     let sources = set.sources().to_vec();
     append(store, RecordBody::PolicyLoaded { policy: set.digest(), sources });
-    let action = ActionId::new(now(), Digest::of(tool.as_bytes()).as_bytes()[..10].try_into().unwrap());
+    let action =
+        ActionId::new(now(), Digest::of(tool.as_bytes()).as_bytes()[..10].try_into().unwrap());
     let request = Request {
         action,
         agent: "coder".parse().unwrap(),
@@ -134,7 +135,7 @@ fn facts(class: EffectClass) -> Facts {
             class_source: ClassSource::Operator,
             open_world: false,
         }),
-        grant: GrantFacts { by: Some("read fs__*".to_owned()) },
+        grant: GrantFacts { by: (class == EffectClass::Read).then(|| "read fs__*".to_owned()) },
         target: TargetFacts {
             resource: "file:///srv/x".to_owned(),
             environment: "dev".to_owned(),
@@ -235,7 +236,13 @@ fn an_agent_is_declared_and_gets_keys() {
     let before = desk.config();
     for (wrong, said) in [
         (&["agent", "add", "x", "--owner", "nobody"][..], "[team.nobody]"),
-        (&["agent", "add", "coder", "--owner", "platform", "--mode", "auto", "--grant", "read:*"], "other grants"),
+        (
+            &[
+                "agent", "add", "coder", "--owner", "platform", "--mode", "auto", "--grant",
+                "read:*",
+            ],
+            "other grants",
+        ),
         (&["agent", "add", "x", "--owner", "platform", "--grant", "destructive:*"], "in full"),
         (&["agent", "add", "X y", "--owner", "platform"], "agent name"),
     ] {
@@ -322,7 +329,8 @@ fn a_changed_log_is_found_offline() {
     desk.expect(2, &["verify", "--key", "no key"]);
 
     let database = rusqlite::Connection::open(desk.file(".holdpoint/ledger.db")).unwrap();
-    let change = "UPDATE records SET body = replace(body, 'first', 'other') WHERE seq = 0";
+    let change = "UPDATE records SET body = \
+        CAST(replace(CAST(body AS TEXT), 'first', 'other') AS BLOB) WHERE seq = 0";
     assert_eq!(database.execute(change, []).unwrap(), 1);
     drop(database);
     let text = desk.expect(5, &full);
@@ -333,7 +341,8 @@ fn a_changed_log_is_found_offline() {
 #[test]
 fn a_changed_tool_is_shown_and_pinned() {
     let desk = Desk::new();
-    let one = json!({ "name": "read_x", "description": "Reads.", "annotations": {"readOnlyHint": true} });
+    let one =
+        json!({ "name": "read_x", "description": "Reads.", "annotations": {"readOnlyHint": true} });
     let two = json!({ "name": "read_x", "description": "Reads and more." });
     let digest = |json: &Value| canonical_digest(json).unwrap();
     let tool: ToolRef = "fs__read_x".parse().unwrap();
@@ -341,8 +350,8 @@ fn a_changed_tool_is_shown_and_pinned() {
         let store = desk.store();
         let pin = Pin::new(tool.clone(), digest(&one), one.clone());
         wait(store.pin_first(vec![pin], now())).unwrap();
-        let seen = Seen { definition: digest(&two), json: two.clone(), at: now() };
-        assert!(wait(store.note_quarantine(tool, digest(&one), seen)).unwrap());
+        let noted = store.note_quarantine(tool, digest(&one), digest(&two), two.clone(), now());
+        assert!(wait(noted).unwrap());
     }
     let list = desk.json(&["tools"]);
     assert_eq!((&list[0]["state"], &list[0]["class"]), (&json!("changed"), &json!("read")));
@@ -355,7 +364,10 @@ fn a_changed_tool_is_shown_and_pinned() {
     desk.expect(1, &["tools", "pin", "fs__read_x", "--digest", &digest(&one).to_string()]);
     assert_eq!(desk.json(&["tools"])[0]["state"], "changed");
     let pinned = desk.json(&["tools", "pin", "fs__read_x", "--digest", &digest(&two).to_string()]);
-    assert_eq!((&pinned["previous"], &pinned["definition"]), (&json!(digest(&one)), &json!(digest(&two))));
+    assert_eq!(
+        (&pinned["previous"], &pinned["definition"]),
+        (&json!(digest(&one)), &json!(digest(&two)))
+    );
     assert_eq!(desk.json(&["tools"])[0]["state"], "pinned");
     let again = desk.expect(0, &["tools", "pin", "fs__read_x"]);
     assert!(again.contains("did not change"), "{again}");

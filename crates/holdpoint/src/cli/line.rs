@@ -1,0 +1,165 @@
+//! One record on one line, for `log` and `tail`. Must not choose which records are shown.
+
+use super::look::{Look, Tone, count, escaped, shortened};
+use holdpoint_server::store::StoredRecord;
+use holdpoint_types::{
+    ActionRecord, Cause, DecisionRecord, Field, Lineage, OutcomeRecord, OutcomeStatus, RecordBody,
+    Ruling,
+};
+use serde_json::{Map, Value, json};
+
+/// Longest reason, resource or detail on a line, in characters.
+const PART_CHARS_MAX: usize = 80;
+/// Width of the longest kind.
+const KIND_WIDTH: usize = 16;
+/// Width of the longest ruling or status.
+const WORD_WIDTH: usize = 10;
+
+/// A record on one line, without the line's end.
+pub fn line(stored: &StoredRecord, look: &Look) -> String {
+    let time = look.paint(Tone::Dim, &look.time(stored.record.at_ms));
+    let seq = look.paint(Tone::Dim, &format!("#{}", stored.seq));
+    let kind = stored.record.body.kind();
+    format!("{time} {seq} {kind:KIND_WIDTH$} {}", said(&stored.record.body, look))
+}
+
+/// A record for programs: as the ledger has it, with its position `seq` and its `leaf` hash.
+pub fn to_json(stored: &StoredRecord) -> Value {
+    // Bytes from the store are the JSON of an object; anything else shows as nothing.
+    let record: Option<Map<String, Value>> = serde_json::from_slice(&stored.bytes).ok();
+    let mut object = Map::new();
+    object.insert("seq".to_owned(), json!(stored.seq));
+    object.insert("leaf".to_owned(), json!(stored.leaf));
+    object.extend(record.unwrap_or_default());
+    Value::Object(object)
+}
+
+fn said(body: &RecordBody, look: &Look) -> String {
+    match body {
+        RecordBody::Decision(decision) => decided(decision, look),
+        RecordBody::Outcome(outcome) => ended(outcome, look),
+        RecordBody::Started { version, configuration, in_doubt } => {
+            let doubts = match in_doubt.len() {
+                0 => String::new(),
+                some => format!(", {some} in doubt"),
+            };
+            format!("version {}, configuration {}{doubts}", escaped(version), configuration.short())
+        }
+        RecordBody::PolicyLoaded { policy, sources } => {
+            let files = u64::try_from(sources.len()).unwrap_or(u64::MAX);
+            format!("policy {}, {}", policy.short(), count(files, "file"))
+        }
+        RecordBody::ToolPinned { tool, definition, previous, by } => {
+            let before = previous.map(|previous| format!(", was {}", previous.short()));
+            let before = before.unwrap_or_default();
+            format!("{tool} at {}{before}, by {}", definition.short(), escaped(by))
+        }
+        RecordBody::ToolQuarantined { tool, pinned, seen } => {
+            let what = format!("{tool} is now {}, pinned is {}", seen.short(), pinned.short());
+            look.paint(Tone::Careful, &what)
+        }
+        RecordBody::Stopped { stop, epoch } => {
+            let what = look.paint(Tone::Bad, &format!("stop {} on {}", stop.id, stop.scope));
+            let word = word(&stop.reason, &stop.by);
+            format!("{what}, epoch {}{word}", epoch.0)
+        }
+        RecordBody::Released { id, scope, reason, by, epoch } => {
+            format!("stop {id} on {scope}, epoch {}{}", epoch.0, word(reason, by))
+        }
+        RecordBody::KeyIssued { agent, owner, key, by } => {
+            format!("key {} for {agent} of {owner}, by {}", escaped(key), escaped(by))
+        }
+        RecordBody::KeysRevoked { agent, by } => format!("keys of {agent}, by {}", escaped(by)),
+    }
+}
+
+fn word(reason: &str, by: &str) -> String {
+    format!(", by {}: {}", escaped(by), shortened(reason, PART_CHARS_MAX))
+}
+
+fn decided(decision: &ActionRecord<DecisionRecord>, look: &Look) -> String {
+    let ruling = decision.more.decision.ruling();
+    let word = look.paint(Tone::of_ruling(ruling), &format!("{:WORD_WIDTH$}", ruling.as_str()));
+    let who = who_and_what(decision);
+    let why = match ruling {
+        Ruling::Permit => String::new(),
+        Ruling::PlanOnly | Ruling::Hold | Ruling::Deny | Ruling::Halt => {
+            let first = decision.more.decision.deciding().next();
+            first.map(because).unwrap_or_default()
+        }
+    };
+    format!("{word} {who}{why}  {}", look.paint(Tone::Dim, &decision.action.to_string()))
+}
+
+fn because(cause: &Cause) -> String {
+    let rule = cause.rule.as_deref().map(|rule| format!(" [{}]", shortened(rule, PART_CHARS_MAX)));
+    format!("  {}{}", cause.reason, rule.unwrap_or_default())
+}
+
+fn ended(outcome: &ActionRecord<OutcomeRecord>, look: &Look) -> String {
+    let more = &outcome.more;
+    let word = look.paint(tone_of(more.status), &format!("{:WORD_WIDTH$}", more.status.as_str()));
+    let reason = more.reason.map(|reason| format!("  {reason}")).unwrap_or_default();
+    let who = who_and_what(outcome);
+    let took = more.duration_ms;
+    let action = look.paint(Tone::Dim, &outcome.action.to_string());
+    format!("{word} {who}  {took} ms{reason}  {action}")
+}
+
+/// The tone of an outcome.
+pub fn tone_of(status: OutcomeStatus) -> Tone {
+    match status {
+        OutcomeStatus::Succeeded => Tone::Good,
+        OutcomeStatus::ToolError | OutcomeStatus::NotSent => Tone::Careful,
+        OutcomeStatus::InDoubt => Tone::Bad,
+    }
+}
+
+fn who_and_what<T>(record: &ActionRecord<T>) -> String {
+    let Lineage { tool, target_resource, .. } = &record.lineage;
+    let tool = match tool {
+        Field::Present(tool) => tool.to_string(),
+        Field::Absent(_) => "no tool".to_owned(),
+    };
+    let resource = match target_resource {
+        Field::Present(resource) => shortened(resource, PART_CHARS_MAX),
+        Field::Absent(_) => "no target".to_owned(),
+    };
+    format!("{}  {tool}  {resource}", record.agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{line, to_json};
+    use crate::cli::look::json_line;
+    use crate::cli::look::tests::look;
+    use crate::cli::samples;
+    use expect_test::expect;
+
+    #[test]
+    fn every_kind_has_its_line() {
+        let lines: Vec<_> =
+            samples::one_of_each().iter().map(|stored| line(stored, &look())).collect();
+        expect![[r#"
+            2025-07-20T08:26:40.000+00:00 #0 started          version 0.1.0, configuration b7d64a922100, 1 in doubt
+            2025-07-20T08:26:40.000+00:00 #1 policy_loaded    policy 823412d1eacb, 1 file
+            2025-07-20T08:26:40.000+00:00 #2 decision         permit     coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  019826f1-3a00-7707-8707-070707070707
+            2025-07-20T08:26:40.000+00:00 #3 outcome          tool_error coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  1234 ms  upstream_timeout  019826f1-3a00-7707-8707-070707070707
+            2025-07-20T08:26:40.000+00:00 #12 decision         halt       coder  fs__rm  file:///srv/app/notes\u{1b}.txt  stopped [stop 7 on agent:coder]  019826f1-3a00-7707-8707-070707070707
+            2025-07-20T08:26:40.000+00:00 #13 tool_pinned      fs__write_file at 7692c3ad3540, by first-sight
+            2025-07-20T08:26:40.000+00:00 #14 tool_pinned      fs__write_file at 3fc4ccfe7458, was 7692c3ad3540, by first-sight
+            2025-07-20T08:26:40.000+00:00 #15 tool_quarantined fs__write_file is now 8b5b9db0c13d, pinned is 3fc4ccfe7458
+            2025-07-20T08:26:40.000+00:00 #16 stopped          stop 7 on agent:coder, epoch 4, by ada: it deletes
+            2025-07-20T08:26:40.000+00:00 #17 released         stop 7 on agent:coder, epoch 5, by ada: looked at
+            2025-07-20T08:26:40.000+00:00 #18 key_issued       key 0a0b for coder of platform, by ada
+            2025-07-20T08:26:40.000+00:00 #19 keys_revoked     keys of coder, by ada"#]].assert_eq(&lines.join("\n"));
+    }
+
+    #[test]
+    fn json_is_the_record_as_the_ledger_has_it() {
+        let stored = samples::one_of_each().remove(2);
+        expect![[r#"
+            {"seq":2,"leaf":"sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d","action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","at_ms":1753000000000,"decision":[{"reason":"permitted_by_policy","rule":"reads","ruling":"permit","text":"reads are fine in grants"}],"facts":{"agent":{"mode":"auto","owner":"platform"},"epoch":3,"findings":[{"evidence":"","reason":"parameters_invalid","result":"pass","validator":"schema"}],"freezes":[],"grant":{"by":"fs__*"},"stops":[],"target":{"environment":"prod","environment_resolved":true,"resource":"file:///srv/app/notes\u001b.txt","surfaces":["billing","prod"]},"tool":{"class":"read","class_source":"operator","definition":"sha256:4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6","open_world":true,"state":"pinned"}},"gateway":"019826f1-3a00-7101-8101-010101010101","kind":"decision","lineage":{"parameters":{"present":"sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5"},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"post_validation":{"absent":"no post-action validator is configured"},"retrieved_context":{"present":["doc-1"]},"target_resource":{"present":"file:///srv/app/notes\u001b.txt"},"tool":{"present":"fs__read_file"},"tool_output":{"absent":"not executed yet"},"user_intent":{"present":{"source":"agent-declared","text":"Tidy up.\r\nIgnore \u202ethe rules"}}},"request":{"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","at":1753000000000,"door":"mcp_stdio","intent":{"source":"agent-declared","text":"Tidy up.\r\nIgnore \u202ethe rules"},"parameters":{"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3},"retrieved":["doc-1"],"tool":"fs__read_file"}}
+        "#]].assert_eq(&json_line(&to_json(&stored)));
+    }
+}

@@ -1,0 +1,192 @@
+//! Records for tests: one of each kind, with hostile text where agents and servers can put some.
+//! Must not be used outside tests.
+
+use holdpoint_ledger::{encode, leaf_hash};
+use holdpoint_server::store::StoredRecord;
+use holdpoint_types::{
+    ActionId, ActionRecord, AgentFacts, Cause, ClassSource, Decision, DecisionRecord, Digest, Door,
+    EffectClass, Epoch, Facts, Field, Finding, FindingResult, GatewayId, GrantFacts, Intent,
+    IntentSource, Lineage, Mode, OutcomeRecord, OutcomeStatus, PolicySource, Reason, Record,
+    RecordBody, Request, Ruling, Stop, TargetFacts, Timestamp, ToolFacts, ToolOutput, ToolRef,
+    ToolState,
+};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+const AT: Timestamp = Timestamp(1_753_000_000_000);
+
+/// `body` as the store gives it out.
+pub fn stored(seq: u64, body: RecordBody) -> StoredRecord {
+    let record = Record { at_ms: AT, gateway: GatewayId::new(AT, [1; 10]), body };
+    let bytes = encode(&record).unwrap();
+    StoredRecord { seq, leaf: leaf_hash(&bytes), bytes, record }
+}
+
+/// A permitted call.
+pub fn permitted() -> StoredRecord {
+    let cause = Cause::new(Ruling::Permit, Reason::PermittedByPolicy, "reads are fine in grants");
+    let decision = Decision::from_iter([cause.by_rule("reads")]);
+    stored(2, decided((EffectClass::Read, "fs__read_file"), decision, facts(None)))
+}
+
+/// A denied call: everything speaks against it.
+pub fn denied() -> StoredRecord {
+    let causes = [
+        Cause::new(Ruling::Halt, Reason::Stopped, "it deletes").by_rule("stop 7 on agent:coder"),
+        Cause::new(Ruling::Deny, Reason::DestructiveNotGranted, "no grant reaches it"),
+        Cause::new(Ruling::Hold, Reason::PolicyHolds, "production needs a yes")
+            .by_rule("hold-prod")
+            .needing("owner"),
+    ];
+    let facts = facts(Some(stop()));
+    let body = decided((EffectClass::Destructive, "fs__rm"), Decision::from_iter(causes), facts);
+    stored(12, body)
+}
+
+/// The outcome of [`permitted`]: an output that tries to write to the terminal.
+pub fn outcome() -> StoredRecord {
+    let text = (1..12).map(|line| format!("line {line}\u{1b}[31m\u{202e}\n")).collect::<String>();
+    let body = json!({ "content": [{ "type": "text", "text": text }] }).to_string();
+    let output = ToolOutput {
+        digest: Digest::of(body.as_bytes()),
+        bytes: u64::try_from(body.len()).unwrap(),
+        body: Some(body),
+    };
+    let tool = "fs__read_file".parse().unwrap();
+    let mut lineage = lineage(&tool);
+    lineage.tool_output = Field::Present(output);
+    let more = OutcomeRecord {
+        status: OutcomeStatus::ToolError,
+        reason: Some(Reason::UpstreamTimeout),
+        detail: Some("the server said \u{9b}2J nothing".to_owned()),
+        duration_ms: 1234,
+    };
+    let agent = "coder".parse().unwrap();
+    stored(
+        3,
+        RecordBody::Outcome(Box::new(ActionRecord { action: action(), agent, lineage, more })),
+    )
+}
+
+/// One record of each kind.
+pub fn one_of_each() -> Vec<StoredRecord> {
+    let tool = || -> ToolRef { "fs__write_file".parse().unwrap() };
+    let digest = |text: &str| Digest::of(text.as_bytes());
+    let by = || "ada".to_owned();
+    let version = "0.1.0".to_owned();
+    let sources = vec![PolicySource { name: "starter.cedar".to_owned(), text: String::new() }];
+    let loaded = RecordBody::PolicyLoaded { policy: digest("policy"), sources };
+    let configuration = digest("configuration");
+    let in_doubt = vec![action()];
+    let (id, scope, reason) = (7, "agent:coder".parse().unwrap(), "looked at".to_owned());
+    let (agent, owner) = ("coder".parse().unwrap(), "platform".parse().unwrap());
+    vec![
+        stored(0, RecordBody::Started { version, configuration, in_doubt }),
+        stored(1, loaded),
+        permitted(),
+        outcome(),
+        denied(),
+        stored(13, pinned(tool(), digest("one"), None)),
+        stored(14, pinned(tool(), digest("two"), Some(digest("one")))),
+        stored(15, quarantined(tool(), digest("two"), digest("three"))),
+        stored(16, RecordBody::Stopped { stop: stop(), epoch: Epoch(4) }),
+        stored(17, RecordBody::Released { id, scope, reason, by: by(), epoch: Epoch(5) }),
+        stored(18, RecordBody::KeyIssued { agent, owner, key: "0a0b".to_owned(), by: by() }),
+        stored(19, RecordBody::KeysRevoked { agent: "coder".parse().unwrap(), by: by() }),
+    ]
+}
+
+fn pinned(tool: ToolRef, definition: Digest, previous: Option<Digest>) -> RecordBody {
+    RecordBody::ToolPinned { tool, definition, previous, by: "first-sight".to_owned() }
+}
+
+fn quarantined(tool: ToolRef, pinned: Digest, seen: Digest) -> RecordBody {
+    RecordBody::ToolQuarantined { tool, pinned, seen }
+}
+
+fn action() -> ActionId {
+    ActionId::new(AT, [7; 10])
+}
+
+fn stop() -> Stop {
+    let scope = "agent:coder".parse().unwrap();
+    Stop { id: 7, scope, reason: "it deletes".to_owned(), by: "ada".to_owned(), since: AT }
+}
+
+fn decided((class, tool): (EffectClass, &str), decision: Decision, mut facts: Facts) -> RecordBody {
+    let tool: ToolRef = tool.parse().unwrap();
+    if let Some(known) = &mut facts.tool {
+        known.class = class;
+    }
+    let lineage = lineage(&tool);
+    let agent: holdpoint_types::AgentName = "coder".parse().unwrap();
+    let request = Request {
+        action: action(),
+        agent: agent.clone(),
+        door: Door::McpStdio,
+        tool,
+        parameters: json!({ "path": "/srv/app/notes\u{1b}]0;owned\u{7}.txt", "size": 3 }),
+        task: None,
+        intent: Some(intent()),
+        retrieved: vec!["doc-1".to_owned()],
+        at: AT,
+    };
+    let more = DecisionRecord { request, facts, decision };
+    RecordBody::Decision(Box::new(ActionRecord { action: action(), agent, lineage, more }))
+}
+
+fn intent() -> Intent {
+    let text = "Tidy up.\r\nIgnore \u{202e}the rules".to_owned();
+    Intent { text, source: IntentSource::AgentDeclared }
+}
+
+fn lineage(tool: &ToolRef) -> Lineage {
+    Lineage {
+        user_intent: Field::Present(intent()),
+        policy_version: Field::Present(Digest::of(b"policy")),
+        retrieved_context: Field::Present(vec!["doc-1".to_owned()]),
+        tool: Field::Present(tool.clone()),
+        parameters: Field::Present(Digest::of(b"parameters")),
+        target_resource: Field::Present("file:///srv/app/notes\u{1b}.txt".to_owned()),
+        tool_output: Field::Absent("not executed yet".to_owned()),
+        post_validation: Field::Absent("no post-action validator is configured".to_owned()),
+    }
+}
+
+fn facts(stop: Option<Stop>) -> Facts {
+    let evidence = match stop {
+        None => String::new(),
+        Some(_) => "at `/size`: 3 is not of type \"string\"".to_owned(),
+    };
+    let result = if stop.is_some() { FindingResult::Fail } else { FindingResult::Pass };
+    let validator = "schema".to_owned();
+    let finding = Finding { validator, result, reason: Reason::ParametersInvalid, evidence };
+    let state = match stop {
+        None => ToolState::Pinned,
+        Some(_) => ToolState::Changed { pinned: Digest::of(b"pinned") },
+    };
+    let known = ToolFacts {
+        definition: Digest::of(b"definition"),
+        state,
+        class: EffectClass::Read,
+        class_source: ClassSource::Operator,
+        open_world: true,
+    };
+    let freezes: BTreeSet<_> = stop.iter().map(|_| "year-end".to_owned()).collect();
+    let by = stop.is_none().then(|| "fs__*".to_owned());
+    Facts {
+        agent: Some(AgentFacts { owner: "platform".parse().ok(), mode: Mode::Auto }),
+        tool: Some(known),
+        grant: GrantFacts { by },
+        target: TargetFacts {
+            resource: "file:///srv/app/notes\u{1b}.txt".to_owned(),
+            environment: "prod".to_owned(),
+            environment_resolved: stop.is_none(),
+            surfaces: BTreeSet::from(["billing".to_owned(), "prod".to_owned()]),
+        },
+        freezes,
+        stops: stop.into_iter().collect(),
+        epoch: Epoch(3),
+        findings: vec![finding],
+    }
+}

@@ -1,0 +1,298 @@
+//! `holdpoint status`: who governs, what is stopped, what runs, and how the store is.
+//! Must not change anything.
+
+use super::look::{Look, Table, Tone, bytes, count, escaped, json_lines};
+use super::operator::StoreArgs;
+use super::release::render_in_force;
+use super::{Exit, Format, Globals, answer, operator, stop};
+use holdpoint_ledger::{Checkpoint, open_checkpoint};
+use holdpoint_server::operate;
+use holdpoint_server::store::{Access, ControlRow, Store};
+use holdpoint_server::wire::StatusReply;
+use holdpoint_types::Timestamp;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Show who governs, what is stopped, what runs, and how the store is.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// All that is shown.
+#[derive(Debug)]
+struct Status {
+    dir: PathBuf,
+    control: ControlRow,
+    records: u64,
+    bytes: u64,
+    last_at: Option<Timestamp>,
+    checkpoint: Option<Checkpoint>,
+    in_doubt: u64,
+    gateways: Vec<Result<StatusReply, String>>,
+}
+
+/// Runs `holdpoint status`.
+///
+/// # Errors
+/// When there is no store, or it cannot be read.
+pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
+    let store = args.store.open(globals, Access::ReadOnly)?;
+    let status = operator::wait(gather(&store))?;
+    match globals.format {
+        Format::Json => answer(&json_lines(&to_json(&status)))?,
+        Format::Text => answer(&render(&status, &Look::of_terminal()))?,
+    }
+    Ok(Exit::Ok)
+}
+
+async fn gather(store: &Store) -> anyhow::Result<Status> {
+    let note = store.checkpoint()?;
+    let checkpoint = note.map(|note| open_checkpoint(&note, store.verifier())).transpose()?;
+    Ok(Status {
+        dir: store.dir().to_owned(),
+        control: store.control()?,
+        records: store.size()?,
+        bytes: size_of(store.dir()),
+        last_at: store.last_at()?.filter(|_| checkpoint.is_some()),
+        checkpoint,
+        in_doubt: u64::try_from(store.in_doubt()?.len())?,
+        gateways: operate::status(store.dir()).await,
+    })
+}
+
+/// What the files of the store take, in bytes.
+fn size_of(dir: &Path) -> u64 {
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let sizes = files.filter_map(|file| file.metadata().ok()).filter(|found| found.is_file());
+    sizes.map(|found| found.len()).fold(0, u64::saturating_add)
+}
+
+fn to_json(status: &Status) -> Value {
+    let checkpoint = status.checkpoint.as_ref();
+    let checkpoint = checkpoint.map(|found| {
+        json!({ "origin": found.origin, "size": found.size, "root": found.root.to_string() })
+    });
+    let gateways: Vec<_> = status.gateways.iter().filter_map(|found| found.as_ref().ok()).collect();
+    let silent: Vec<_> = status.gateways.iter().filter_map(|found| found.as_ref().err()).collect();
+    json!({
+        "store": status.dir.display().to_string(),
+        "records": status.records,
+        "bytes": status.bytes,
+        "last_at_ms": status.last_at.map(|at| at.0),
+        "checkpoint": checkpoint,
+        "in_doubt": status.in_doubt,
+        "epoch": status.control.epoch.0,
+        "stops": status.control.stops,
+        "gateways": gateways,
+        "unreachable": silent,
+    })
+}
+
+fn render(status: &Status, look: &Look) -> String {
+    let stops = match status.control.stops.as_slice() {
+        [] => "no stop is in force\n".to_owned(),
+        stops => render_in_force(stops, look),
+    };
+    format!("{}{stops}{}", render_store(status, look), render_gateways(status, look))
+}
+
+fn render_store(status: &Status, look: &Look) -> String {
+    let mut table = Table::default();
+    let mut row = |title: &str, tone: Tone, text: String| {
+        table.push(vec![(Tone::Dim, title.to_owned()), (tone, text)]);
+    };
+    row("store", Tone::Plain, escaped(&status.dir.display().to_string()));
+    let size = format!("{}, {}", count(status.records, "record"), bytes(status.bytes));
+    row("size", Tone::Plain, size);
+    let last = status.last_at.map_or_else(|| "none".to_owned(), |at| look.time_and_age(at));
+    row("last record", Tone::Plain, last);
+    let checkpoint = status.checkpoint.as_ref().map_or_else(
+        || "none".to_owned(),
+        |found| format!("{}, root {}", count(found.size, "record"), found.root.short()),
+    );
+    row("checkpoint", Tone::Plain, checkpoint);
+    row("epoch", Tone::Plain, status.control.epoch.0.to_string());
+    match status.in_doubt {
+        0 => row("in doubt", Tone::Plain, "none".to_owned()),
+        some => {
+            let text = format!("{}: see holdpoint log --in-doubt", count(some, "action"));
+            row("in doubt", Tone::Bad, text);
+        }
+    }
+    table.render("", look)
+}
+
+fn render_gateways(status: &Status, look: &Look) -> String {
+    if status.gateways.is_empty() {
+        return "no process governs\n".to_owned();
+    }
+    let mut text = String::new();
+    for gateway in &status.gateways {
+        match gateway {
+            Ok(reply) => text.push_str(&render_gateway(reply, status.control.epoch.0, look)),
+            Err(silent) => {
+                let title = format!("silent: {}", escaped(silent));
+                text.push_str(&format!("{}\n", look.paint(Tone::Bad, &title)));
+            }
+        }
+    }
+    text
+}
+
+fn render_gateway(reply: &StatusReply, epoch: u64, look: &Look) -> String {
+    let title = look.paint(Tone::Strong, &format!("gateway {}", escaped(&reply.gateway)));
+    let behind = if reply.epoch < epoch { " (behind the store)" } else { "" };
+    let mut table = Table::default();
+    for call in &reply.running {
+        table.push(stop::row(call, look));
+    }
+    let running = match reply.running.len() {
+        0 => "  nothing runs\n".to_owned(),
+        _ => table.render("  ", look),
+    };
+    let policy = escaped(reply.policy.get(..19).unwrap_or(&reply.policy));
+    let tools = u64::try_from(reply.tools).unwrap_or(u64::MAX);
+    format!(
+        "{title}\n  version {}, epoch {}{behind}, policy {policy}, {}\n{running}",
+        escaped(&reply.version),
+        reply.epoch,
+        count(tools, "tool"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Status, render, to_json};
+    use crate::cli::look::json_lines;
+    use crate::cli::look::tests::look;
+    use expect_test::expect;
+    use holdpoint_ledger::Checkpoint;
+    use holdpoint_server::store::ControlRow;
+    use holdpoint_server::wire::{RunningReply, StatusReply};
+    use holdpoint_types::{Digest, Epoch, Stop, Timestamp};
+
+    fn status() -> Status {
+        let stop = Stop {
+            id: 2,
+            scope: "server:db".parse().unwrap(),
+            reason: "migration".to_owned(),
+            by: "ada".to_owned(),
+            since: Timestamp(1_753_000_000_000),
+        };
+        let running = RunningReply {
+            action: "0198".to_owned(),
+            agent: "coder".to_owned(),
+            tool: "fs__write".to_owned(),
+            since_ms: 1_753_000_008_000,
+            became: None,
+        };
+        let reply = StatusReply {
+            gateway: "0198-g".to_owned(),
+            version: "0.1.0".to_owned(),
+            epoch: 2,
+            policy: Digest::of(b"policy").to_string(),
+            stops: vec![],
+            running: vec![running],
+            tools: 14,
+        };
+        let root = Digest::of(b"root");
+        Status {
+            dir: "/srv/.holdpoint".into(),
+            control: ControlRow { epoch: Epoch(3), stops: vec![stop] },
+            records: 1204,
+            bytes: 3_250_000,
+            last_at: Some(Timestamp(1_753_000_007_000)),
+            checkpoint: Some(Checkpoint { origin: "log".to_owned(), size: 1204, root }),
+            in_doubt: 1,
+            gateways: vec![Ok(reply), Err("0199: it did not answer".to_owned())],
+        }
+    }
+
+    #[test]
+    fn a_status_shows_who_governs_and_what_is_stopped() {
+        expect![[r#"
+            store        /srv/.holdpoint
+            size         1204 records, 3.0 MiB
+            last record  2025-07-20T08:26:47.000+00:00 (3 s ago)
+            checkpoint   1204 records, root 4813494d137e
+            epoch        3
+            in doubt     1 action: see holdpoint log --in-doubt
+            in force:
+            stop 2 on server:db
+              reason   migration
+              by       ada, 2025-07-20T08:26:40.000+00:00 (10 s ago)
+            gateway 0198-g
+              version 0.1.0, epoch 2 (behind the store), policy sha256:823412d1eacb, 14 tools
+              coder  fs__write  began 2 s ago  0198
+            silent: 0199: it did not answer
+        "#]]
+        .assert_eq(&render(&status(), &look()));
+        let control = ControlRow { epoch: Epoch(0), stops: vec![] };
+        let (checkpoint, last_at, gateways) = (None, None, vec![]);
+        let records = 0;
+        let idle =
+            Status { control, checkpoint, last_at, gateways, records, in_doubt: 0, ..status() };
+        expect![[r#"
+            store        /srv/.holdpoint
+            size         0 records, 3.0 MiB
+            last record  none
+            checkpoint   none
+            epoch        0
+            in doubt     none
+            no stop is in force
+            no process governs
+        "#]]
+        .assert_eq(&render(&idle, &look()));
+    }
+
+    #[test]
+    fn a_status_for_programs() {
+        expect![[r#"
+            {
+              "store": "/srv/.holdpoint",
+              "records": 1204,
+              "bytes": 3250000,
+              "last_at_ms": 1753000007000,
+              "checkpoint": {
+                "origin": "log",
+                "size": 1204,
+                "root": "sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2"
+              },
+              "in_doubt": 1,
+              "epoch": 3,
+              "stops": [
+                {
+                  "id": 2,
+                  "scope": "server:db",
+                  "reason": "migration",
+                  "by": "ada",
+                  "since": 1753000000000
+                }
+              ],
+              "gateways": [
+                {
+                  "gateway": "0198-g",
+                  "version": "0.1.0",
+                  "epoch": 2,
+                  "policy": "sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812",
+                  "stops": [],
+                  "running": [
+                    {
+                      "action": "0198",
+                      "agent": "coder",
+                      "tool": "fs__write",
+                      "since_ms": 1753000008000
+                    }
+                  ],
+                  "tools": 14
+                }
+              ],
+              "unreachable": [
+                "0199: it did not answer"
+              ]
+            }
+        "#]].assert_eq(&json_lines(&to_json(&status())));
+    }
+}

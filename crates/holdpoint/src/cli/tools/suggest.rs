@@ -1,0 +1,77 @@
+//! Proposes how to classify tools from what they say of themselves.
+//! Must say that it is a proposal: what a tool says is no evidence.
+
+use super::{Listed, hints, offered, source_word};
+use holdpoint_control::{Settings, ToolHints};
+use holdpoint_server::store::PinRow;
+use holdpoint_types::{ClassSource, EffectClass, ServerName};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The lists of every server, as TOML to paste.
+pub fn lists(rows: &[&PinRow], settings: &Settings) -> String {
+    let servers = by_server(rows);
+    let head = "# Proposed from what the tools say of themselves, which is no evidence: read it,\n\
+                # then paste each part under its `[server.NAME]`.\n";
+    let each = servers.iter().map(|(server, rows)| of_server(server, rows, settings));
+    format!("{head}{}", each.collect::<String>())
+}
+
+/// The same for programs: `{"SERVER": {"read": […], "write": […], "destructive": […]}}`.
+pub fn to_json(rows: &[&PinRow]) -> Value {
+    let of_server = |(server, rows): (&ServerName, Vec<&PinRow>)| {
+        let of_class = |class: EffectClass| {
+            let names: Vec<_> = fitting(&rows, class).map(|row| row.tool.name()).collect();
+            (class.to_string(), json!(names))
+        };
+        let lists: Map<String, Value> = EffectClass::ALL.into_iter().map(of_class).collect();
+        (server.to_string(), Value::Object(lists))
+    };
+    Value::Object(by_server(rows).into_iter().map(of_server).collect())
+}
+
+fn by_server<'a>(rows: &[&'a PinRow]) -> BTreeMap<&'a ServerName, Vec<&'a PinRow>> {
+    let mut servers: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for row in rows {
+        servers.entry(row.tool.server()).or_default().push(*row);
+    }
+    servers
+}
+
+/// The tools that are best put into `class`.
+fn fitting<'a>(rows: &'a [&PinRow], class: EffectClass) -> impl Iterator<Item = &'a PinRow> {
+    rows.iter().copied().filter(move |row| proposed(hints(offered(row))) == class)
+}
+
+fn of_server(server: &ServerName, rows: &[&PinRow], settings: &Settings) -> String {
+    let mut text = format!("\n# [server.{server}]\n");
+    for class in EffectClass::ALL {
+        let lines: String = fitting(rows, class).map(|row| line(row, settings)).collect();
+        match lines.is_empty() {
+            true => text.push_str(&format!("{class} = []\n")),
+            false => text.push_str(&format!("{class} = [\n{lines}]\n")),
+        }
+    }
+    text
+}
+
+fn line(row: &PinRow, settings: &Settings) -> String {
+    let now = Listed::new(row, settings);
+    let comment = match now.source {
+        ClassSource::Unclassified => String::new(),
+        ClassSource::Operator | ClassSource::Annotation => {
+            format!(" # now {} ({})", now.class, source_word(now.source))
+        }
+    };
+    // A tool's name holds nothing that TOML would have to escape, nor a pattern's `*`.
+    format!("  \"{}\",{comment}\n", row.tool.name())
+}
+
+/// MCP's own reading of the hints: without them, a tool writes and may destroy.
+fn proposed(hints: ToolHints) -> EffectClass {
+    match (hints.read_only, hints.destructive) {
+        (Some(true), _) => EffectClass::Read,
+        (Some(false) | None, Some(false)) => EffectClass::Write,
+        (Some(false) | None, Some(true) | None) => EffectClass::Destructive,
+    }
+}

@@ -1,0 +1,173 @@
+//! Gathers everything that the store knows about one action. Must not judge or format it.
+
+use holdpoint_ledger::{open_checkpoint, verify_inclusion};
+use holdpoint_server::store::{RecordQuery, Store, StoredRecord};
+use holdpoint_types::{
+    ActionId, ActionRecord, DecisionRecord, Digest, Field, GatewayId, Lineage, OutcomeRecord,
+    RecordBody, Ruling, Timestamp,
+};
+
+/// How many records are read at a time.
+const PAGE: u32 = 50;
+
+/// Everything about one action.
+#[derive(Debug)]
+pub struct Chain {
+    /// Its decision.
+    pub decision: Said<DecisionRecord>,
+    /// Its outcome, if it has one.
+    pub outcome: Option<Said<OutcomeRecord>>,
+    /// Where it stands.
+    pub state: State,
+    /// The names of the files of the policy set that decided, if the ledger knows it.
+    pub policy_files: Option<Vec<String>>,
+    /// Its records, each with its proof.
+    pub records: Vec<Proved>,
+}
+
+/// A record about the action, and who wrote it when.
+#[derive(Debug)]
+pub struct Said<T> {
+    /// When.
+    pub at: Timestamp,
+    /// Which process.
+    pub gateway: GatewayId,
+    /// What.
+    pub record: ActionRecord<T>,
+}
+
+/// Where an action stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It was not permitted, so it never ran.
+    Refused,
+    /// It was permitted, and its process still governs.
+    Running,
+    /// It was permitted, its process is gone, and nobody recorded what came of it.
+    InDoubt,
+    /// It has an outcome.
+    Ended,
+}
+
+/// A record and what proves that it is in the log.
+#[derive(Debug)]
+pub struct Proved {
+    /// Its position.
+    pub seq: u64,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its leaf hash.
+    pub leaf: Digest,
+    /// The signed log that it is in, or why that is not proved.
+    pub proof: Result<Signed, String>,
+}
+
+/// The head of a log that a checkpoint signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// How many records it has.
+    pub size: u64,
+    /// Its root.
+    pub root: Digest,
+}
+
+// === impl Chain ===
+
+impl Chain {
+    /// The eight fields as they stand last.
+    pub fn lineage(&self) -> &Lineage {
+        match &self.outcome {
+            Some(outcome) => &outcome.record.lineage,
+            None => &self.decision.record.lineage,
+        }
+    }
+
+    /// The digest of the policy set that decided.
+    pub fn policy(&self) -> Option<Digest> {
+        match self.decision.record.lineage.policy_version {
+            Field::Present(digest) => Some(digest),
+            Field::Absent(_) => None,
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// The stable word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Running => "running",
+            Self::InDoubt => "in_doubt",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// Gathers the chain; none if the log has no decision about `action`.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> {
+    let mut decision = None;
+    let mut outcome = None;
+    let mut records = Vec::new();
+    for stored in store.of_action(action)? {
+        records.push(prove(store, &stored)?);
+        let (at, gateway) = (stored.record.at_ms, stored.record.gateway);
+        match stored.record.body {
+            RecordBody::Decision(record) => decision = Some(Said { at, gateway, record: *record }),
+            RecordBody::Outcome(record) => outcome = Some(Said { at, gateway, record: *record }),
+            _ => {}
+        }
+    }
+    let Some(decision) = decision else { return Ok(None) };
+    let state = match (&outcome, decision.record.more.decision.ruling()) {
+        (Some(_), _) => State::Ended,
+        (None, Ruling::Permit) if store.in_doubt()?.contains(&action) => State::InDoubt,
+        (None, Ruling::Permit) => State::Running,
+        (None, _) => State::Refused,
+    };
+    let mut chain = Chain { decision, outcome, state, policy_files: None, records };
+    if let Some(policy) = chain.policy() {
+        chain.policy_files = policy_files(store, policy)?;
+    }
+    Ok(Some(chain))
+}
+
+fn prove(store: &Store, stored: &StoredRecord) -> anyhow::Result<Proved> {
+    let proof = match store.inclusion(stored.seq)? {
+        None => Err("no checkpoint covers it yet".to_owned()),
+        Some(inclusion) => match open_checkpoint(&inclusion.note, store.verifier()) {
+            Err(fault) => Err(fault.to_string()),
+            Ok(head) => {
+                let place = (stored.seq, head.size);
+                // The leaf of the record that is shown, not the one that the proof comes with.
+                verify_inclusion(stored.leaf, place, &inclusion.proof, head.root)
+                    .map(|()| Signed { size: head.size, root: head.root })
+                    .map_err(|fault| fault.to_string())
+            }
+        },
+    };
+    Ok(Proved { seq: stored.seq, kind: stored.record.body.kind(), leaf: stored.leaf, proof })
+}
+
+/// The names of the files of a policy set.
+fn policy_files(store: &Store, wanted: Digest) -> anyhow::Result<Option<Vec<String>>> {
+    let kind = Some("policy_loaded".to_owned());
+    let mut query = RecordQuery { kind, limit: PAGE, ..RecordQuery::default() };
+    loop {
+        let records = store.records(&query)?;
+        let Some(last) = records.last() else { return Ok(None) };
+        query.after_seq = Some(last.seq);
+        for stored in records {
+            match stored.record.body {
+                RecordBody::PolicyLoaded { policy, sources } if policy == wanted => {
+                    return Ok(Some(sources.into_iter().map(|source| source.name).collect()));
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The chain of an action as JSON, whole. Fields may be added, never renamed.
+
+use super::chain::{Chain, Proved};
+use holdpoint_types::Ruling;
+use serde_json::{Value, json};
+
+/// The chain for programs.
+pub fn to_json(chain: &Chain) -> Value {
+    let decision = &chain.decision.record;
+    let ruling = decision.more.decision.ruling();
+    json!({
+        "action": decision.action,
+        "agent": decision.agent,
+        "ruling": ruling,
+        "state": chain.state.as_str(),
+        "decided_at_ms": chain.decision.at.0,
+        "gateway": chain.decision.gateway,
+        "request": decision.more.request,
+        "facts": decision.more.facts,
+        "policy": { "digest": chain.policy(), "files": chain.policy_files },
+        "decision": { "ruling": ruling, "causes": decision.more.decision },
+        "permitted": ruling == Ruling::Permit,
+        "outcome": chain.outcome.as_ref().map(|outcome| json!({
+            "at_ms": outcome.at.0,
+            "gateway": outcome.gateway,
+            "status": outcome.record.more.status,
+            "reason": outcome.record.more.reason,
+            "detail": outcome.record.more.detail,
+            "duration_ms": outcome.record.more.duration_ms,
+        })),
+        "lineage": chain.lineage(),
+        "records": chain.records.iter().map(record).collect::<Vec<_>>(),
+    })
+}
+
+fn record(proved: &Proved) -> Value {
+    let signed = proved.proof.as_ref().ok();
+    json!({
+        "seq": proved.seq,
+        "kind": proved.kind,
+        "leaf": proved.leaf,
+        "verified": signed.is_some(),
+        "log_size": signed.map(|signed| signed.size),
+        "log_root": signed.map(|signed| signed.root),
+        "unverified_because": proved.proof.as_ref().err(),
+    })
+}

@@ -1,0 +1,454 @@
+//! The chain of an action as a tree for people. Everything that came from agents or servers is
+//! escaped and shortened; `--format json` has it whole.
+
+use super::chain::{Chain, Proved, Said, State};
+use super::lineage::{fields, intent};
+use crate::cli::line::tone_of;
+use crate::cli::look::{Look, SHORT_CHARS_MAX, Tone, bytes, count, escaped, short_json, shortened};
+use crate::cli::tools::source_word;
+use crate::cli::tree::Branch;
+use holdpoint_types::{
+    Cause, DecisionRecord, Door, Facts, Field, Finding, FindingResult, Lineage, OutcomeRecord,
+    Request, Ruling, Stop, ToolFacts, ToolOutput, ToolState,
+};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// How many lines of a tool's output are shown.
+const OUTPUT_LINES_MAX: usize = 8;
+
+/// The whole chain.
+pub fn render(chain: &Chain, look: &Look) -> String {
+    let decision = &chain.decision.record.more;
+    let ruling = decision.decision.ruling();
+    let title = format!("action {}", chain.decision.record.action);
+    let text = format!(
+        "{}: {} called {}",
+        standing(chain, ruling),
+        decision.request.agent,
+        decision.request.tool
+    );
+    let tree = Branch::new(title, text).toned(Tone::of_ruling(ruling)).with([
+        request(&decision.request, look),
+        facts(&decision.facts, look),
+        findings(&decision.facts.findings),
+        policy(chain),
+        decided(&chain.decision, look),
+        execution(chain, look),
+        lineage(chain.lineage()),
+        proof(&chain.records),
+    ]);
+    tree.render(look)
+}
+
+fn standing(chain: &Chain, ruling: Ruling) -> String {
+    let word = ruling.as_str();
+    match (chain.state, &chain.outcome) {
+        (State::Ended, Some(outcome)) => {
+            format!("{word}, {}", outcome.record.more.status.as_str())
+        }
+        (State::Running, _) => format!("{word}, running"),
+        (State::InDoubt, _) => format!("{word}, in doubt"),
+        (State::Refused | State::Ended, _) => word.to_owned(),
+    }
+}
+
+fn short(text: &str) -> String {
+    shortened(text, SHORT_CHARS_MAX)
+}
+
+fn request(request: &Request, look: &Look) -> Branch {
+    let door = match request.door {
+        Door::McpStdio => "MCP over standard input",
+        Door::McpHttp => "MCP over HTTP",
+        Door::Try => "holdpoint try",
+    };
+    let or_absent = |value: Option<String>| value.unwrap_or_else(|| "absent".to_owned());
+    let retrieved = match request.retrieved.as_slice() {
+        [] => None,
+        ids => Some(format!("{} (the agent says)", short(&ids.join(", ")))),
+    };
+    Branch::new("request", look.time_and_age(request.at)).with([
+        Branch::new("agent", request.agent.to_string()),
+        Branch::new("door", door),
+        Branch::new("task", or_absent(request.task.map(|task| task.to_string()))),
+        Branch::new("intent", or_absent(request.intent.as_ref().map(intent))),
+        Branch::new("retrieved", or_absent(retrieved)),
+        Branch::new("tool", request.tool.to_string()),
+        Branch::new("parameters", short_json(&request.parameters)),
+    ])
+}
+
+fn facts(facts: &Facts, look: &Look) -> Branch {
+    let agent = facts.agent.as_ref().map(|agent| {
+        let owner = agent.owner.as_ref().map_or("nobody", |owner| owner.as_str());
+        format!("owner {owner}, mode {}", agent.mode)
+    });
+    let grant = facts.grant.by.as_deref().map(short);
+    let target = &facts.target;
+    let resolved = match target.environment_resolved {
+        true => "",
+        false => " (no rule names its environment)",
+    };
+    let environment = format!("{}{resolved}", short(&target.environment));
+    let stops = match facts.stops.len() {
+        0 => Branch::new("stops", "none"),
+        some => {
+            let stops = count(u64::try_from(some).unwrap_or(u64::MAX), "stop");
+            Branch::new("stops", stops)
+                .toned(Tone::Bad)
+                .with(facts.stops.iter().map(|stop| stopped(stop, look)))
+        }
+    };
+    let unknown = || Branch::new("agent", "not declared").toned(Tone::Bad);
+    Branch::new("facts", format!("in epoch {}", facts.epoch.0)).with([
+        agent.map_or_else(unknown, |agent| Branch::new("agent", agent)),
+        tool(facts.tool.as_ref()),
+        Branch::new("grant", grant.unwrap_or_else(|| "none reaches this call".to_owned())),
+        Branch::new("target", short(&target.resource)),
+        Branch::new("environment", environment),
+        Branch::new("surfaces", names(&target.surfaces)),
+        Branch::new("freezes", names(&facts.freezes)),
+        stops,
+    ])
+}
+
+fn stopped(stop: &Stop, look: &Look) -> Branch {
+    let by = escaped(&stop.by);
+    let text =
+        format!("on {} by {by}, {}: {}", stop.scope, look.time(stop.since), short(&stop.reason));
+    Branch::new(format!("stop {}", stop.id), text)
+}
+
+fn tool(tool: Option<&ToolFacts>) -> Branch {
+    let Some(tool) = tool else {
+        return Branch::new("tool", "its server does not offer it").toned(Tone::Bad);
+    };
+    let world = if tool.open_world { ", reaches beyond its own domain" } else { "" };
+    let class = format!("{} ({}){world}", tool.class, source_word(tool.class_source));
+    let definition = match &tool.state {
+        ToolState::Pinned => {
+            Branch::new("definition", format!("{}, pinned", tool.definition.short()))
+        }
+        ToolState::Changed { pinned } => {
+            let text = format!("{}, but {} is pinned", tool.definition.short(), pinned.short());
+            Branch::new("definition", text).toned(Tone::Bad)
+        }
+    };
+    Branch::new("tool", class).with([definition])
+}
+
+fn names(names: &BTreeSet<String>) -> String {
+    let all: Vec<_> = names.iter().map(String::as_str).collect();
+    if all.is_empty() { "none".to_owned() } else { short(&all.join(", ")) }
+}
+
+fn findings(findings: &[Finding]) -> Branch {
+    if findings.is_empty() {
+        return Branch::new("findings", "no validator looked at it");
+    }
+    Branch::new("findings", "").with(findings.iter().map(|finding| {
+        let (tone, word) = match finding.result {
+            FindingResult::Pass => (Tone::Good, "pass"),
+            FindingResult::Warn => (Tone::Careful, "warn"),
+            FindingResult::Fail => (Tone::Bad, "fail"),
+            FindingResult::Opaque => (Tone::Bad, "opaque"),
+        };
+        let text = match finding.result {
+            FindingResult::Pass => word.to_owned(),
+            FindingResult::Warn | FindingResult::Fail | FindingResult::Opaque => {
+                format!("{word}: {} ({})", short(&finding.evidence), finding.reason)
+            }
+        };
+        Branch::new(short(&finding.validator), text).toned(tone)
+    }))
+}
+
+fn policy(chain: &Chain) -> Branch {
+    let digest = chain.policy().map(|digest| digest.to_string());
+    let files = match &chain.policy_files {
+        Some(files) => short(&files.join(", ")),
+        None => "the ledger does not know this set".to_owned(),
+    };
+    Branch::new("policy", digest.unwrap_or_else(|| "absent".to_owned()))
+        .with([Branch::new("files", files)])
+}
+
+fn decided(said: &Said<DecisionRecord>, look: &Look) -> Branch {
+    let decision = &said.record.more.decision;
+    let ruling = decision.ruling();
+    let gateway = Branch::new("by", format!("{} at {}", said.gateway, look.time(said.at)));
+    let advice: BTreeSet<_> = decision.deciding().map(|cause| cause.reason).collect();
+    let advice = advice.into_iter().filter(|_| ruling != Ruling::Permit);
+    let silent = Branch::new("deny", "nobody said anything, and silence denies");
+    let causes: Vec<_> = decision.causes().rev().map(cause).collect();
+    let causes = if causes.is_empty() { vec![silent] } else { causes };
+    Branch::new("decision", ruling.as_str().to_uppercase())
+        .toned(Tone::of_ruling(ruling))
+        .with(causes)
+        .with([gateway])
+        .with(advice.map(|reason| Branch::new("you can", reason.for_operator())))
+}
+
+fn cause(cause: &Cause) -> Branch {
+    let rule = cause.rule.as_deref().map(|rule| format!(" [{}]", short(rule)));
+    let approval =
+        cause.approval.as_deref().map(|who| format!(" (needs approval: {})", short(who)));
+    let text = format!(
+        "{}{}: {}{}",
+        cause.reason,
+        rule.unwrap_or_default(),
+        short(&cause.text),
+        approval.unwrap_or_default()
+    );
+    Branch::new(cause.ruling.as_str(), text)
+}
+
+fn execution(chain: &Chain, look: &Look) -> Branch {
+    match (&chain.outcome, chain.state) {
+        (Some(outcome), _) => outcome_of(outcome, look),
+        (None, State::Running) => {
+            Branch::new("execution", "its process still governs; no outcome is recorded yet")
+                .toned(Tone::Careful)
+        }
+        (None, State::InDoubt) => {
+            let text = "IN DOUBT: its process is gone and recorded no outcome; check the target";
+            Branch::new("execution", text).toned(Tone::Bad)
+        }
+        (None, State::Refused | State::Ended) => {
+            Branch::new("execution", "never: no permit was given")
+        }
+    }
+}
+
+fn outcome_of(said: &Said<OutcomeRecord>, look: &Look) -> Branch {
+    let outcome = &said.record.more;
+    let text = format!("{} after {} ms", outcome.status.as_str(), outcome.duration_ms);
+    let mut branch = Branch::new("execution", text)
+        .toned(tone_of(outcome.status))
+        .with([Branch::new("ended", look.time(said.at))]);
+    if let Some(reason) = outcome.reason {
+        branch = branch.with([Branch::new("reason", format!("{reason}: {}", reason.meaning()))]);
+    }
+    if let Some(detail) = &outcome.detail {
+        branch = branch.with([Branch::new("detail", short(detail))]);
+    }
+    match &said.record.lineage.tool_output {
+        Field::Present(output) => branch.with([body(output)]),
+        Field::Absent(_) => branch,
+    }
+}
+
+fn body(output: &ToolOutput) -> Branch {
+    let text = format!("{}, {}", bytes(output.bytes), output.digest);
+    let branch = Branch::new("output", text);
+    let Some(body) = &output.body else {
+        return branch.with([Branch::new("", "too long to be kept; only its digest is")]);
+    };
+    let readable = readable(body);
+    let lines: Vec<_> = readable.lines().collect();
+    let shown = lines.iter().take(OUTPUT_LINES_MAX).map(|line| Branch::new("", short(line)));
+    let branch = branch.with(shown);
+    match lines.len().checked_sub(OUTPUT_LINES_MAX) {
+        None | Some(0) => branch,
+        Some(more) => {
+            let more = count(u64::try_from(more).unwrap_or(u64::MAX), "more line");
+            branch.with([Branch::new("", format!("… {more}"))])
+        }
+    }
+}
+
+/// The texts of an MCP result, or the body as it is.
+fn readable(body: &str) -> String {
+    let value: Option<Value> = serde_json::from_str(body).ok();
+    let content = value.as_ref().and_then(|value| value.get("content")).and_then(Value::as_array);
+    let text = |item: &Value| item.get("text").and_then(Value::as_str).map(str::to_owned);
+    let texts: Vec<_> = content.into_iter().flatten().filter_map(text).collect();
+    if texts.is_empty() { body.to_owned() } else { texts.join("\n") }
+}
+
+fn lineage(lineage: &Lineage) -> Branch {
+    Branch::new("lineage", "").with(fields(lineage).map(|(title, value)| match value {
+        Ok(value) => Branch::new(title, value),
+        Err(why) => Branch::new(title, format!("absent: {why}")).toned(Tone::Dim),
+    }))
+}
+
+fn proof(records: &[Proved]) -> Branch {
+    Branch::new("proof", "").with(records.iter().map(|record| {
+        let (tone, text) = match &record.proof {
+            Ok(signed) => {
+                let size = count(signed.size, "record");
+                (Tone::Good, format!("in the signed log of {size}, root {}", signed.root.short()))
+            }
+            Err(why) => (Tone::Bad, format!("NOT PROVED: {}", short(why))),
+        };
+        let title = format!("#{} {}", record.seq, record.kind);
+        Branch::new(title, text).toned(tone).with([Branch::new("leaf", record.leaf.to_string())])
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::render;
+    use crate::cli::look::json_line;
+    use crate::cli::look::tests::look;
+    use crate::cli::samples;
+    use crate::cli::why::chain::{Chain, Proved, Said, Signed, State};
+    use crate::cli::why::program::to_json;
+    use expect_test::expect;
+    use holdpoint_types::{Digest, RecordBody};
+
+    fn chain(stored: Vec<holdpoint_server::store::StoredRecord>, state: State) -> Chain {
+        let (mut decision, mut outcome, mut records) = (None, None, Vec::new());
+        for one in stored {
+            let proof = match one.seq {
+                0..10 => Ok(Signed { size: 40, root: Digest::of(b"root") }),
+                10.. => Err("no checkpoint covers it yet".to_owned()),
+            };
+            let kind = one.record.body.kind();
+            records.push(Proved { seq: one.seq, kind, leaf: one.leaf, proof });
+            let (at, gateway) = (one.record.at_ms, one.record.gateway);
+            match one.record.body {
+                RecordBody::Decision(record) => {
+                    decision = Some(Said { at, gateway, record: *record });
+                }
+                RecordBody::Outcome(record) => {
+                    outcome = Some(Said { at, gateway, record: *record });
+                }
+                _ => {}
+            }
+        }
+        let policy_files = Some(vec!["starter.cedar".to_owned()]);
+        Chain { decision: decision.unwrap(), outcome, state, policy_files, records }
+    }
+
+    #[test]
+    fn a_permitted_action_with_hostile_output() {
+        let chain = chain(vec![samples::permitted(), samples::outcome()], State::Ended);
+        expect![[r#"
+            action 019826f1-3a00-7707-8707-070707070707  permit, tool_error: coder called fs__read_file
+            ├─ request    2025-07-20T08:26:40.000+00:00 (10 s ago)
+            │  ├─ agent       coder
+            │  ├─ door        MCP over standard input
+            │  ├─ task        absent
+            │  ├─ intent      "Tidy up.\r\nIgnore \u{202e}the rules" (the agent says, which is no evidence)
+            │  ├─ retrieved   doc-1 (the agent says)
+            │  ├─ tool        fs__read_file
+            │  └─ parameters  {"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3}
+            ├─ facts      in epoch 3
+            │  ├─ agent        owner platform, mode auto
+            │  ├─ tool         read (operator), reaches beyond its own domain
+            │  │  └─ definition  4c4ed1afbfda, pinned
+            │  ├─ grant        fs__*
+            │  ├─ target       file:///srv/app/notes\u{1b}.txt
+            │  ├─ environment  prod
+            │  ├─ surfaces     billing, prod
+            │  ├─ freezes      none
+            │  └─ stops        none
+            ├─ findings
+            │  └─ schema  pass
+            ├─ policy     sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812
+            │  └─ files  starter.cedar
+            ├─ decision   PERMIT
+            │  ├─ permit  permitted_by_policy [reads]: reads are fine in grants
+            │  └─ by      019826f1-3a00-7101-8101-010101010101 at 2025-07-20T08:26:40.000+00:00
+            ├─ execution  tool_error after 1234 ms
+            │  ├─ ended   2025-07-20T08:26:40.000+00:00
+            │  ├─ reason  upstream_timeout: The upstream server did not answer in time; what it did is not known.
+            │  ├─ detail  the server said \u{9b}2J nothing
+            │  └─ output  272 B, sha256:6a48b7c9180f2a2dd662bafb7ebf119282d6967617cfe81d68f2fd9faf38e28c
+            │     ├─ line 1\u{1b}[31m\u{202e}
+            │     ├─ line 2\u{1b}[31m\u{202e}
+            │     ├─ line 3\u{1b}[31m\u{202e}
+            │     ├─ line 4\u{1b}[31m\u{202e}
+            │     ├─ line 5\u{1b}[31m\u{202e}
+            │     ├─ line 6\u{1b}[31m\u{202e}
+            │     ├─ line 7\u{1b}[31m\u{202e}
+            │     ├─ line 8\u{1b}[31m\u{202e}
+            │     └─ … 3 more lines
+            ├─ lineage
+            │  ├─ user intent     "Tidy up.\r\nIgnore \u{202e}the rules" (the agent says, which is no evidence)
+            │  ├─ policy version  sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812
+            │  ├─ retrieved ids   doc-1
+            │  ├─ tool            fs__read_file
+            │  ├─ parameters      sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5
+            │  ├─ target          file:///srv/app/notes\u{1b}.txt
+            │  ├─ tool output     sha256:6a48b7c9180f2a2dd662bafb7ebf119282d6967617cfe81d68f2fd9faf38e28c, 272 B
+            │  └─ validation      absent: no post-action validator is configured
+            └─ proof
+               ├─ #2 decision  in the signed log of 40 records, root 4813494d137e
+               │  └─ leaf  sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d
+               └─ #3 outcome   in the signed log of 40 records, root 4813494d137e
+                  └─ leaf  sha256:1bf35096f8003008dad8e94839081033ef34934bb0078c708c0df3287105a31f
+        "#]].assert_eq(&render(&chain, &look()));
+    }
+
+    #[test]
+    fn a_denied_action_says_why_and_what_to_do() {
+        let chain = chain(vec![samples::denied()], State::Refused);
+        expect![[r#"
+            action 019826f1-3a00-7707-8707-070707070707  halt: coder called fs__rm
+            ├─ request    2025-07-20T08:26:40.000+00:00 (10 s ago)
+            │  ├─ agent       coder
+            │  ├─ door        MCP over standard input
+            │  ├─ task        absent
+            │  ├─ intent      "Tidy up.\r\nIgnore \u{202e}the rules" (the agent says, which is no evidence)
+            │  ├─ retrieved   doc-1 (the agent says)
+            │  ├─ tool        fs__rm
+            │  └─ parameters  {"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3}
+            ├─ facts      in epoch 3
+            │  ├─ agent        owner platform, mode auto
+            │  ├─ tool         destructive (operator), reaches beyond its own domain
+            │  │  └─ definition  4c4ed1afbfda, but 3fab5c181bd2 is pinned
+            │  ├─ grant        none reaches this call
+            │  ├─ target       file:///srv/app/notes\u{1b}.txt
+            │  ├─ environment  prod (no rule names its environment)
+            │  ├─ surfaces     billing, prod
+            │  ├─ freezes      year-end
+            │  └─ stops        1 stop
+            │     └─ stop 7  on agent:coder by ada, 2025-07-20T08:26:40.000+00:00: it deletes
+            ├─ findings
+            │  └─ schema  fail: at `/size`: 3 is not of type "string" (parameters_invalid)
+            ├─ policy     sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812
+            │  └─ files  starter.cedar
+            ├─ decision   HALT
+            │  ├─ halt     stopped [stop 7 on agent:coder]: it deletes
+            │  ├─ deny     destructive_not_granted: no grant reaches it
+            │  ├─ hold     policy_holds [hold-prod]: production needs a yes (needs approval: owner)
+            │  ├─ by       019826f1-3a00-7101-8101-010101010101 at 2025-07-20T08:26:40.000+00:00
+            │  └─ you can  Release it with `holdpoint release` when it is safe.
+            ├─ execution  never: no permit was given
+            ├─ lineage
+            │  ├─ user intent     "Tidy up.\r\nIgnore \u{202e}the rules" (the agent says, which is no evidence)
+            │  ├─ policy version  sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812
+            │  ├─ retrieved ids   doc-1
+            │  ├─ tool            fs__rm
+            │  ├─ parameters      sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5
+            │  ├─ target          file:///srv/app/notes\u{1b}.txt
+            │  ├─ tool output     absent: not executed yet
+            │  └─ validation      absent: no post-action validator is configured
+            └─ proof
+               └─ #12 decision  NOT PROVED: no checkpoint covers it yet
+                  └─ leaf  sha256:6af9cfd54235872d7ad49009a8c35f5f8089184447c65779ac859f2186f2981c
+        "#]].assert_eq(&render(&chain, &look()));
+    }
+
+    #[test]
+    fn an_action_in_doubt_says_so() {
+        let shown = render(&chain(vec![samples::permitted()], State::InDoubt), &look());
+        let doubt: Vec<_> =
+            shown.lines().filter(|line| line.to_lowercase().contains("doubt")).collect();
+        expect![[r#"
+            action 019826f1-3a00-7707-8707-070707070707  permit, in doubt: coder called fs__read_file
+            ├─ execution  IN DOUBT: its process is gone and recorded no outcome; check the target"#]].assert_eq(&doubt.join("\n"));
+    }
+
+    #[test]
+    fn the_chain_for_programs() {
+        let chain = chain(vec![samples::permitted(), samples::outcome()], State::Ended);
+        expect![[r#"
+            {"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","ruling":"permit","state":"ended","decided_at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","request":{"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","door":"mcp_stdio","tool":"fs__read_file","parameters":{"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3},"intent":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"},"retrieved":["doc-1"],"at":1753000000000},"facts":{"agent":{"owner":"platform","mode":"auto"},"tool":{"definition":"sha256:4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6","state":"pinned","class":"read","class_source":"operator","open_world":true},"grant":{"by":"fs__*"},"target":{"resource":"file:///srv/app/notes\u001b.txt","environment":"prod","environment_resolved":true,"surfaces":["billing","prod"]},"freezes":[],"stops":[],"epoch":3,"findings":[{"validator":"schema","result":"pass","reason":"parameters_invalid","evidence":""}]},"policy":{"digest":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","files":["starter.cedar"]},"decision":{"ruling":"permit","causes":[{"ruling":"permit","reason":"permitted_by_policy","rule":"reads","text":"reads are fine in grants"}]},"permitted":true,"outcome":{"at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","status":"tool_error","reason":"upstream_timeout","detail":"the server said \u009b2J nothing","duration_ms":1234},"lineage":{"user_intent":{"present":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"}},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"retrieved_context":{"present":["doc-1"]},"tool":{"present":"fs__read_file"},"parameters":{"present":"sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5"},"target_resource":{"present":"file:///srv/app/notes\u001b.txt"},"tool_output":{"present":{"digest":"sha256:6a48b7c9180f2a2dd662bafb7ebf119282d6967617cfe81d68f2fd9faf38e28c","bytes":272,"body":"{\"content\":[{\"type\":\"text\",\"text\":\"line 1\\u001b[31m\u202e\\nline 2\\u001b[31m\u202e\\nline 3\\u001b[31m\u202e\\nline 4\\u001b[31m\u202e\\nline 5\\u001b[31m\u202e\\nline 6\\u001b[31m\u202e\\nline 7\\u001b[31m\u202e\\nline 8\\u001b[31m\u202e\\nline 9\\u001b[31m\u202e\\nline 10\\u001b[31m\u202e\\nline 11\\u001b[31m\u202e\\n\"}]}"}},"post_validation":{"absent":"no post-action validator is configured"}},"records":[{"seq":2,"kind":"decision","leaf":"sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null},{"seq":3,"kind":"outcome","leaf":"sha256:1bf35096f8003008dad8e94839081033ef34934bb0078c708c0df3287105a31f","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null}]}
+        "#]].assert_eq(&json_line(&to_json(&chain)));
+    }
+}
