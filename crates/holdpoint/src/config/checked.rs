@@ -2,8 +2,7 @@
 //! Must not hold a secret: only where to find it.
 
 use holdpoint_control::Settings;
-use holdpoint_types::{AgentName, Digest, ServerName, canonical_digest};
-use serde_json::{Value, json};
+use holdpoint_types::{AgentName, ServerName};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -114,81 +113,4 @@ pub enum UnknownParameters {
     AsSchema,
     /// They are refused, whatever the schema says.
     Refuse,
-}
-
-// === impl Config ===
-
-impl Config {
-    /// Digest of the canonical form of the whole checked configuration.
-    ///
-    /// # Errors
-    /// When the configuration has no canonical form, which no checked one lacks.
-    pub fn digest(&self) -> Result<Digest, serde_json::Error> {
-        let servers =
-            self.servers.iter().map(|(name, server)| (name.to_string(), server.describe()));
-        canonical_digest(&json!({
-            "settings": self.settings.digest().to_string(),
-            "store": self.store.display().to_string(),
-            "policies": self.policies.as_ref().map(|path| path.display().to_string()),
-            "listen": self.listen.describe(),
-            "limits": self.limits.describe(),
-            "servers": servers.collect::<serde_json::Map<_, _>>(),
-        }))
-    }
-}
-
-// === impl Listen ===
-
-impl Listen {
-    fn describe(&self) -> Value {
-        let anonymous_agent = self.anonymous_agent.as_ref().map(AgentName::as_str);
-        let http = self.http.to_string();
-        json!({ "http": http, "hosts": self.hosts, "anonymous_agent": anonymous_agent })
-    }
-}
-
-// === impl Limits ===
-
-impl Limits {
-    fn describe(&self) -> Value {
-        json!({
-            "message_bytes_max": self.message_bytes_max,
-            "output_stored_bytes_max": self.output_stored_bytes_max,
-            "calls_in_flight_max": self.calls_in_flight_max,
-            "call_timeout_ms": self.call_timeout_ms,
-            "stop_grace_ms": self.stop_grace_ms,
-        })
-    }
-}
-
-// === impl Upstream ===
-
-impl Upstream {
-    fn describe(&self) -> Value {
-        let refuses = self.unknown_parameters == UnknownParameters::Refuse;
-        let transport = match &self.transport {
-            Transport::Command(command) => json!({
-                "program": command.program,
-                "arguments": command.arguments,
-                "env": describe_values(&command.env),
-                "cwd": command.cwd.as_ref().map(|path| path.display().to_string()),
-            }),
-            Transport::Url(url) => {
-                json!({ "url": url.url, "headers": describe_values(&url.headers) })
-            }
-        };
-        json!({ "transport": transport, "timeout_ms": self.timeout_ms, "strict": refuses })
-    }
-}
-
-fn describe_values(values: &BTreeMap<String, ValueSource>) -> Value {
-    let each = values.iter().map(|(name, value)| {
-        let value = match value {
-            ValueSource::Literal(text) => json!({ "literal": text }),
-            ValueSource::Env(name) => json!({ "env": name }),
-            ValueSource::File(path) => json!({ "file": path.display().to_string() }),
-        };
-        (name.clone(), value)
-    });
-    Value::Object(each.collect())
 }

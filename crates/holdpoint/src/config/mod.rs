@@ -12,11 +12,8 @@ mod schema;
 mod secret;
 
 pub use check::{check, sanitise};
-pub use checked::{
-    Config, Limits, Listen, Transport, UnknownParameters, Upstream, UpstreamCommand, UpstreamUrl,
-    ValueSource,
-};
-pub use fault::{Colour, Diagnostic, Report, Severity, printable, printable_lines};
+pub use checked::{Config, Limits, Listen, Transport, UnknownParameters, Upstream, ValueSource};
+pub use fault::{Colour, Report, Severity, printable, printable_lines};
 pub use policies::{policy_report, policy_sources};
 pub use reference::{config_reference, errors_reference};
 pub use schema::config_schema;

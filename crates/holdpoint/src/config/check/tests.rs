@@ -174,7 +174,7 @@ fn everything_has_a_default() {
         }
     "#]]
     .assert_debug_eq(&config.limits);
-    assert_eq!(config.digest().unwrap(), good("# a comment\n").digest().unwrap());
+    assert_eq!(config.settings.digest(), good("# a comment\n").settings.digest());
 }
 
 #[test]
