@@ -19,7 +19,10 @@ pub enum Stage {
 }
 
 macro_rules! reasons {
-    ($($variant:ident, $code:literal, $stage:ident, $meaning:literal, $agent:literal, $operator:literal;)*) => {
+    ($(
+        $variant:ident, $code:literal, $stage:ident,
+        $meaning:literal, $agent:literal, $operator:literal;
+    )*) => {
         /// Why something was decided as it was, or why it failed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason {
@@ -266,7 +269,10 @@ mod tests {
         let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
         assert_eq!(codes.len(), Reason::ALL.len());
         for code in codes {
-            assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || b"_8".contains(&byte)), "{code}");
+            assert!(
+                code.bytes().all(|byte| byte.is_ascii_lowercase() || b"_8".contains(&byte)),
+                "{code}"
+            );
             assert_eq!(Reason::from_code(code).unwrap().code(), code);
         }
     }

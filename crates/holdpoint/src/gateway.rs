@@ -42,9 +42,8 @@ pub fn runtime_spec(config: Config, kind: Kind) -> (RuntimeSpec, Rest) {
 
 /// The servers whose tools refuse parameters that their schema does not name.
 pub fn strict(config: &Config) -> BTreeSet<ServerName> {
-    let refuses = |server: &config::Upstream| {
-        server.unknown_parameters == UnknownParameters::Refuse
-    };
+    let refuses =
+        |server: &config::Upstream| server.unknown_parameters == UnknownParameters::Refuse;
     let strict = config.servers.iter().filter(|(_, server)| refuses(server));
     strict.map(|(name, _)| name.clone()).collect()
 }
@@ -91,8 +90,7 @@ impl Rest {
                 .with_context(|| format!("server `{name}` cannot be set up"))?;
             let limits = resources::Limits { grace: self.grace(), ..resources::Limits::default() };
             let timeout = Duration::from_millis(server.timeout_ms);
-            let spec =
-                resources::UpstreamSpec { server: name.clone(), transport, timeout, limits };
+            let spec = resources::UpstreamSpec { server: name.clone(), transport, timeout, limits };
             Ok((name.clone(), resources::Upstream::new(spec)))
         });
         each.collect()

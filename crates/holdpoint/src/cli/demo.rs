@@ -39,9 +39,8 @@ pub fn run(args: &Args, _globals: &Globals) -> anyhow::Result<Exit> {
     let temporary = tempfile::Builder::new().prefix("holdpoint-demo").tempdir()?;
     let dir = match &args.keep {
         Some(dir) => {
-            std::fs::create_dir(dir).with_context(|| {
-                format!("`{}` must be a new folder", dir.display())
-            })?;
+            std::fs::create_dir(dir)
+                .with_context(|| format!("`{}` must be a new folder", dir.display()))?;
             std::path::absolute(dir)?
         }
         None => temporary.path().to_owned(),
@@ -50,7 +49,8 @@ pub fn run(args: &Args, _globals: &Globals) -> anyhow::Result<Exit> {
     let look = Look::of_terminal();
     let good = runtime.block_on(async {
         let title = format!("THE INCIDENT  {}", scenario.title);
-        let acts = [("incident", title, &scenario.incident), ("twin", TWIN.to_owned(), &scenario.twin)];
+        let acts =
+            [("incident", title, &scenario.incident), ("twin", TWIN.to_owned(), &scenario.twin)];
         let mut good = true;
         for (name, title, act) in acts {
             let place = dir.join(name);
@@ -107,10 +107,9 @@ fn farewell(good: bool, kept: Option<&Path>, look: &Look) -> String {
         false => look.paint(Tone::Bad, "\nNot as expected: see the lines marked UNEXPECTED."),
     };
     text.push_str(&match kept {
-        Some(dir) => format!(
-            "\nlook around:  holdpoint log --store {}/incident/store\n",
-            dir.display()
-        ),
+        Some(dir) => {
+            format!("\nlook around:  holdpoint log --store {}/incident/store\n", dir.display())
+        }
         None => "\nlook around:  holdpoint demo --keep DIR    begin:  holdpoint init\n".to_owned(),
     });
     text

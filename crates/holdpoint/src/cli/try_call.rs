@@ -52,11 +52,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let stops: Vec<_> = row.stops.into_iter().filter(covers).collect();
     let strict = crate::gateway::strict(&config);
     let catalog = catalog(&store, Catalog::new(strict))?;
-    let known = Known {
-        settings: &config.settings,
-        catalog: &catalog,
-        stops: (&stops, row.epoch),
-    };
+    let known = Known { settings: &config.settings, catalog: &catalog, stops: (&stops, row.epoch) };
     let now = Timestamp(jiff::Timestamp::now().as_millisecond());
     let (request, facts) = gather(known, ActionId::new(now, [0; 10]), &call, now);
     let decision = decide(&request, &facts, &policy);
@@ -94,7 +90,9 @@ fn read_call(args: &Args) -> anyhow::Result<Call> {
         None => ("tool", value),
     };
     let Some(name) = from.get(tool).and_then(Value::as_str) else {
-        bail!("the call names no tool: expected `{{\"tool\": \"server__tool\", \"arguments\": {{}}}}`");
+        bail!(
+            "the call names no tool: expected `{{\"tool\": \"server__tool\", \"arguments\": {{}}}}`"
+        );
     };
     let parameters = from.get("arguments").cloned().unwrap_or_else(|| json!({}));
     if !parameters.is_object() {

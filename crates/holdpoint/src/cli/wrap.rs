@@ -60,7 +60,8 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
         Some(server) => server.clone(),
         None => server_of(&args.command)?,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
         let (spec, rest) = runtime_spec(config, Kind::Wrap);
         match find_serve(&rest.store).await? {
@@ -92,7 +93,8 @@ async fn govern(
     rest: &Rest,
     (args, server): (&Args, ServerName),
 ) -> anyhow::Result<Exit> {
-    let spec = ProcessSpec { command: args.command.clone(), inherit_env: true, ..Default::default() };
+    let spec =
+        ProcessSpec { command: args.command.clone(), inherit_env: true, ..Default::default() };
     let passage = Passage::spawn(&spec, super::serve::SERVER_BYTES_MAX)?;
     let wrap = Wrap {
         agent: args.agent.clone(),
@@ -129,9 +131,8 @@ async fn find_serve(store: &std::path::Path) -> anyhow::Result<Option<UnixStream
 
 fn hello(args: &Args, server: ServerName, timeout: Duration) -> anyhow::Result<Hello> {
     let own = |name: &String| name.starts_with(OWN_PREFIX);
-    let env = std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    });
+    let env = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let env: BTreeMap<_, _> = env.filter(|(name, _)| !own(name)).collect();
     Ok(Hello {
         agent: args.agent.clone(),
@@ -189,7 +190,10 @@ mod tests {
             let command: Vec<_> = command.iter().map(|word| (*word).to_owned()).collect();
             assert_eq!(server_of(&command).unwrap().as_str(), expected);
         };
-        check(&["npx", "-y", "@modelcontextprotocol/server-filesystem", "/srv"], "server-filesystem");
+        check(
+            &["npx", "-y", "@modelcontextprotocol/server-filesystem", "/srv"],
+            "server-filesystem",
+        );
         check(&["/usr/local/bin/my-server", "--port", "1"], "my-server");
         check(&["uvx", "mcp-server-git@1.2.3"], "mcp-server-git");
         check(&["node", "dist/index.js"], "index.js");

@@ -116,8 +116,7 @@ async fn play_stop<'a>(
     let running = tokio::spawn(ask(stage.client.peer().clone(), stop.during.clone(), stage.ask()));
     until_in_flight(stage).await?;
     let governor = stage.service.runtime().governor();
-    let word =
-        Word { reason: stop.reason.clone(), by: OPERATOR.to_owned(), at: governor.now() };
+    let word = Word { reason: stop.reason.clone(), by: OPERATOR.to_owned(), at: governor.now() };
     let pressed = Instant::now();
     let place = (stage.store().dir(), stage.store());
     let acknowledged = operate::stop(place, stop.scope.clone(), word).await?;

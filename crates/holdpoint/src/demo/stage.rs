@@ -135,12 +135,8 @@ async fn connect(
     let key = AgentKey::generate()?;
     let owner = governor.settings().agent(agent).and_then(|facts| facts.owner);
     let owner = owner.with_context(|| format!("the agent `{agent}` has no owner"))?;
-    let issued = NewKey {
-        key_id: key.id().to_owned(),
-        agent: agent.clone(),
-        owner,
-        hash: key.digest(),
-    };
+    let issued =
+        NewKey { key_id: key.id().to_owned(), agent: agent.clone(), owner, hash: key.digest() };
     governor.store().issue_key(issued, OPERATOR.to_owned(), governor.now()).await?;
     service.read_keys()?;
     let uri = format!("http://{}/mcp", service.address());

@@ -58,8 +58,12 @@ pub fn closing(over: &Over, look: &Look) -> String {
     let mut text = String::from("\n");
     for (name, (before, after)) in &over.databases {
         let (tone, title) = match before == after {
-            true => (Tone::Good, format!("byte-identical, sha256 {} before and after", before.short())),
-            false => (Tone::Bad, format!("CHANGED: {} before, {} after", before.short(), after.short())),
+            true => {
+                (Tone::Good, format!("byte-identical, sha256 {} before and after", before.short()))
+            }
+            false => {
+                (Tone::Bad, format!("CHANGED: {} before, {} after", before.short(), after.short()))
+            }
         };
         text.push_str(&line("database", &format!("{name}: {}", look.paint(tone, &title)), look));
     }
@@ -111,7 +115,9 @@ fn ended(played: &Played<'_>, look: &Look) -> String {
             let reason = outcome.reason.map_or("", Reason::code);
             format!("{reason}: {}", shortened(detail, WIDTH))
         }
-        (_, None) => shortened(&played.text.split_whitespace().collect::<Vec<_>>().join(" "), WIDTH),
+        (_, None) => {
+            shortened(&played.text.split_whitespace().collect::<Vec<_>>().join(" "), WIDTH)
+        }
     };
     line("outcome", &format!("{status} after {}  {words}", duration(outcome.duration_ms)), look)
 }

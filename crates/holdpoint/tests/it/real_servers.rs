@@ -104,7 +104,8 @@ async fn serve_governs_three_servers_in_both_eras() {
         let entities = json!({ "entities": [entity] });
         let result = call(&client, "memory__create_entities", entities).await;
         assert!(!failed(&result), "{}", text(&result));
-        let result = call(&client, "memory__delete_entities", json!({ "entityNames": ["n"] })).await;
+        let result =
+            call(&client, "memory__delete_entities", json!({ "entityNames": ["n"] })).await;
         assert!(reasons(&result).contains(&"destructive_not_granted".to_owned()));
         client.cancel().await.unwrap();
 
@@ -129,8 +130,11 @@ async fn a_wrap_lets_a_running_serve_govern() {
     let result = call(&client, "echo", json!({ "message": "hi" })).await;
     assert_eq!(text(&result), "Echo: hi");
     client.cancel().await.unwrap();
-    let gateways: std::collections::BTreeSet<_> =
-        world.records().iter().map(|record| record["gateway"].as_str().unwrap().to_owned()).collect();
+    let gateways: std::collections::BTreeSet<_> = world
+        .records()
+        .iter()
+        .map(|record| record["gateway"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(gateways.len(), 1, "only the serve wrote records");
     serve.end();
 }
