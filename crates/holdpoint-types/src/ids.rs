@@ -93,6 +93,11 @@ name!(
     "team"
 );
 name!(
+    /// A person or system that operates Holdpoint over HTTP.
+    OperatorName,
+    "operator"
+);
+name!(
     /// An upstream server. Never contains `__`.
     ServerName,
     "server"

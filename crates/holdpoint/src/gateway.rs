@@ -4,14 +4,17 @@
 use crate::config::{self, Config, Transport, UnknownParameters, ValueSource};
 use anyhow::{Context as _, bail};
 use holdpoint_resources as resources;
+use holdpoint_server::doors::http::OperatorKey;
 use holdpoint_server::doors::local::Kind;
 use holdpoint_server::governor;
 use holdpoint_server::runtime::RuntimeSpec;
-use holdpoint_types::{JsonLimits, ServerName};
+use holdpoint_types::{Digest, JsonLimits, OperatorName, ServerName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+/// Shortest key of an operator, in bytes.
+const OPERATOR_KEY_BYTES_MIN: usize = 32;
 /// Largest file that holds a secret, in bytes.
 const SECRET_BYTES_MAX: usize = 64 << 10;
 
@@ -33,6 +36,7 @@ pub fn runtime_spec(config: Config, kind: Kind) -> (RuntimeSpec, Rest) {
     };
     let rest = Rest {
         listen: config.listen,
+        operators: config.operators,
         limits: config.limits,
         servers: config.servers,
         store: config.store,
@@ -53,6 +57,8 @@ pub fn strict(config: &Config) -> BTreeSet<ServerName> {
 pub struct Rest {
     /// Where `serve` listens.
     pub listen: config::Listen,
+    /// Who may stop and release over HTTP.
+    pub operators: BTreeMap<OperatorName, ValueSource>,
     /// The limits.
     pub limits: config::Limits,
     /// How to reach each upstream server.
@@ -78,6 +84,25 @@ impl Rest {
     pub fn timeout(&self, server: &ServerName) -> Duration {
         let own = self.servers.get(server).map(|server| server.timeout_ms);
         Duration::from_millis(own.unwrap_or(self.limits.call_timeout_ms))
+    }
+
+    /// The operators' keys, as digests.
+    ///
+    /// # Errors
+    /// When a key cannot be read or is too short to be one; names the operator, never the key.
+    pub fn operator_keys(&self) -> anyhow::Result<Vec<OperatorKey>> {
+        let each = self.operators.iter().map(|(name, source)| {
+            let key = value(source).with_context(|| format!("operator `{name}` has no key"))?;
+            if key.len() < OPERATOR_KEY_BYTES_MIN {
+                bail!(
+                    "the key of operator `{name}` has fewer than {OPERATOR_KEY_BYTES_MIN} \
+                     characters; `openssl rand -hex 32` makes a good one"
+                );
+            }
+            let digest = Digest::of(key.as_bytes());
+            Ok(OperatorKey { name: name.to_string(), digest })
+        });
+        each.collect()
     }
 
     /// Every upstream server, not yet connected.

@@ -8,6 +8,7 @@ use super::{Exit, Format, Globals, WrongUsage, answer, operator};
 use crate::config::Config;
 use holdpoint_control::{Agent, Grant, ToolPattern};
 use holdpoint_server::doors::http::AgentKey;
+use holdpoint_server::doors::local;
 use holdpoint_server::store::{Access, KeyRow, NewKey, StoreFault};
 use holdpoint_types::{AgentName, EffectClass, Mode, TeamName};
 use serde_json::{Value, json};
@@ -96,6 +97,9 @@ fn add(args: &AddArgs, config: Config, format: Format) -> anyhow::Result<Exit> {
     if matches!(declared, Declared::Now) {
         let file = config.file.display();
         operator::note(&format!("added [agent.{}] to `{file}`", args.name));
+        if !local::live(&config.store)?.is_empty() {
+            operator::note("a process that governs already knows the agent once it is restarted");
+        }
     }
     answer(&match format {
         Format::Json => json_lines(&issued_json(&args.name, &key)),

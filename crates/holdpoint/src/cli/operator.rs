@@ -8,13 +8,15 @@ use crate::config::{self, Config};
 use anyhow::Context as _;
 use holdpoint_server::Clock;
 use holdpoint_server::operate::Word;
-use holdpoint_server::store::{Access, Store, StoreOptions};
+use holdpoint_server::store::{Access, Store, StoreFault, StoreOptions};
 use holdpoint_types::{GatewayId, Timestamp};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Where the system says which user has which number.
 const PASSWD: &str = "/etc/passwd";
+/// The file without which a folder is no store.
+const DATABASE: &str = "ledger.db";
 /// Longest accepted reason, in characters.
 const REASON_CHARS_MAX: usize = 1000;
 
@@ -38,10 +40,7 @@ impl StoreArgs {
     }
 
     /// The store's folder, and the configuration if that had to be read to know it.
-    ///
-    /// # Errors
-    /// As [`Self::dir`].
-    pub fn dir_and_config(&self, globals: &Globals) -> anyhow::Result<(PathBuf, Option<Config>)> {
+    fn dir_and_config(&self, globals: &Globals) -> anyhow::Result<(PathBuf, Option<Config>)> {
         match &self.store {
             Some(dir) => Ok((dir.clone(), None)),
             None => globals
@@ -51,12 +50,29 @@ impl StoreArgs {
         }
     }
 
-    /// Opens the store.
+    /// Opens the store. One that is named on the command line must exist: a slip of the pen must
+    /// not put a stop into a new store that nobody obeys.
     ///
     /// # Errors
     /// When there is none, or it cannot be used.
     pub fn open(&self, globals: &Globals, access: Access) -> anyhow::Result<Store> {
-        open(&self.dir(globals)?, access)
+        self.open_with_config(globals, access).map(|(store, _)| store)
+    }
+
+    /// As [`Self::open`], with the configuration if that had to be read.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_config(
+        &self,
+        globals: &Globals,
+        access: Access,
+    ) -> anyhow::Result<(Store, Option<Config>)> {
+        let (dir, config) = self.dir_and_config(globals)?;
+        if self.store.is_some() && !dir.join(DATABASE).is_file() {
+            return Err(StoreFault::Absent { dir: dir.display().to_string() }.into());
+        }
+        open(&dir, access).map(|store| (store, config))
     }
 }
 

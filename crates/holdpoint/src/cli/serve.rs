@@ -81,7 +81,7 @@ impl Service {
         let listener =
             listener.with_context(|| format!("cannot listen on `{}`", rest.listen.http))?;
         let address = listener.local_addr()?;
-        let settings = http_settings(rest, address);
+        let settings = http_settings(rest, address)?;
         let door = Arc::new(HttpDoor::new(governor, upstreams.clone(), settings)?);
         tokio::spawn(follow_keys(Arc::clone(&door), runtime.store_moved()));
         let (ending, served) = (done.clone(), Arc::clone(&door));
@@ -126,18 +126,18 @@ impl Service {
 }
 
 /// The hosts that the configuration names, with the port that was really bound.
-fn http_settings(rest: &Rest, address: SocketAddr) -> HttpSettings {
+fn http_settings(rest: &Rest, address: SocketAddr) -> anyhow::Result<HttpSettings> {
     let bound = |host: &String| match host.strip_suffix(":0") {
         Some(name) => format!("{name}:{}", address.port()),
         None => host.clone(),
     };
-    HttpSettings {
+    Ok(HttpSettings {
         store: rest.store.clone(),
         hosts: rest.listen.hosts.iter().map(bound).collect(),
         anonymous: rest.listen.anonymous_agent.clone(),
-        operators: Vec::new(),
+        operators: rest.operator_keys()?,
         json: rest.json(),
-    }
+    })
 }
 
 async fn follow_keys(door: Arc<HttpDoor>, mut moved: tokio::sync::watch::Receiver<u64>) {

@@ -65,11 +65,10 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let Some(scope) = args.scope.scope() else {
         return Err(WrongUsage("say what to stop".to_owned()).into());
     };
-    let (dir, config) = args.store.dir_and_config(globals)?;
+    let (store, config) = args.store.open_with_config(globals, Access::Operate)?;
     if let Some(unknown) = config.and_then(|config| undeclared(&scope, &config)) {
         operator::note(&format!("no {unknown} is declared; the stop is put in force all the same"));
     }
-    let store = operator::open(&dir, Access::Operate)?;
     let word = operator::word(&store, &args.reason)?;
     let acknowledged =
         operator::wait(async { Ok(operate::stop((store.dir(), &store), scope, word).await?) })?;

@@ -7,7 +7,7 @@ use super::{Exit, Format, Globals, WrongUsage, answer};
 use crate::config::read_text;
 use anyhow::Context as _;
 use holdpoint_ledger::{Verified, Verifier};
-use holdpoint_server::store::{Store, VerifyFault};
+use holdpoint_server::store::{Store, StoreFault, VerifyFault};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -37,9 +37,13 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let key = key.map_err(|fault| WrongUsage(format!("{fault:#}")))?;
     let against = args.against.as_deref().map(read_text).transpose()?;
     let verdict = Store::verify(&dir, &key, against.as_deref());
-    if let Err(VerifyFault::Store(fault)) = verdict {
-        return Err(fault.into());
-    }
+    let verdict = match verdict {
+        // Damage is what is looked for; anything else means that nothing could be looked at.
+        Err(VerifyFault::Store(fault)) if !matches!(fault, StoreFault::Corrupt { .. }) => {
+            return Err(fault.into());
+        }
+        verdict => verdict,
+    };
     answer(&match globals.format {
         Format::Json => json_lines(&to_json(&verdict)),
         Format::Text => render(&verdict, &key, &Look::of_terminal()),

@@ -2,7 +2,7 @@
 //! Must not hold a secret: only where to find it.
 
 use holdpoint_control::Settings;
-use holdpoint_types::{AgentName, ServerName};
+use holdpoint_types::{AgentName, OperatorName, ServerName};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +20,8 @@ pub struct Config {
     pub policies: Option<PathBuf>,
     /// The limits.
     pub limits: Limits,
+    /// Who may stop and release over HTTP, and where each one's key is.
+    pub operators: BTreeMap<OperatorName, ValueSource>,
     /// How to reach each upstream server.
     pub servers: BTreeMap<ServerName, Upstream>,
     /// Who may reach what, and where it acts.

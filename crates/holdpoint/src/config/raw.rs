@@ -34,6 +34,8 @@ pub struct RawConfig {
     pub limits: RawLimits,
     /// The teams that own agents.
     pub team: Named<RawTeam>,
+    /// Who may stop and release over HTTP. Without one, only this machine's user may.
+    pub operator: Named<RawOperator>,
     /// The agents. Nobody else may act.
     pub agent: Named<RawAgent>,
     /// The upstream servers whose tools agents may call.
@@ -111,6 +113,16 @@ pub struct RawLimits {
 pub struct RawTeam {
     /// How to reach whoever is on call: a link, a channel, a number.
     pub on_call: Option<At<String>>,
+}
+
+/// A person or system that may stop and release over HTTP.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawOperator {
+    /// Where its bearer key is: `{ from_env = "NAME" }` or `{ from_file = "PATH" }`. The key has at
+    /// least 32 characters.
+    #[schemars(extend("x-required" = true))]
+    pub key: Option<At<RawReference>>,
 }
 
 /// A named identity that acts.

@@ -215,6 +215,7 @@ mod tests {
             "[policies]",
             "[limits]",
             "[team.NAME]",
+            "[operator.NAME]",
             "[agent.NAME]",
             "[[agent.NAME.grant]]",
             "[server.NAME]",

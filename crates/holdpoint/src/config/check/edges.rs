@@ -1,8 +1,10 @@
 //! Checks where Holdpoint listens, and the limits.
 
 use super::Checker;
-use crate::config::checked::{Limits, Listen};
-use crate::config::raw::{At, RawLimits, RawListen};
+use crate::config::checked::{Limits, Listen, ValueSource};
+use crate::config::raw::{At, Named, RawLimits, RawListen, RawOperator};
+use holdpoint_types::OperatorName;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
@@ -21,6 +23,27 @@ impl Checker<'_> {
             Some(hosts) => hosts.iter().filter_map(|host| self.authority(host)).collect(),
         };
         Some(Listen { http: http?, hosts, anonymous_agent })
+    }
+
+    pub(super) fn operators(
+        &mut self,
+        raw: &Named<RawOperator>,
+    ) -> BTreeMap<OperatorName, ValueSource> {
+        let mut operators = BTreeMap::new();
+        for (name, operator) in raw {
+            let key = match &operator.get().key {
+                Some(key) => self.value_reference(key.span(), key.get()),
+                None if self.dropped.has(operator.span().start, "key") => None,
+                None => {
+                    self.missing(&operator.span(), "key", "{ from_env = \"NAME\" }");
+                    None
+                }
+            };
+            if let (Some(name), Some(key)) = (self.parse_name(name), key) {
+                operators.insert(name, key);
+            }
+        }
+        operators
     }
 
     pub(super) fn limits(&mut self, raw: &RawLimits) -> Limits {

@@ -90,6 +90,7 @@ impl Checker<'_> {
             surfaces: self.surfaces(&raw.surface),
             freezes: self.freezes(&raw.freeze),
         };
+        let operators = self.operators(&raw.operator);
         let store = self.path(raw.store.path.as_ref()).unwrap_or(self.folder.join(".holdpoint"));
         let policies = self.path(raw.policies.path.as_ref());
         if self.has_faults() {
@@ -103,7 +104,16 @@ impl Checker<'_> {
             }
         };
         let file = file.to_owned();
-        Some(Config { file, store, listen: listen?, policies, limits, servers, settings })
+        Some(Config {
+            file,
+            store,
+            listen: listen?,
+            policies,
+            limits,
+            operators,
+            servers,
+            settings,
+        })
     }
 
     fn has_faults(&self) -> bool {

@@ -190,7 +190,7 @@ impl Checker<'_> {
         }
     }
 
-    fn value_reference(
+    pub(super) fn value_reference(
         &mut self,
         span: Range<usize>,
         reference: &RawReference,
