@@ -62,8 +62,10 @@ pub fn follow(
         let interrupted = tokio::signal::ctrl_c();
         tokio::pin!(interrupted);
         tokio::select! {
-            ended = watch(store, query, format) => ended,
+            // Listens before anything is shown, so that no Ctrl-C is lost.
+            biased;
             told = &mut interrupted => told.map(|()| Exit::Ok).map_err(Into::into),
+            ended = watch(store, query, format) => ended,
         }
     })
 }

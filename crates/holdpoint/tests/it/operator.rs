@@ -209,9 +209,12 @@ fn a_stop_without_a_server_is_in_the_store_until_it_is_released() {
 #[test]
 fn a_stop_works_without_a_readable_configuration() {
     let desk = Desk::new();
+    drop(desk.store());
     std::fs::write(desk.file("holdpoint.toml"), "broken = ").unwrap();
     desk.expect(2, &["stop", "--all", "--reason", "now"]);
     desk.expect(0, &["stop", "--all", "--reason", "now", "--store", ".holdpoint"]);
+    let (code, _, err) = desk.run(&["stop", "--all", "--reason", "now", "--store", ".holdpiont"]);
+    assert!(code == 1 && !desk.file(".holdpiont").exists(), "nobody would obey it: {err}");
     let text = desk.expect(0, &["status", "--store", ".holdpoint"]);
     assert!(text.contains("stop 1 on all"), "{text}");
 }
@@ -336,6 +339,12 @@ fn a_changed_log_is_found_offline() {
     let text = desk.expect(5, &full);
     assert!(text.starts_with("NOT VERIFIED: record 0"), "{text}");
     desk.expect(1, &["log"]);
+
+    let mut bytes = std::fs::read(desk.file(".holdpoint/ledger.db")).unwrap();
+    bytes[..16].fill(0);
+    std::fs::write(desk.file(".holdpoint/ledger.db"), bytes).unwrap();
+    desk.expect(5, &full);
+    desk.expect(1, &["verify", "--key", &key, "--store", "nowhere"]);
 }
 
 #[test]
