@@ -132,7 +132,7 @@ impl Tool {
             Some(&pinned) if pinned != digest => ToolState::Changed { pinned },
             Some(_) | None => ToolState::Pinned,
         };
-        let hints = hints(&definition);
+        let hints = ToolHints::of(&definition);
         let schema = compile(&definition, strict);
         Ok(Self { name, definition, digest, state, hints, schema })
     }
@@ -179,15 +179,6 @@ impl Observed {
             }
             Some(_) => {}
         }
-    }
-}
-
-fn hints(definition: &Value) -> ToolHints {
-    let hint = |key: &str| definition.get("annotations")?.get(key)?.as_bool();
-    ToolHints {
-        read_only: hint("readOnlyHint"),
-        destructive: hint("destructiveHint"),
-        open_world: hint("openWorldHint"),
     }
 }
 

@@ -83,6 +83,20 @@ enum Resolved {
     ByDefault,
 }
 
+// === impl ToolHints ===
+
+impl ToolHints {
+    /// What a tool's definition says of itself.
+    pub fn of(definition: &Value) -> Self {
+        let hint = |key: &str| definition.get("annotations")?.get(key)?.as_bool();
+        Self {
+            read_only: hint("readOnlyHint"),
+            destructive: hint("destructiveHint"),
+            open_world: hint("openWorldHint"),
+        }
+    }
+}
+
 // === impl Settings ===
 
 impl Settings {

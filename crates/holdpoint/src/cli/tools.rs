@@ -60,7 +60,7 @@ struct Listed<'a> {
 
 impl<'a> Listed<'a> {
     fn new(row: &'a PinRow, settings: &Settings) -> Self {
-        let (class, source) = settings.classify(&row.tool, hints(offered(row)));
+        let (class, source) = settings.classify(&row.tool, ToolHints::of(offered(row)));
         let agents = settings.parts().agents.keys();
         let reach = agents.filter_map(|agent| {
             let grant = settings.grant_for(agent, &row.tool, class)?;
@@ -290,16 +290,6 @@ fn unknown(tool: &ToolRef, rows: &[PinRow]) -> Exit {
 /// The definition that the server offers now.
 fn offered(row: &PinRow) -> &Value {
     row.seen.as_ref().map_or(&row.json, |seen| &seen.json)
-}
-
-/// What the definition says of itself.
-fn hints(definition: &Value) -> ToolHints {
-    let hint = |key: &str| definition.get("annotations")?.get(key)?.as_bool();
-    ToolHints {
-        read_only: hint("readOnlyHint"),
-        destructive: hint("destructiveHint"),
-        open_world: hint("openWorldHint"),
-    }
 }
 
 /// Where a class came from, in a word for people.

@@ -1,7 +1,8 @@
 //! Proposes how to classify tools from what they say of themselves.
 //! Must say that it is a proposal: what a tool says is no evidence.
 
-use super::{Listed, hints, offered, source_word};
+use super::{Listed, offered, source_word};
+use holdpoint_control::ToolHints;
 use holdpoint_control::{Settings, ToolHints};
 use holdpoint_server::store::PinRow;
 use holdpoint_types::{ClassSource, EffectClass, ServerName};
@@ -40,7 +41,7 @@ fn by_server<'a>(rows: &[&'a PinRow]) -> BTreeMap<&'a ServerName, Vec<&'a PinRow
 
 /// The tools that are best put into `class`.
 fn fitting<'a>(rows: &'a [&PinRow], class: EffectClass) -> impl Iterator<Item = &'a PinRow> {
-    rows.iter().copied().filter(move |row| proposed(hints(offered(row))) == class)
+    rows.iter().copied().filter(move |row| proposed(ToolHints::of(offered(row))) == class)
 }
 
 fn of_server(server: &ServerName, rows: &[&PinRow], settings: &Settings) -> String {
