@@ -2,7 +2,6 @@
 //! Must say that it is a proposal: what a tool says is no evidence.
 
 use super::{Listed, offered, source_word};
-use holdpoint_control::ToolHints;
 use holdpoint_control::{Settings, ToolHints};
 use holdpoint_server::store::PinRow;
 use holdpoint_types::{ClassSource, EffectClass, ServerName};
