@@ -114,6 +114,11 @@ impl Passage {
         let receiver = PassageReceiver { lines, bytes_max: line_bytes_max, process };
         Ok((PassageSender { queue, injected: Arc::default() }, receiver))
     }
+
+    /// True if `id` is one that only our own requests may use.
+    pub fn reserves(id: &RpcId) -> bool {
+        Injected::from_id(id).is_some()
+    }
 }
 
 // === impl PassageSender ===

@@ -19,7 +19,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use holdpoint_resources::Upstream;
 use holdpoint_resources::mcp::era::{self, Era};
-use holdpoint_resources::mcp::{Identity, Message, RpcId, RpcRequest, RpcResponse, headers};
+use holdpoint_resources::mcp::{HeaderFault, Identity, Message, RpcId, RpcRequest, RpcResponse, headers};
 use holdpoint_types::{AgentName, JsonLimits, Reason, ServerName};
 use keys::Keys;
 use parking_lot::Mutex;
@@ -329,7 +329,11 @@ fn check_era(headers_sent: &HeaderMap, request: &RpcRequest) -> Result<Era, Box<
         refuse(Reason::RevisionUnsupported, fault.code(), fault.to_string(), fault.data())
     })?;
     headers::check_headers(lookup, request).map_err(|fault| {
-        refuse(Reason::HeaderMismatch, fault.code(), fault.to_string(), fault.data())
+        let reason = match fault {
+            HeaderFault::Unsupported { .. } => Reason::RevisionUnsupported,
+            _ => Reason::HeaderMismatch,
+        };
+        refuse(reason, fault.code(), fault.to_string(), fault.data())
     })?;
     Ok(era)
 }

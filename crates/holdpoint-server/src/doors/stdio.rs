@@ -9,24 +9,30 @@ pub mod host;
 use super::answer::{self, refused_data};
 use crate::catalog::Tool;
 use crate::governor::{Call, Governor};
-use calls::Calls;
+use calls::{Begun, Calls, Whose};
 use holdpoint_control::Settings;
-use holdpoint_resources::mcp::era::{self, Era, Identity};
-use holdpoint_resources::mcp::{Message, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse};
-use holdpoint_resources::{PassageReceiver, PassageSender, Received, SendFault};
+use holdpoint_resources::mcp::era::{self, Era, EraFault, Identity};
+use holdpoint_resources::mcp::{
+    Message, MessageFault, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse,
+};
+use holdpoint_resources::{Passage, PassageReceiver, PassageSender, Received, SendFault};
 use holdpoint_types::{AgentName, Door, JsonLimits, Reason, ServerName, ToolRef, ToolState};
 use serde_json::{Map, Value, json};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How many messages may wait for a slow agent.
 const QUEUE_MAX: usize = 256;
 /// Most pages of a server's `tools/list`.
 const PAGES_MAX: usize = 100;
+/// What an agent is told that uses an id twice.
+const IN_FLIGHT: &str = "a request with this id is in flight, or too many are";
 
 /// What a wrap governs.
 #[derive(Clone, Debug)]
@@ -59,6 +65,8 @@ struct Between {
     server: PassageSender,
     agent: mpsc::Sender<Vec<u8>>,
     calls: Calls,
+    /// The requests that are being answered here.
+    tasks: TaskTracker,
     /// Fired when a stop wants the server dead.
     kill: CancellationToken,
 }
@@ -77,14 +85,32 @@ pub async fn run(
     let grace = wrap.grace;
     let (agent, lines) = mpsc::channel(QUEUE_MAX);
     let writer = tokio::spawn(write_lines(lines, to_agent));
-    let kill = CancellationToken::new();
-    let calls = Calls::default();
-    let door = Between { governor, wrap: Arc::new(wrap), server, agent, calls, kill };
-    let end = tokio::select! {
-        read = door.read_agent(from_agent) => read.map(|()| WrapEnd::AgentLeft),
-        end = door.read_server(&mut child) => Ok(end),
+    let door = Between {
+        governor,
+        wrap: Arc::new(wrap),
+        server,
+        agent,
+        calls: Calls::default(),
+        tasks: TaskTracker::new(),
+        kill: CancellationToken::new(),
     };
-    door.calls.fail_all();
+    let end = {
+        let mut server = pin!(door.read_server(&mut child));
+        tokio::select! {
+            read = door.read_agent(from_agent) => {
+                // What was asked before the end of input is still answered, as without a wrap.
+                let landed = tokio::time::timeout(grace, door.landed());
+                tokio::select! {
+                    _ = landed => {}
+                    _ = &mut server => {}
+                }
+                read.map(|()| WrapEnd::AgentLeft)
+            }
+            end = &mut server => Ok(end),
+        }
+    };
+    // An agent that reads nothing is not waited for.
+    let _ = tokio::time::timeout(grace, door.fail_all()).await;
     drop(door);
     child.close(grace).await;
     // The agent may be gone already; whatever still waits for it is lost with it.
@@ -127,8 +153,14 @@ impl Between {
             }
         };
         match message {
+            Message::Request(request) if Passage::reserves(&request.id) => {
+                self.send(&id_refused(request.id, "the id is reserved")).await;
+            }
             Message::Request(request) if request.method == "tools/call" => self.call(request),
             Message::Request(request) if request.method == "tools/list" => self.list(request),
+            Message::Request(request) if !self.calls.begin_passing(&request.id) => {
+                self.send(&id_refused(request.id, IN_FLIGHT)).await;
+            }
             Message::Notification(note)
                 if note.method == "notifications/cancelled" && self.cancelled(&note) => {}
             message => {
@@ -139,26 +171,56 @@ impl Between {
         }
     }
 
+    /// Waits until every request has its answer.
+    async fn landed(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.calls.landed().await;
+    }
+
+    /// Gives up on the server, and tells the agent what will not be answered any more.
+    async fn fail_all(&self) {
+        for id in self.calls.fail_all() {
+            self.send(&failed(id, Reason::UpstreamUnavailable, "the server ended")).await;
+        }
+    }
+
     /// True if the notification was about a governed call, which the governor then ends.
     fn cancelled(&self, note: &RpcNotification) -> bool {
         let id = note.params.as_ref().and_then(|params| params.get("requestId"));
-        id.and_then(RpcId::from_value).is_some_and(|id| self.calls.cancel(&id))
+        let Some(id) = id.and_then(RpcId::from_value) else { return false };
+        let governed = self.calls.cancel(&id);
+        if !governed {
+            // Who cancels wants no answer, and a server need not give one.
+            self.calls.whose(&id);
+        }
+        governed
     }
 
     /// Lets a governed call run beside the others.
     fn call(&self, request: RpcRequest) {
+        let id = request.id.clone();
+        // In flight from here on, so that a cancellation right behind it finds it.
+        let begun = self.calls.begin(&id);
         let door = self.clone();
-        tokio::spawn(async move {
-            let response = door.answer_call(request).await;
+        self.tasks.spawn(async move {
+            let response = match begun {
+                None => id_refused(id, IN_FLIGHT),
+                Some(begun) => {
+                    let response = door.answer_call(request, begun).await;
+                    door.calls.end(&id);
+                    response
+                }
+            };
             door.send(&response).await;
         });
     }
 
-    async fn answer_call(&self, request: RpcRequest) -> RpcResponse {
+    async fn answer_call(&self, request: RpcRequest, (answer, asked): Begun) -> RpcResponse {
         let id = request.id.clone();
         let era = match era::era_of(&request) {
             Ok(era) => era,
-            Err(fault) => return fault.response(&request),
+            Err(fault) => return revision_refused(&request, &fault),
         };
         let (tool, parameters) = match self.read_call(&request) {
             Ok(call) => call,
@@ -167,11 +229,6 @@ impl Between {
         if self.governor.catalog().tool(&tool).is_none() || self.calls.tools_changed() {
             self.look(era).await;
         }
-        let Some((answer, asked)) = self.calls.begin(&id) else {
-            let text = "a request with this id is in flight";
-            let data = refused_data(Reason::MessageMalformed, text);
-            return RpcResponse::error(Some(id), era::INVALID_REQUEST, text, data);
-        };
         let meta = request.param("_meta").cloned();
         let agent = self.wrap.agent.clone();
         let call = Call { agent, door: Door::McpStdio, tool: tool.clone(), parameters, meta };
@@ -184,7 +241,6 @@ impl Between {
             }
         };
         let governed = self.governor.govern(call, asked, execute).await;
-        self.calls.end(&id);
         RpcResponse { id: Some(id), outcome: answer::outcome(governed, era) }
     }
 
@@ -210,7 +266,7 @@ impl Between {
     /// Passes `tools/list` on and shows the agent what its grants reach.
     fn list(&self, request: RpcRequest) {
         let door = self.clone();
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let response = door.answer_list(request).await;
             door.send(&response).await;
         });
@@ -220,7 +276,7 @@ impl Between {
         let id = request.id.clone();
         match era::era_of(&request) {
             Ok(era) => self.look(era).await,
-            Err(fault) => return fault.response(&request),
+            Err(fault) => return revision_refused(&request, &fault),
         }
         let params = request.params.clone().unwrap_or_else(|| json!({}));
         match self.ask("tools/list", params).await {
@@ -310,7 +366,7 @@ impl Between {
         let answered = tokio::time::timeout(self.wrap.timeout, answer).await;
         match answered {
             Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(_)) => Err("the server ended".to_owned()),
+            Ok(Err(_)) => Err("the server gave no usable answer".to_owned()),
             Err(_) => Err("the server did not answer in time".to_owned()),
         }
     }
@@ -321,7 +377,7 @@ impl Between {
                 received = child.receive() => received,
                 () = self.kill.cancelled() => {
                     child.kill_tree(self.wrap.grace).await;
-                    self.calls.fail_all();
+                    self.fail_all().await;
                     // The agent stays connected: it must be told that it was stopped.
                     return std::future::pending().await;
                 }
@@ -329,40 +385,71 @@ impl Between {
             match received {
                 Received::Message { line, message } => self.pass(line.to_vec(), message).await,
                 Received::Injected { request, outcome } => self.calls.found(request, outcome),
-                Received::Invalid { fault, .. } => {
-                    tracing::warn!(%fault, "the server said something that is no message: dropped");
-                }
+                Received::Invalid { line, fault } => self.blame(&line, &fault).await,
                 Received::End => return WrapEnd::ServerEnded(child.last_words()),
             }
         }
     }
 
     async fn pass(&self, line: Vec<u8>, message: Message) {
-        match message {
-            Message::Response(RpcResponse { id: Some(id), outcome })
-                if self.calls.is_governed(&id) =>
-            {
-                self.calls.answered(&id, outcome);
-            }
-            message => {
-                if message.method() == Some("notifications/tools/list_changed") {
-                    self.calls.note_tools_changed();
-                }
-                let _ = self.agent.send(line).await;
-            }
+        if let Message::Response(RpcResponse { id: Some(id), outcome }) = message {
+            return match self.calls.whose(&id) {
+                Whose::Governed => self.calls.answered(&id, Ok(outcome)),
+                Whose::Passing => self.say(line).await,
+                Whose::Nobody => tracing::warn!(%id, "the server answers what nobody asked"),
+            };
+        }
+        if message.method() == Some("notifications/tools/list_changed") {
+            self.calls.note_tools_changed();
+        }
+        self.say(line).await;
+    }
+
+    /// A line that is no message may have been an answer: who waits for it must not wait for ever.
+    async fn blame(&self, line: &[u8], fault: &MessageFault) {
+        tracing::warn!(%fault, "the server said something that is no message: dropped");
+        let chatter = !line.is_empty() && !line.starts_with(b"{") && !line.starts_with(b"[");
+        if chatter && std::str::from_utf8(line).is_ok() {
+            // Some servers greet on their standard output; clients live with it, and so do we.
+            return;
+        }
+        let text = fault.to_string();
+        for id in self.calls.blame(fault.id(), &text) {
+            self.send(&failed(id, Reason::UpstreamInvalid, &text)).await;
         }
     }
 
     async fn send(&self, response: &RpcResponse) {
-        let _ = self.agent.send(response.to_bytes()).await;
+        self.say(response.to_bytes()).await;
+    }
+
+    async fn say(&self, line: Vec<u8>) {
+        // An agent that is gone misses nothing.
+        let _ = self.agent.send(line).await;
     }
 
     async fn unsent(&self, message: &Message, fault: &SendFault) {
-        if let Message::Request(request) = message {
+        if let Message::Request(request) = message
+            && self.calls.whose(&request.id) == Whose::Passing
+        {
             let reason = Reason::UpstreamUnavailable;
             self.send(&failed(request.id.clone(), reason, &fault.to_string())).await;
         }
     }
+}
+
+fn id_refused(id: RpcId, text: &str) -> RpcResponse {
+    let data = refused_data(Reason::MessageMalformed, text);
+    RpcResponse::error(Some(id), era::INVALID_REQUEST, text, data)
+}
+
+fn revision_refused(request: &RpcRequest, fault: &EraFault) -> RpcResponse {
+    let text = fault.to_string();
+    let mut data = refused_data(Reason::RevisionUnsupported, &text);
+    if let (Value::Object(data), Value::Object(more)) = (&mut data, fault.data()) {
+        data.extend(more);
+    }
+    RpcResponse::error(Some(request.id.clone()), fault.code(), &text, data)
 }
 
 fn failed(id: RpcId, reason: Reason, detail: &str) -> RpcResponse {

@@ -1,5 +1,5 @@
-//! Which calls wait for the wrapped server's answer, and what ends each.
-//! Must never lose a waiting call: it is answered, cancelled, late, or failed with the server.
+//! Which requests wait for the wrapped server's answer, and what ends each.
+//! Must never lose a waiting call, and never give an answer to a request that did not ask for it.
 
 use super::Between;
 use holdpoint_resources::mcp::{Outcome, RpcId};
@@ -7,17 +7,24 @@ use holdpoint_resources::{Cancels, Ended, Injected, SendFault};
 use holdpoint_types::Reason;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// How long a killed process tree may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// Most answers that are kept for somebody who does not wait yet.
 const EARLY_MAX: usize = 16;
+/// Most requests that wait at one time without being governed.
+const PASSING_MAX: usize = 4096;
+
+/// A server's answer, or what is wrong with it.
+pub(super) type Told = Result<Outcome, String>;
+/// Where a governed call's answer comes, and where its cancellation does.
+pub(super) type Begun = (oneshot::Receiver<Told>, CancellationToken);
 
 /// The calls in flight. A cheap handle.
 #[derive(Clone, Default)]
@@ -27,9 +34,18 @@ pub(super) struct Calls {
 
 #[derive(Default)]
 struct Inner {
-    governed: Mutex<BTreeMap<RpcId, Waiting>>,
+    flights: Mutex<Flights>,
     own: Mutex<Own>,
     tools_changed: AtomicBool,
+    /// Told whenever a flight ends.
+    landed: Notify,
+}
+
+/// The agent's requests that the server has not answered. No id is in both.
+#[derive(Default)]
+struct Flights {
+    governed: BTreeMap<RpcId, Waiting>,
+    passing: BTreeSet<RpcId>,
 }
 
 /// Answers to our own requests may come before somebody waits for them.
@@ -42,7 +58,7 @@ struct Own {
 
 struct Waiting {
     /// Taken when the answer comes; a second answer finds nobody.
-    answer: Option<oneshot::Sender<Outcome>>,
+    answer: Option<oneshot::Sender<Told>>,
     asked: CancellationToken,
 }
 
@@ -50,51 +66,112 @@ struct Waiting {
 #[derive(Deserialize)]
 struct Flag {
     #[serde(rename = "isError", default)]
-    is_error: bool,
+    is_error: Option<bool>,
+}
+
+/// Whose answer a response is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// A governed call's.
+    Governed,
+    /// A request's that passed unchanged; it waits no longer.
+    Passing,
+    /// Nobody asked, or it was answered before.
+    Nobody,
 }
 
 // === impl Calls ===
 
 impl Calls {
     /// Begins to wait for `id`; `None` if that is in flight already.
-    pub(super) fn begin(
-        &self,
-        id: &RpcId,
-    ) -> Option<(oneshot::Receiver<Outcome>, CancellationToken)> {
-        let mut governed = self.inner.governed.lock();
-        if governed.contains_key(id) {
+    pub(super) fn begin(&self, id: &RpcId) -> Option<Begun> {
+        let mut flights = self.inner.flights.lock();
+        if flights.has(id) {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
         let asked = CancellationToken::new();
         let waiting = Waiting { answer: Some(sender), asked: asked.clone() };
-        governed.insert(id.clone(), waiting);
+        flights.governed.insert(id.clone(), waiting);
         Some((receiver, asked))
     }
 
     pub(super) fn end(&self, id: &RpcId) {
-        self.inner.governed.lock().remove(id);
+        self.inner.flights.lock().governed.remove(id);
+        self.inner.landed.notify_waiters();
     }
 
-    pub(super) fn is_governed(&self, id: &RpcId) -> bool {
-        self.inner.governed.lock().contains_key(id)
+    /// Notes a request that passes unchanged; false if its id is in flight, or too many are.
+    pub(super) fn begin_passing(&self, id: &RpcId) -> bool {
+        let mut flights = self.inner.flights.lock();
+        let free = flights.passing.len() < PASSING_MAX && !flights.has(id);
+        free && flights.passing.insert(id.clone())
     }
 
-    pub(super) fn answered(&self, id: &RpcId, outcome: Outcome) {
-        let mut governed = self.inner.governed.lock();
-        let answer = governed.get_mut(id).and_then(|waiting| waiting.answer.take());
+    /// Finds out whose answer a response is.
+    pub(super) fn whose(&self, id: &RpcId) -> Whose {
+        let mut flights = self.inner.flights.lock();
+        if flights.governed.contains_key(id) {
+            return Whose::Governed;
+        }
+        match flights.passing.remove(id) {
+            true => {
+                self.inner.landed.notify_waiters();
+                Whose::Passing
+            }
+            false => Whose::Nobody,
+        }
+    }
+
+    pub(super) fn answered(&self, id: &RpcId, told: Told) {
+        let mut flights = self.inner.flights.lock();
+        let answer = flights.governed.get_mut(id).and_then(|waiting| waiting.answer.take());
         match answer {
             Some(answer) => {
-                let _ = answer.send(outcome);
+                let _ = answer.send(told);
             }
             None => tracing::warn!(%id, "the server answered twice: dropped"),
         }
     }
 
+    /// A message of the server is broken: fails the request that it answers, or, if that cannot be
+    /// known, all that wait. Gives those that nobody here waits for: the agent must be told.
+    pub(super) fn blame(&self, id: Option<&RpcId>, fault: &str) -> Vec<RpcId> {
+        if let Some(id) = id {
+            match self.whose(id) {
+                Whose::Governed => self.answered(id, Err(fault.to_owned())),
+                Whose::Passing => return vec![id.clone()],
+                Whose::Nobody => {}
+            }
+            return Vec::new();
+        }
+        self.inner.own.lock().waiting.clear();
+        let mut flights = self.inner.flights.lock();
+        for waiting in flights.governed.values_mut() {
+            if let Some(answer) = waiting.answer.take() {
+                let _ = answer.send(Err(fault.to_owned()));
+            }
+        }
+        let passing = std::mem::take(&mut flights.passing);
+        self.inner.landed.notify_waiters();
+        passing.into_iter().collect()
+    }
+
     /// Takes a governed call back; false if there is none with this id.
     pub(super) fn cancel(&self, id: &RpcId) -> bool {
-        let governed = self.inner.governed.lock();
-        governed.get(id).inspect(|waiting| waiting.asked.cancel()).is_some()
+        let flights = self.inner.flights.lock();
+        flights.governed.get(id).inspect(|waiting| waiting.asked.cancel()).is_some()
+    }
+
+    /// Waits until nothing is in flight.
+    pub(super) async fn landed(&self) {
+        loop {
+            let landed = self.inner.landed.notified();
+            if self.inner.flights.lock().is_empty() {
+                return;
+            }
+            landed.await;
+        }
     }
 
     /// The answer to a request of our own.
@@ -126,14 +203,20 @@ impl Calls {
         }
     }
 
-    /// The server is gone: nobody will be answered any more.
-    pub(super) fn fail_all(&self) {
-        for waiting in self.inner.governed.lock().values_mut() {
-            waiting.answer = None;
-        }
+    /// The server is gone: nobody will be answered any more. Gives the requests that nobody here
+    /// waits for: the agent must be told.
+    pub(super) fn fail_all(&self) -> Vec<RpcId> {
+        let passing = {
+            let mut flights = self.inner.flights.lock();
+            for waiting in flights.governed.values_mut() {
+                waiting.answer = None;
+            }
+            std::mem::take(&mut flights.passing)
+        };
         let mut own = self.inner.own.lock();
         own.over = true;
         own.waiting.clear();
+        passing.into_iter().collect()
     }
 
     pub(super) fn note_tools_changed(&self) {
@@ -146,10 +229,22 @@ impl Calls {
     }
 }
 
+// === impl Flights ===
+
+impl Flights {
+    fn has(&self, id: &RpcId) -> bool {
+        self.governed.contains_key(id) || self.passing.contains(id)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.governed.is_empty() && self.passing.is_empty()
+    }
+}
+
 /// Waits for the answer to a call that was sent.
 pub(super) async fn wait(
     between: &Between,
-    (id, mut answer): (&RpcId, oneshot::Receiver<Outcome>),
+    (id, mut answer): (&RpcId, oneshot::Receiver<Told>),
     cancels: Cancels,
 ) -> Ended {
     let timeout = between.wrap.timeout;
@@ -196,16 +291,26 @@ pub(super) fn unsent(fault: &SendFault) -> Ended {
     }
 }
 
-fn ended(outcome: Option<Outcome>) -> Ended {
-    let Some(body) = outcome else {
-        let detail = "the server ended before it answered".to_owned();
-        return Ended::InDoubt { reason: Reason::UpstreamUnavailable, detail };
+fn ended(told: Option<Told>) -> Ended {
+    let in_doubt = |reason, detail: String| Ended::InDoubt { reason, detail };
+    let body = match told {
+        Some(Ok(body)) => body,
+        Some(Err(fault)) => return in_doubt(Reason::UpstreamInvalid, fault),
+        None => {
+            let detail = "the server ended before it answered".to_owned();
+            return in_doubt(Reason::UpstreamUnavailable, detail);
+        }
     };
     let tool_error = match &body {
-        Outcome::Result(raw) => {
-            serde_json::from_str::<Flag>(raw.get()).is_ok_and(|flag| flag.is_error)
-        }
         Outcome::Error(_) => true,
+        Outcome::Result(raw) => match serde_json::from_str::<Flag>(raw.get()) {
+            // A derived reader takes an array for an object.
+            Ok(flag) if raw.get().starts_with('{') => flag.is_error == Some(true),
+            Ok(_) | Err(_) => {
+                let detail = "the result is no object, or `isError` no boolean".to_owned();
+                return in_doubt(Reason::UpstreamInvalid, detail);
+            }
+        },
     };
     Ended::Answered { body, tool_error }
 }
