@@ -47,6 +47,8 @@ pub async fn wrap(world: &World, server: &str, command: &[&str], opens: Opens) -
 
 /// A client of `holdpoint serve`, at `/mcp` or below.
 pub async fn http(serve: &Serve, below: &str, key: &str, opens: Opens) -> Client {
+    // Another test may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let uri = format!("{}{below}", serve.url);
     let config = StreamableHttpClientTransportConfig::with_uri(uri).auth_header(key);
     let transport = StreamableHttpClientTransport::from_config(config);

@@ -15,7 +15,9 @@ on_call = "platform on-call"
 owner = "platform"
 grants = [
   { class = "read", tools = ["*"] },
-  { class = "write", tools = ["fs__write_file", "memory__*"] },
+  { class = "write", tools = ["memory__*"] },
+  # It overwrites, says its own annotation, so the operator's milder word does not count.
+  { class = "destructive", tools = ["fs__write_file"] },
 ]
 
 [server.fs]

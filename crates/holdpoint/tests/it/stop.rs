@@ -1,7 +1,7 @@
 //! Stops with teeth: acknowledged, binding, across processes and restarts.
 
 use crate::client::{self, Opens, call, failed, reasons, text};
-use crate::world::{World, npm_server};
+use crate::world::{World, command_line, npm_server};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ async fn until_running(world: &World) {
     for _ in 0..600 {
         let status = world.json(&["status"]);
         let running = status["gateways"].as_array().into_iter().flatten();
-        if running.flat_map(|gateway| gateway["running"].as_array().cloned()).flatten().count() > 0 {
+        if running.flat_map(|gateway| gateway["running"].as_array().cloned()).flatten().count() > 0
+        {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -44,41 +45,11 @@ async fn until_running(world: &World) {
     panic!("no call got in flight: {}", world.must(&["status"]));
 }
 
-/// The processes of this world's servers that are alive.
-fn servers_alive() -> Vec<i32> {
+/// The processes of this world's servers that are alive, but for the wraps.
+fn servers_alive(world: &World) -> usize {
     let program = npm_server("everything").display().to_string();
-    let own = std::process::id();
-    descendants(own).into_iter().filter(|pid| command_line(*pid).contains(&program)).collect()
-}
-
-fn descendants(of: u32) -> Vec<i32> {
-    let mut parents = std::collections::BTreeMap::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
-        if let Some(parent) = parent.and_then(|parent| parent.parse::<u32>().ok()) {
-            parents.insert(pid, parent);
-        }
-    }
-    let is_descendant = |pid: &i32| {
-        let mut pid = u32::try_from(*pid).unwrap();
-        while let Some(parent) = i32::try_from(pid).ok().and_then(|pid| parents.get(&pid)) {
-            if *parent == of {
-                return true;
-            }
-            pid = *parent;
-        }
-        false
-    };
-    parents.keys().copied().filter(is_descendant).collect()
-}
-
-fn command_line(pid: i32) -> String {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    crate::world::text(&bytes).replace('\0', " ")
+    let all = world.processes(&program).into_iter();
+    all.filter(|pid| !command_line(*pid).contains(" wrap ")).count()
 }
 
 #[tokio::test]
@@ -88,13 +59,7 @@ async fn a_stop_ends_a_slow_call_kills_the_child_and_survives_a_restart() {
     let serve = world.serve();
     let client = client::http(&serve, "/everything", &key, Opens::Legacy).await;
     assert!(!failed(&call(&client, "echo", json!({ "message": "hi" })).await));
-    let serving = serve.id();
-    let node = || {
-        let program = npm_server("everything").display().to_string();
-        let children = descendants(serving).into_iter();
-        children.filter(|pid| command_line(*pid).contains(&program)).collect::<Vec<_>>()
-    };
-    assert_eq!(node().len(), 1);
+    assert_eq!(servers_alive(&world), 1);
 
     let peer = client.peer().clone();
     let slow = tokio::spawn(async move {
@@ -107,7 +72,7 @@ async fn a_stop_ends_a_slow_call_kills_the_child_and_survives_a_restart() {
     let in_flight = &stopped["gateways"][0]["in_flight"];
     assert_eq!(in_flight.as_array().unwrap().len(), 1, "{stopped}");
     assert!(in_flight[0]["became"].as_str().unwrap().starts_with("in_doubt"), "{stopped}");
-    assert_eq!(node(), [], "the child that did not obey is gone");
+    assert_eq!(servers_alive(&world), 0, "the child that did not obey is gone");
     let slow = slow.await.unwrap().unwrap();
     assert!(text(&slow).contains("cancelled_by_stop"), "{}", text(&slow));
 
@@ -149,11 +114,11 @@ async fn a_stop_binds_every_wrap_on_the_store_without_a_server() {
         peer.call_tool(params.with_arguments(arguments)).await
     });
     until_running(&world).await;
-    let before = servers_alive().len();
+    let before = servers_alive(&world);
     let stopped = world.json(&["stop", "--all", "--reason", "test"]);
     assert_eq!(stopped["gateways"].as_array().unwrap().len(), 2, "{stopped}");
     assert_eq!(stopped["unreachable"].as_array().unwrap().len(), 0, "{stopped}");
-    assert_eq!(servers_alive().len(), before - 1, "the child with the slow call is gone");
+    assert_eq!(servers_alive(&world), before - 1, "the child with the slow call is gone");
     assert!(text(&slow.await.unwrap().unwrap()).contains("cancelled_by_stop"));
     for client in [&one, &two] {
         let refused = call(client, "echo", json!({ "message": "hi" })).await;

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A folder with a configuration.
@@ -18,6 +19,41 @@ pub struct Serve {
     /// Where it listens: `http://…/mcp`.
     pub url: String,
 }
+
+/// The beginning of a configuration with the small server of `tests/servers/peer.mjs`, whose tools
+/// read, but for `touch` and `append`, which write.
+pub const PEER: &str = r#"
+[listen]
+http = "127.0.0.1:0"
+
+[limits]
+stop_grace_ms = 300
+message_bytes_max = 65536
+
+[team.platform]
+on_call = "platform on-call"
+
+[agent.coder]
+owner = "platform"
+grants = [{ class = "read", tools = ["*"] }, { class = "write", tools = ["*"] }]
+
+[server.peer]
+command = ["node", "${peer}"]
+environment = "dev"
+timeout_ms = 3000
+read = ["*"]
+write = ["touch", "append"]
+tool.touch.resource = "file://{/path}"
+"#;
+
+/// How long anything may take that a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Fails all tests that need Node.js if there is none.
+static NODE: LazyLock<()> = LazyLock::new(|| {
+    let version = Command::new("node").arg("--version").output();
+    assert!(version.is_ok_and(|run| run.status.success()), "these tests need `node` and `npm`");
+});
 
 /// Where the npm packages are, installed once from the lock file.
 static NPM: LazyLock<PathBuf> = LazyLock::new(install_npm);
@@ -39,9 +75,12 @@ impl World {
     pub fn write_config(&self, config: &str) {
         let files = self.files().display().to_string();
         let mut text = config.replace("${files}", &files);
+        text = text.replace("${peer}", &peer().display().to_string());
         for name in ["filesystem", "memory", "everything"] {
-            let program = npm_server(name).display().to_string();
-            text = text.replace(&format!("${{npm:{name}}}"), &program);
+            let place = format!("${{npm:{name}}}");
+            if text.contains(&place) {
+                text = text.replace(&place, &npm_server(name).display().to_string());
+            }
         }
         std::fs::write(self.path().join("holdpoint.toml"), text).unwrap();
     }
@@ -97,7 +136,11 @@ impl World {
 
     /// Starts `holdpoint serve` and waits until it answers.
     pub fn serve(&self) -> Serve {
-        let mut command = self.command(&["serve", "--format", "json"]);
+        self.serve_by(self.command(&["serve", "--format", "json"]))
+    }
+
+    /// As [`Self::serve`], by a command that ends up as one.
+    pub fn serve_by(&self, mut command: Command) -> Serve {
         let log = std::fs::File::create(self.path().join("serve.log")).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
@@ -107,6 +150,23 @@ impl World {
             panic!("serve did not start: {line}\n{log}");
         };
         Serve { child, url: answer["url"].as_str().unwrap().to_owned() }
+    }
+
+    /// What the last `serve` logged.
+    pub fn serve_log(&self) -> String {
+        text(&std::fs::read(self.path().join("serve.log")).unwrap())
+    }
+
+    /// The processes whose working folder is this world's and whose command line has `part`.
+    pub fn processes(&self, part: &str) -> Vec<u32> {
+        let here = self.path().canonicalize().unwrap();
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let ours = pids.filter(|pid| {
+            let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
+            cwd.is_ok_and(|cwd| cwd == here) && command_line(*pid).contains(part)
+        });
+        ours.collect()
     }
 
     /// Every record of the ledger as JSON, oldest first.
@@ -122,6 +182,11 @@ impl Serve {
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where it listens: host and port.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://").trim_end_matches("/mcp")
     }
 
     /// Ends it as an operator would, and waits.
@@ -146,8 +211,32 @@ impl Drop for Serve {
     }
 }
 
+/// Asks until the answer is there; fails after [`PATIENCE`].
+pub fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "this never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How a process was started, as everybody on this machine can read.
+pub fn command_line(pid: u32) -> String {
+    text(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).replace('\0', " ")
+}
+
+/// The program of the small server that is hostile by tool name.
+pub fn peer() -> PathBuf {
+    LazyLock::force(&NODE);
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/peer.mjs")
+}
+
 /// The program of an npm server.
 pub fn npm_server(name: &str) -> PathBuf {
+    LazyLock::force(&NODE);
     NPM.join(format!("@modelcontextprotocol/server-{name}/dist/index.js"))
 }
 
@@ -161,8 +250,8 @@ fn install_npm() -> PathBuf {
     let modules = dir.join("node_modules");
     // npm writes this file last.
     if !modules.join(".package-lock.json").exists() {
-        let output = Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&dir);
-        let output = output_of(output);
+        let mut npm = Command::new("npm");
+        let output = output_of(npm.args(["ci", "--no-audit", "--no-fund"]).current_dir(&dir));
         assert!(output.status.success(), "npm ci: {}", text(&output.stderr));
     }
     modules
