@@ -79,11 +79,7 @@ fn cause_text(cause: &Cause) -> String {
     let rule = cause.rule.as_ref().map_or_else(String::new, |rule| format!(" [{rule}]"));
     let approval = cause.approval.as_ref();
     let approval = approval.map_or_else(String::new, |who| format!(" Needs approval by: {who}."));
-    let meaning = match cause.text == cause.reason.meaning() {
-        true => cause.text.clone(),
-        false if cause.text.is_empty() => cause.reason.meaning().to_owned(),
-        false => format!("{} {}", cause.reason.meaning(), cause.text),
-    };
+    let meaning = if cause.text.is_empty() { cause.reason.meaning() } else { &cause.text };
     format!("{}{rule}: {meaning}{approval}", cause.reason)
 }
 
