@@ -38,8 +38,6 @@ pub struct Report {
     pub files: usize,
     /// Every broken rule, by file and line.
     pub broken: Vec<Broken>,
-    /// What could not be checked, and why.
-    pub notes: Vec<String>,
 }
 
 /// One text file of the tree.
@@ -71,9 +69,6 @@ impl fmt::Display for Report {
         for broken in &self.broken {
             writeln!(f, "{broken}")?;
         }
-        for note in &self.notes {
-            writeln!(f, "note: {note}")?;
-        }
         write!(f, "tidy: {} files, {} broken rules", self.files, self.broken.len())
     }
 }
@@ -96,9 +91,8 @@ pub fn check(root: &Path) -> anyhow::Result<Report> {
         report.broken.extend(shape::check(source));
     }
     report.broken.extend(arrows::check(&texts)?);
-    let found = docs::check(root, &texts, &source::test_names(&sources));
-    report.broken.extend(found.broken);
-    report.notes.extend(found.notes);
+    report.broken.extend(docs::check(root, &texts, &source::test_names(&sources)));
+    report.broken.extend(docs::missing(&texts));
     report.broken.sort();
     report.broken.dedup();
     Ok(report)
@@ -157,10 +151,10 @@ mod tests {
         let report = check(&tree.root).unwrap().to_string();
         expect_test::expect![[r#"
             README.md:1: links: `docs/gone.md` does not exist; correct or remove the link
+            SPECIFICATION.md:1: promises: write this file
             crates/holdpoint-types/src/bad.rs:1: syntax: cannot parse string into token stream
             crates/holdpoint-types/src/lib.rs:2: lib-root: move this item to a module; lib.rs is docs, modules and explicit re-exports
-            note: SPECIFICATION.md does not exist yet, so no promise was checked
-            tidy: 3 files, 3 broken rules"#]]
+            tidy: 3 files, 4 broken rules"#]]
         .assert_eq(&report);
     }
 

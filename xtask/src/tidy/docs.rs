@@ -12,18 +12,6 @@ const SPECIFICATION: &str = "SPECIFICATION.md";
 /// What a promise says that no test proves yet.
 const PENDING: &str = "[test pending]";
 
-/// False until SPECIFICATION.md is part of the tree; then its absence is a broken rule.
-const SPECIFICATION_REQUIRED: bool = false;
-
-/// What the documents break, and what could not be checked.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// The broken rules.
-    pub broken: Vec<Broken>,
-    /// What could not be checked.
-    pub notes: Vec<String>,
-}
-
 /// One line of a document outside fenced code.
 struct Line<'t> {
     number: usize,
@@ -33,27 +21,25 @@ struct Line<'t> {
 // === functions ===
 
 /// Checks every document among `texts`; `tests` are the names of all test functions.
-pub fn check(root: &Path, texts: &[Text], tests: &BTreeSet<String>) -> Found {
-    let mut found = Found::default();
+pub fn check(root: &Path, texts: &[Text], tests: &BTreeSet<String>) -> Vec<Broken> {
+    let mut broken = Vec::new();
     for text in texts.iter().filter(|text| text.file.ends_with(".md")) {
         let lines = prose(&text.body);
-        found.broken.extend(unfinished(text));
-        found.broken.extend(links(root, &text.file, &lines));
-        let tables = proofs(&text.file, &lines, tests, &mut found.broken);
+        broken.extend(unfinished(text));
+        broken.extend(links(root, &text.file, &lines));
+        let tables = proofs(&text.file, &lines, tests, &mut broken);
         if text.file == SPECIFICATION && tables == 0 {
             let advice = "write promises as a table with a column called `test`";
-            found.broken.push(Broken::new(SPECIFICATION, 1, "promises", advice));
+            broken.push(Broken::new(SPECIFICATION, 1, "promises", advice));
         }
     }
-    if !texts.iter().any(|text| text.file == SPECIFICATION) {
-        if SPECIFICATION_REQUIRED {
-            found.broken.push(Broken::new(SPECIFICATION, 1, "promises", "write this file"));
-        } else {
-            let note = format!("{SPECIFICATION} does not exist yet, so no promise was checked");
-            found.notes.push(note);
-        }
-    }
-    found
+    broken
+}
+
+/// A tree without promises breaks a rule, too.
+pub fn missing(texts: &[Text]) -> Option<Broken> {
+    let there = texts.iter().any(|text| text.file == SPECIFICATION);
+    (!there).then(|| Broken::new(SPECIFICATION, 1, "promises", "write this file"))
 }
 
 fn prose(body: &str) -> Vec<Line<'_>> {
@@ -180,7 +166,7 @@ mod tests {
         let text = Text { file: file.to_owned(), body: body.to_owned() };
         let tests = BTreeSet::from(["the_proof".to_owned()]);
         let found = check(root, &[text], &tests);
-        expected.assert_eq(&found.broken.iter().map(|b| format!("{b}\n")).collect::<String>());
+        expected.assert_eq(&found.iter().map(|b| format!("{b}\n")).collect::<String>());
     }
 
     #[test]
@@ -240,7 +226,7 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let text = Text { file: "A.md".to_owned(), body };
         let found = check(root, &[text], &BTreeSet::new());
-        assert_eq!(found.broken.len(), 1);
-        assert_eq!((found.broken[0].line, found.broken[0].rule), (2, "unfinished"));
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].line, found[0].rule), (2, "unfinished"));
     }
 }
