@@ -5,7 +5,8 @@
 
 use holdpoint_policy::PolicySet;
 use holdpoint_types::{
-    Cause, Decision, EffectClass, Facts, Finding, Mode, Reason, Request, Ruling, Stop, ToolState,
+    Cause, ClassSource, Decision, EffectClass, Facts, Finding, Mode, Reason, Request, Ruling, Stop,
+    ToolState,
 };
 
 /// The approval that a mode's hold asks for.
@@ -74,8 +75,29 @@ fn grants(facts: &Facts) -> Option<Cause> {
         return None;
     }
     match class(facts) {
-        EffectClass::Destructive => Some(deny(Reason::DestructiveNotGranted)),
+        EffectClass::Destructive => {
+            let reason = Reason::DestructiveNotGranted;
+            Some(Cause::new(Ruling::Deny, reason, why_destructive(facts)))
+        }
         EffectClass::Read | EffectClass::Write => Some(deny(Reason::NotGranted)),
+    }
+}
+
+/// Where the class came from decides what an operator would have to change.
+fn why_destructive(facts: &Facts) -> &'static str {
+    match facts.tool.as_ref().map(|tool| tool.class_source) {
+        Some(ClassSource::Operator) => {
+            "The tool is classified as destructive and the agent has no grant that names it."
+        }
+        Some(ClassSource::Annotation) => {
+            "The tool says of itself that it destroys or overwrites, and the agent has no grant \
+             that names it as destructive."
+        }
+        Some(ClassSource::Unclassified) => {
+            "Nobody classified the tool, so it counts as destructive, and the agent has no grant \
+             that names it."
+        }
+        Some(ClassSource::Protocol) | None => Reason::DestructiveNotGranted.meaning(),
     }
 }
 

@@ -13,6 +13,6 @@ mod upstream;
 pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};
 pub use process::{Pipes, Process, ProcessFault, ProcessSpec};
 pub use upstream::{
-    Answer, Cancels, Ended, Limits, SecretText, ToolCall, Transport, Upstream, UpstreamFault,
-    UpstreamSpec,
+    Answer, Cancels, Condition, Ended, Health, Limits, SecretText, ToolCall, Transport, Upstream,
+    UpstreamFault, UpstreamSpec,
 };

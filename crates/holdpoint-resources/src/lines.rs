@@ -6,8 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::ChildStdin;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 /// How many messages may wait to be written.
@@ -144,7 +143,10 @@ impl Outgoing {
 }
 
 /// Writes lines until nobody can send any, or the peer closed its input; then closes it.
-pub(crate) async fn write_lines(mut queue: mpsc::Receiver<Outgoing>, mut stdin: ChildStdin) {
+pub(crate) async fn write_lines(
+    mut queue: mpsc::Receiver<Outgoing>,
+    mut stdin: impl AsyncWrite + Unpin,
+) {
     while let Some(mut line) = queue.recv().await {
         if line.ticket.as_ref().is_some_and(|ticket| !ticket.start()) {
             continue;

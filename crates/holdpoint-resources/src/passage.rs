@@ -1,20 +1,27 @@
-//! A stdio server whose messages pass through a door one by one (`holdpoint wrap`).
+//! A server whose messages pass through a door one by one (`holdpoint wrap`, and sessions).
 //!
-//! Owns the child and both directions of its pipes. It must never let a `tools/call` through
-//! without a permit, and never change a byte of what the child says.
+//! Owns the child, or the connection, and both directions of what is said. It must never let a
+//! governed request through without a permit, and never change a byte of what the server says.
+
+mod bridge;
 
 use crate::lines::{Line, LineReader, Outgoing, QUEUE_MAX, Ticket, write_lines};
-use crate::mcp::{Message, MessageFault, Outcome, RpcId, RpcNotification, RpcRequest, era};
+use crate::mcp::{
+    Message, MessageFault, Outcome, RpcId, RpcNotification, RpcRequest, era, governed,
+};
 use crate::process::{Process, ProcessFault, ProcessSpec};
+use crate::upstream::{SecretText, UpstreamFault};
 use bytes::Bytes;
 use holdpoint_control::{Permit, PermitFault};
 use holdpoint_types::{Timestamp, ToolRef, canonical_digest};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::process::ChildStdout;
+use tokio::io::AsyncRead;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// What the ids of our own requests start with; a client's request may not use such an id.
 const INJECTED_PREFIX: &str = "holdpoint-";
@@ -33,9 +40,23 @@ pub struct PassageSender {
 /// The way from the child, and the child itself. Dropping it kills the child's whole tree.
 #[derive(Debug)]
 pub struct PassageReceiver {
-    lines: LineReader<ChildStdout>,
+    lines: LineReader<Box<dyn Source>>,
     bytes_max: usize,
-    process: Process,
+    peer: Peer,
+}
+
+/// Where a server's lines come from.
+trait Source: AsyncRead + Unpin + Send + fmt::Debug {}
+
+impl<T: AsyncRead + Unpin + Send + fmt::Debug> Source for T {}
+
+/// What is behind a passage.
+#[derive(Debug)]
+enum Peer {
+    /// A child process.
+    Child(Process),
+    /// A server behind a URL; the token ends the bridge to it.
+    Bridge(CancellationToken),
 }
 
 /// The number of a request of our own.
@@ -74,7 +95,7 @@ pub enum Received {
 #[derive(Debug, thiserror::Error)]
 pub enum SendFault {
     /// Only [`PassageSender::send_call`] sends this.
-    #[error("`tools/call` needs a permit")]
+    #[error("the request needs a permit")]
     NeedsPermit,
     /// The message is not the call that the permit is for.
     #[error("the message is not a call of `{0}`")]
@@ -110,8 +131,32 @@ impl Passage {
         let (process, pipes) = Process::spawn(spec)?;
         let (queue, lines) = mpsc::channel(QUEUE_MAX);
         tokio::spawn(write_lines(lines, pipes.stdin));
-        let lines = LineReader::new(pipes.stdout, line_bytes_max);
-        let receiver = PassageReceiver { lines, bytes_max: line_bytes_max, process };
+        let source: Box<dyn Source> = Box::new(pipes.stdout);
+        let lines = LineReader::new(source, line_bytes_max);
+        let peer = Peer::Child(process);
+        let receiver = PassageReceiver { lines, bytes_max: line_bytes_max, peer };
+        Ok((PassageSender { queue, injected: Arc::default() }, receiver))
+    }
+
+    /// Opens a passage to a legacy server behind a URL, with an `Mcp-Session-Id` of its own. The
+    /// server hears of it with the first message.
+    ///
+    /// # Errors
+    /// When the URL or a header cannot be used.
+    pub fn connect(
+        url: &str,
+        headers: &[(String, SecretText)],
+        line_bytes_max: usize,
+    ) -> Result<(PassageSender, PassageReceiver), UpstreamFault> {
+        let (queue, lines) = mpsc::channel(QUEUE_MAX);
+        let (far, near) = tokio::io::duplex(bridge::PIPE_BYTES);
+        tokio::spawn(write_lines(lines, far));
+        let over = CancellationToken::new();
+        let source = bridge::open(url, headers, (near, line_bytes_max), over.clone())?;
+        let source: Box<dyn Source> = Box::new(source);
+        let lines = LineReader::new(source, line_bytes_max);
+        let peer = Peer::Bridge(over);
+        let receiver = PassageReceiver { lines, bytes_max: line_bytes_max, peer };
         Ok((PassageSender { queue, injected: Arc::default() }, receiver))
     }
 
@@ -128,9 +173,9 @@ impl PassageSender {
     /// so keep receiving meanwhile.
     ///
     /// # Errors
-    /// When the message is a `tools/call`, uses one of our ids, or the child takes no more input.
+    /// When the message is a governed request, uses one of our ids, or the child takes no more input.
     pub async fn send_ungoverned(&self, message: &Message) -> Result<(), SendFault> {
-        if message.method() == Some("tools/call") {
+        if message.method().is_some_and(governed::is_governed) {
             return Err(SendFault::NeedsPermit);
         }
         if let Message::Request(request) = message {
@@ -139,11 +184,11 @@ impl PassageSender {
         self.write(message.to_bytes()).await
     }
 
-    /// Sends the one call that `permit` is for, without Holdpoint's own `_meta` keys.
+    /// Sends the one governed request that `permit` is for, without Holdpoint's own `_meta` keys.
     ///
     /// # Errors
-    /// When the message is no call of `tool`, the permit is not for exactly its arguments (absent
-    /// ones count as `{}`), or the child takes no more input.
+    /// When the message is no call of `tool`, the permit is not for exactly its
+    /// [`governed::governed_parameters`], or the child takes no more input.
     pub async fn send_call(
         &self,
         permit: Permit,
@@ -152,8 +197,7 @@ impl PassageSender {
         now: Timestamp,
     ) -> Result<(), SendFault> {
         check_call(tool, request)?;
-        let arguments = arguments_of(request);
-        let digest = canonical_digest(&arguments);
+        let digest = canonical_digest(&governed::governed_parameters(request));
         let digest = digest.map_err(|_| PermitFault::OtherParameters)?;
         permit.check(tool, digest, now)?;
         self.write(call_bytes(request)).await
@@ -162,9 +206,9 @@ impl PassageSender {
     /// Sends a request of our own, whose response comes as [`Received::Injected`]. Never a call.
     ///
     /// # Errors
-    /// When `method` is `tools/call`, or the child takes no more input.
+    /// When `method` is a governed one, or the child takes no more input.
     pub async fn inject(&self, method: &str, params: Value) -> Result<Injected, SendFault> {
-        if method == "tools/call" {
+        if governed::is_governed(method) {
             return Err(SendFault::NeedsPermit);
         }
         let number = Injected(self.injected.fetch_add(1, Ordering::Relaxed));
@@ -212,32 +256,49 @@ impl PassageReceiver {
         }
     }
 
-    /// The last 64 KiB of the child's standard error.
+    /// The last 64 KiB of the child's standard error; nothing for a server behind a URL.
     pub fn last_words(&self) -> String {
-        self.process.last_words()
-    }
-
-    /// The child's process id.
-    pub fn process_id(&self) -> u32 {
-        self.process.id()
+        match &self.peer {
+            Peer::Child(process) => process.last_words(),
+            Peer::Bridge(_) => String::new(),
+        }
     }
 
     /// Waits for the child to end.
     ///
     /// # Errors
-    /// When the operating system cannot say how it ended.
+    /// When the operating system cannot say how it ended, or there is no child.
     pub async fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
-        self.process.wait().await
+        match &mut self.peer {
+            Peer::Child(process) => process.wait().await,
+            Peer::Bridge(_) => Err(std::io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Ends the child and everything it started: asks first, after `grace` does not ask.
     pub async fn kill_tree(&mut self, grace: Duration) {
-        self.process.kill_tree(grace).await;
+        match &mut self.peer {
+            Peer::Child(process) => process.kill_tree(grace).await,
+            Peer::Bridge(over) => over.cancel(),
+        }
     }
 
     /// Gives the child `grace` to end by itself after all senders are dropped, then kills its tree.
     pub async fn close(&mut self, grace: Duration) {
-        self.process.close(grace).await;
+        match &mut self.peer {
+            Peer::Child(process) => process.close(grace).await,
+            Peer::Bridge(over) => over.cancel(),
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        match self {
+            // It kills its whole tree by itself.
+            Self::Child(_) => {}
+            Self::Bridge(over) => over.cancel(),
+        }
     }
 }
 
@@ -280,15 +341,10 @@ fn refuse_reserved(id: &RpcId) -> Result<(), SendFault> {
 
 fn check_call(tool: &ToolRef, request: &RpcRequest) -> Result<(), SendFault> {
     refuse_reserved(&request.id)?;
-    let named = request.param("name").and_then(Value::as_str) == Some(tool.name());
-    if request.method != "tools/call" || !named {
+    if !governed::reaches(request, tool) {
         return Err(SendFault::OtherMessage(tool.clone()));
     }
     Ok(())
-}
-
-fn arguments_of(request: &RpcRequest) -> Value {
-    request.param("arguments").cloned().unwrap_or_else(|| Value::Object(Map::new()))
 }
 
 fn call_bytes(request: &RpcRequest) -> Vec<u8> {

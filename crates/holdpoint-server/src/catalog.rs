@@ -10,12 +10,15 @@ use holdpoint_types::{
     canonical_digest,
 };
 use jsonschema::Validator;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The validator's name in findings and records.
 const SCHEMA: &str = "schema";
+/// Most requests that read are kept compiled.
+const READ_REQUESTS_MAX: usize = 4096;
 /// How many faults of one call are reported.
 const FAULTS_MAX: usize = 5;
 
@@ -23,6 +26,8 @@ const FAULTS_MAX: usize = 5;
 #[derive(Debug, Default)]
 pub struct Catalog {
     tools: ArcSwap<BTreeMap<ToolRef, Arc<Tool>>>,
+    /// The requests that read, of the servers that were asked.
+    read_requests: Mutex<BTreeMap<ToolRef, Arc<Tool>>>,
     strict: BTreeSet<ServerName>,
 }
 
@@ -59,12 +64,27 @@ impl Catalog {
     /// An empty catalog. Tools of the servers in `strict` refuse parameters that their schema does
     /// not name.
     pub fn new(strict: BTreeSet<ServerName>) -> Self {
-        Self { tools: ArcSwap::default(), strict }
+        Self { tools: ArcSwap::default(), read_requests: Mutex::default(), strict }
     }
 
-    /// The tool of this name, if its server offers it.
+    /// The tool of this name, if its server offers it. A request that reads is there always.
     pub fn tool(&self, name: &ToolRef) -> Option<Arc<Tool>> {
-        self.tools.load().get(name).cloned()
+        self.tools.load().get(name).cloned().or_else(|| self.read_request(name))
+    }
+
+    fn read_request(&self, name: &ToolRef) -> Option<Arc<Tool>> {
+        if !name.is_read_request() {
+            return None;
+        }
+        let mut known = self.read_requests.lock();
+        if let Some(tool) = known.get(name) {
+            return Some(Arc::clone(tool));
+        }
+        let tool = Arc::new(Tool::of_request(name)?);
+        if known.len() < READ_REQUESTS_MAX {
+            known.insert(name.clone(), Arc::clone(&tool));
+        }
+        Some(tool)
     }
 
     /// All tools, in the order of their names.
@@ -127,6 +147,9 @@ impl Tool {
         let text = definition.get("name").and_then(Value::as_str);
         let text = text.ok_or_else(|| format!("`{server}` offers a tool without a name"))?;
         let name = ToolRef::new(server.clone(), text).map_err(|fault| fault.to_string())?;
+        if name.is_read_request() {
+            return Err(format!("`{name}` is the name of a request of MCP"));
+        }
         let digest = canonical_digest(&definition).map_err(|fault| format!("`{name}`: {fault}"))?;
         let state = match pins.get(&name) {
             Some(&pinned) if pinned != digest => ToolState::Changed { pinned },
@@ -135,6 +158,28 @@ impl Tool {
         let hints = ToolHints::of(&definition);
         let schema = compile(&definition, strict);
         Ok(Self { name, definition, digest, state, hints, schema })
+    }
+
+    /// A request that reads, as if it were a tool: MCP itself defines it, so it is always pinned.
+    fn of_request(name: &ToolRef) -> Option<Self> {
+        let (member, kind) = match name.name() {
+            "prompts/get" => ("name", "string"),
+            "completion/complete" => ("ref", "object"),
+            _ => ("uri", "string"),
+        };
+        let definition = json!({
+            "name": name.name(),
+            "annotations": { "readOnlyHint": true },
+            "inputSchema": {
+                "type": "object",
+                "required": [member],
+                "properties": { (member): { "type": kind } },
+            },
+        });
+        let digest = canonical_digest(&definition).ok()?;
+        let schema = compile(&definition, false);
+        let (state, hints) = (ToolState::Pinned, ToolHints::of(&definition));
+        Some(Self { name: name.clone(), definition, digest, state, hints, schema })
     }
 
     /// What a decision may know about the tool.
@@ -259,6 +304,25 @@ mod tests {
                 "Fail at `/options`: Additional properties are not allowed ('other' was unexpected) (rule `/properties/options/additionalProperties`)"
             ],
         );
+    }
+
+    #[test]
+    fn requests_that_read_are_pinned_tools_and_nobody_can_offer_them() {
+        let catalog = super::Catalog::new([].into());
+        let tool = catalog.tool(&"fs__resources/read".parse().unwrap()).unwrap();
+        check(&tool, json!({"uri": "demo://x", "other": 1}), expect!["Pass "]);
+        check(
+            &tool,
+            json!({"uri": 1}),
+            expect![[
+                r#"Fail at `/uri`: value is not of type "string" (rule `/properties/uri/type`)"#
+            ]],
+        );
+        assert_eq!(tool.state, holdpoint_types::ToolState::Pinned);
+        let offered = vec![json!({"name": "resources/read", "inputSchema": {}})];
+        let observed = catalog.observe(&"fs".parse().unwrap(), offered, &BTreeMap::new());
+        assert_eq!(observed.unusable.len(), 1);
+        assert!(catalog.all().is_empty());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod answer;
 pub mod http;
 pub mod local;
+mod reads;
 pub mod stdio;
 
 pub use answer::{decision_json, refusal_text};

@@ -26,6 +26,8 @@ pub enum ClassSource {
     Annotation,
     /// Nobody classified the tool, so it counts as destructive.
     Unclassified,
+    /// MCP itself says so: a request that reads a resource or a prompt.
+    Protocol,
 }
 
 /// The text is none of `read`, `write`, `destructive`.

@@ -13,6 +13,11 @@ const TOOL_BYTES_MAX: usize = 128;
 /// What separates server and tool where many servers share one endpoint.
 const SEPARATOR: &str = "__";
 
+/// Requests of MCP besides `tools/call` that are governed, each as if it were a tool of its server
+/// that reads. No real tool may have such a name.
+pub const READ_REQUESTS: [&str; 4] =
+    ["resources/read", "resources/subscribe", "prompts/get", "completion/complete"];
+
 /// A text that may not be used as a name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{text}` is not a valid {what} name: {rule}")]
@@ -186,6 +191,11 @@ impl ToolRef {
     /// The tool's name as its server knows it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// True if this is no tool but one of [`READ_REQUESTS`].
+    pub fn is_read_request(&self) -> bool {
+        READ_REQUESTS.contains(&self.name.as_str())
     }
 }
 

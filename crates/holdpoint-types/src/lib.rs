@@ -26,8 +26,8 @@ pub use facts::{
     ToolState,
 };
 pub use ids::{
-    ActionId, AgentName, Epoch, GatewayId, InvalidName, OperatorName, ServerName, TaskId, TeamName,
-    Timestamp, ToolRef,
+    ActionId, AgentName, Epoch, GatewayId, InvalidName, OperatorName, READ_REQUESTS, ServerName,
+    TaskId, TeamName, Timestamp, ToolRef,
 };
 pub use json::{JsonFault, JsonLimits, canonical_bytes, canonical_digest, check, parse};
 pub use mode::{Mode, ParseModeError};

@@ -166,6 +166,9 @@ impl Settings {
 
     /// The effect class of `tool`, and who said so. `hints` can only make it stricter.
     pub fn classify(&self, tool: &ToolRef, hints: ToolHints) -> (EffectClass, ClassSource) {
+        if tool.is_read_request() {
+            return (EffectClass::Read, ClassSource::Protocol);
+        }
         let Some(declared) = self.declared_class(tool) else {
             return (EffectClass::Destructive, ClassSource::Unclassified);
         };
@@ -184,6 +187,8 @@ impl Settings {
             .and_then(|tool| tool.resource.as_ref());
         let base = rules.and_then(|rules| rules.base.as_deref());
         let named = template.map(|template| template.resolve(parameters, base));
+        let named = named
+            .or_else(|| tool.is_read_request().then(|| template::read_request(tool, parameters)));
         // A template that the parameters do not fill means that the call aims at something that we
         // cannot name, so no rule about the server as a whole may vouch for it.
         let vouched = !matches!(named, Some(None));

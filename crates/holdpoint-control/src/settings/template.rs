@@ -1,6 +1,7 @@
 //! Resource templates: how a tool's parameters name what the call is aimed at.
 //! Must never look at the world: normalisation is lexical, links are not followed.
 
+use holdpoint_types::ToolRef;
 use serde_json::Value;
 use std::fmt;
 
@@ -130,6 +131,60 @@ pub fn normalise(resource: &str) -> String {
         return format!("{scheme}://{authority}");
     }
     format!("{scheme}://{authority}/{}", kept.join("/"))
+}
+
+/// What a request that reads is aimed at: the URI, or `prompt://SERVER/NAME`. `None` if it names
+/// nothing that an address can be made of.
+pub(super) fn read_request(tool: &ToolRef, parameters: &Value) -> Option<String> {
+    let text = |value: &Value, key: &str| value.get(key)?.as_str().map(str::to_owned);
+    let of_completion = parameters.get("ref");
+    let name = match of_completion {
+        Some(of) => text(of, "name"),
+        None => text(parameters, "name"),
+    };
+    let uri = of_completion.map_or_else(|| text(parameters, "uri"), |of| text(of, "uri"));
+    match (uri, name) {
+        (Some(uri), None) => of_uri(&uri, tool),
+        (None, Some(name)) if !name.is_empty() && name.len() <= RESOURCE_BYTES_MAX => {
+            let name = name.replace(['/', '%'], "_");
+            Some(format!("prompt://{}/{name}", tool.server()))
+        }
+        (Some(_), Some(_)) | (None, Some(_) | None) => None,
+    }
+}
+
+fn of_uri(uri: &str, tool: &ToolRef) -> Option<String> {
+    if uri.is_empty() || uri.len() > RESOURCE_BYTES_MAX || uri.contains(char::is_control) {
+        return None;
+    }
+    let is_file = uri.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:"));
+    match split_scheme(uri) {
+        Some((_, rest)) if is_file => of_file(rest),
+        Some(_) => Some(normalise(uri)),
+        // Servers read `file:/x` in ways of their own.
+        None if is_file => None,
+        // Without an authority (`urn:x`) there is nothing to normalise.
+        None => Some(format!("mcp://{}/{uri}", tool.server())),
+    }
+}
+
+/// The file that a URI means once its server has decoded it.
+fn of_file(rest: &str) -> Option<String> {
+    let path = rest.split(['?', '#']).next()?.replace('\\', "/");
+    let path = path.strip_prefix("localhost").unwrap_or(&path);
+    let path = percent_decoded(path)?;
+    let plain = path.starts_with('/') && !path.contains(char::is_control);
+    plain.then(|| normalise(&format!("file://{path}")))
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut pieces = text.split('%');
+    let mut bytes = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        bytes.push(u8::from_str_radix(piece.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(piece.get(2..)?.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// Splits off a scheme as RFC 3986 section 3.1 has it, if the text begins with one and `://`.
@@ -284,5 +339,31 @@ mod tests {
             }
             normalise(&text);
         }
+    }
+
+    #[test]
+    fn a_request_that_reads_aims_at_what_its_server_will_decode() {
+        let check = |tool: &str, parameters: Value, expected: Option<&str>| {
+            let found = super::read_request(&tool.parse().unwrap(), &parameters);
+            assert_eq!(found.as_deref(), expected, "{tool} {parameters}");
+        };
+        let read = |uri: &str, expected| check("fs__resources/read", json!({"uri": uri}), expected);
+        read("file:///srv/a/../%2eenv", Some("file:///srv/.env"));
+        read("FILE://localhost/srv/x?y#z", Some("file:///srv/x"));
+        read("file:///srv\\x", Some("file:///srv/x"));
+        read("file:/srv/x", None);
+        read("file:///srv/%zz", None);
+        read("file:///srv/%00", None);
+        read("file://elsewhere/x", None);
+        read("demo://a//b/../c", Some("demo://a/c"));
+        read("urn:x", Some("mcp://fs/urn:x"));
+        read("", None);
+        check("fs__resources/read", json!({}), None);
+        check("fs__prompts/get", json!({"name": "a/b"}), Some("prompt://fs/a_b"));
+        let of = json!({"ref": {"type": "ref/prompt", "name": "p"}, "argument": {}});
+        check("fs__completion/complete", of, Some("prompt://fs/p"));
+        let of = json!({"ref": {"type": "ref/resource", "uri": "demo://x/{id}"}});
+        check("fs__completion/complete", of, Some("demo://x/{id}"));
+        check("fs__prompts/get", json!({"name": "p", "uri": "demo://x"}), None);
     }
 }

@@ -182,6 +182,25 @@ pub fn forwarded_meta(meta: Option<&Value>) -> Option<Map<String, Value>> {
     (!meta.is_empty()).then_some(meta)
 }
 
+/// Asks for progress notifications under `token`.
+pub fn set_progress(params: &mut Option<Value>, token: Value) {
+    let params = params.get_or_insert_with(|| json!({}));
+    let Some(params) = params.as_object_mut() else { return };
+    let meta = params.entry("_meta").or_insert_with(|| json!({}));
+    if let Some(meta) = meta.as_object_mut() {
+        meta.insert(META_PROGRESS.into(), token);
+    }
+}
+
+/// Tells a modern server what the agent of a request can do, so that it may ask for input.
+pub fn declare_capabilities(params: &mut Value, agent_meta: Option<&Value>) {
+    let declared = agent_meta.and_then(|meta| meta.get(META_CLIENT_CAPABILITIES));
+    let Some(declared) = declared.filter(|declared| declared.is_object()) else { return };
+    if let Some(meta) = params.get_mut("_meta").and_then(Value::as_object_mut) {
+        meta.insert(META_CLIENT_CAPABILITIES.into(), declared.clone());
+    }
+}
+
 /// Takes Holdpoint's own keys out of the `_meta` of `params`.
 pub fn strip_own_meta(params: &mut Value) {
     let Some(meta) = params.get_mut("_meta").and_then(Value::as_object_mut) else { return };

@@ -2,6 +2,7 @@
 //! Must never parse what Holdpoint does not govern into typed models: they lose fields and numbers.
 
 pub mod era;
+pub mod governed;
 pub mod headers;
 pub mod message;
 

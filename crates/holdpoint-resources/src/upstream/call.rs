@@ -3,16 +3,16 @@
 //! Owns the question how a call ended. Must never say `NotSent` unless no byte can have arrived,
 //! and never send parameters other than those that the permit was checked against.
 
-use super::http::HttpLink;
+use super::http::{HttpLink, HttpRequest};
 use super::spec::{Cancels, Ended, ToolCall};
-use super::stdio::{Flight, StdioLink};
+use super::stdio::{Flight, StdioLink, StdioRequest};
 use super::{Connected, Fault, Link, Upstream};
 use crate::mcp::era::{self, Identity};
 use crate::mcp::headers::ParamHeader;
-use crate::mcp::{Era, Outcome, RpcRequest, RpcResponse};
+use crate::mcp::{Era, Outcome, RpcResponse, governed};
 use holdpoint_control::{Permit, PermitFault};
 use holdpoint_types::{Reason, Timestamp, canonical_digest};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::pin::pin;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -86,13 +86,22 @@ impl Upstream {
     ) -> Ended {
         let grace = self.spec().limits.grace;
         let params = params_of(connected.era, call);
+        let method = governed::method_of(&call.tool);
+        let progress = call.progress.clone();
         match &connected.link {
-            Link::Stdio(link) => run_stdio(link, params, until, grace).await,
+            Link::Stdio(link) => {
+                let request = StdioRequest { method, params, progress };
+                run_stdio(link, request, until, grace).await
+            }
             Link::Http(link) => {
-                let request = link.request("tools/call", params);
+                let mut request = link.request(method, params);
+                if progress.is_some() {
+                    era::set_progress(&mut request.params, request.id.to_value());
+                }
                 let headers = self.mirrored(call);
+                let request = HttpRequest { request, headers, progress };
                 let grace = if connected.era == Era::Modern { Duration::ZERO } else { grace };
-                run_http(link, (request, headers), until, grace).await
+                run_http(link, request, until, grace).await
             }
         }
     }
@@ -167,24 +176,33 @@ fn clear(permit: &Permit, call: ToolCall, now: Timestamp) -> Result<Cleared, Per
 }
 
 fn params_of(era: Era, call: &ToolCall) -> Value {
-    let mut params = Map::new();
-    params.insert("name".into(), call.tool.name().into());
-    params.insert("arguments".into(), call.parameters.clone());
+    let mut params = call.more.clone();
+    match (call.tool.is_read_request(), &call.parameters) {
+        (true, Value::Object(parameters)) => params.extend(parameters.clone()),
+        _ => {
+            params.insert("name".into(), call.tool.name().into());
+            params.insert("arguments".into(), call.parameters.clone());
+        }
+    }
     let meta = era::forwarded_meta(call.meta.as_ref()).map(Value::Object);
     params.extend(meta.map(|meta| ("_meta".to_owned(), meta)));
-    era::params_for(era, params, &Identity::holdpoint())
+    let mut params = era::params_for(era, params, &Identity::holdpoint());
+    if era == Era::Modern {
+        era::declare_capabilities(&mut params, call.meta.as_ref());
+    }
+    params
 }
 
 async fn run_stdio(
     link: &StdioLink,
-    params: Value,
+    request: StdioRequest<'_>,
     (cancels, deadline): (&Cancels, Instant),
     grace: Duration,
 ) -> Ended {
     let flight = tokio::select! {
         biased;
         early = cancels.early(deadline) => return early.not_sent("the server takes no input"),
-        flight = link.begin("tools/call", params) => flight,
+        flight = link.begin_with(request) => flight,
     };
     let mut flight = match flight {
         Ok(flight) => flight,
@@ -234,12 +252,12 @@ async fn stop(mut flight: Flight, grace: Duration) -> Ended {
 
 async fn run_http(
     link: &HttpLink,
-    (request, headers): (RpcRequest, Vec<(String, String)>),
+    asking: HttpRequest,
     (cancels, deadline): (&Cancels, Instant),
     grace: Duration,
 ) -> Ended {
-    let id = request.id.clone();
-    let mut answer = pin!(link.ask(request, headers));
+    let id = asking.request.id.clone();
+    let mut answer = pin!(link.ask(asking));
     let early = tokio::select! {
         biased;
         answer = &mut answer => return answer.map_or_else(ended_without, ended_of),

@@ -19,12 +19,12 @@ use sse_stream::SseStream;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a message that nobody waits for may take.
-const ASIDE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const ASIDE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most requests of a server that are refused within one event stream; later ones are ignored.
 const REFUSALS_MAX: usize = 16;
 
@@ -39,6 +39,16 @@ pub(super) struct HttpLink {
     last: AtomicI64,
     slots: Semaphore,
     agreed: Mutex<Agreed>,
+}
+
+/// A request for an HTTP server.
+#[derive(Debug)]
+pub(super) struct HttpRequest {
+    pub(super) request: RpcRequest,
+    /// Headers that mirror parameters.
+    pub(super) headers: Vec<(String, String)>,
+    /// Where the parameters of progress notifications go.
+    pub(super) progress: Option<mpsc::Sender<Value>>,
 }
 
 /// What the server and we have agreed on.
@@ -84,7 +94,7 @@ impl HttpLink {
 
     /// Finds out the server's era and, in the legacy one, shakes hands.
     pub(super) async fn negotiate(&mut self) -> Result<Era, UpstreamFault> {
-        let probe = self.ask(self.request("server/discover", probe_params()), Vec::new());
+        let probe = self.ask(self.plain("server/discover", probe_params()));
         let answer = tokio::time::timeout(self.limits.probe_timeout, probe).await;
         let found = match answer {
             Ok(Ok(response)) => read_probe(&response),
@@ -108,23 +118,23 @@ impl HttpLink {
         RpcRequest::new(RpcId::Number(number), method, params)
     }
 
+    /// A request that mirrors nothing and is not followed.
+    pub(super) fn plain(&self, method: &str, params: Value) -> HttpRequest {
+        let request = self.request(method, params);
+        HttpRequest { request, headers: Vec::new(), progress: None }
+    }
+
     /// Sends a request and waits for its answer.
-    pub(super) async fn ask(
-        &self,
-        request: RpcRequest,
-        headers: Vec<(String, String)>,
-    ) -> Result<RpcResponse, Fault> {
+    pub(super) async fn ask(&self, asking: HttpRequest) -> Result<RpcResponse, Fault> {
         let busy = |_| Fault::unsent(unavailable("too many calls wait for this server"));
         let _slot = self.slots.try_acquire().map_err(busy)?;
-        if let Exchanged::Answer(response, _) =
-            self.exchange(&self.agreed(), &request, &headers).await?
-        {
+        if let Exchanged::Answer(response, _) = self.exchange(&self.agreed(), &asking).await? {
             return Ok(response);
         }
         // INVARIANT: a server that forgot us has not looked at the request (2025-11-25,
         // transports).
         self.initialize().await.map_err(|fault| Fault { may_have_arrived: false, ..fault })?;
-        match self.exchange(&self.agreed(), &request, &headers).await? {
+        match self.exchange(&self.agreed(), &asking).await? {
             Exchanged::Answer(response, _) => Ok(response),
             Exchanged::Forgotten => {
                 Err(Fault::unsent(invalid("the server forgets every `Mcp-Session-Id`")))
@@ -161,11 +171,10 @@ impl HttpLink {
 
     async fn initialize(&self) -> Result<(), Fault> {
         let params = era::initialize_params(&Identity::holdpoint());
-        let request = self.request("initialize", params);
+        let request = self.plain("initialize", params);
         let revision = era::REVISION_LEGACY.to_owned();
         let opening = Agreed { era: Era::Legacy, revision, thread: None };
-        let Exchanged::Answer(response, thread) = self.exchange(&opening, &request, &[]).await?
-        else {
+        let Exchanged::Answer(response, thread) = self.exchange(&opening, &request).await? else {
             return Err(Fault::doubtful(unavailable("the server has no MCP endpoint there")));
         };
         let revision = read_initialize(&response).map_err(Fault::doubtful)?;
@@ -179,12 +188,8 @@ impl HttpLink {
         Ok(())
     }
 
-    async fn exchange(
-        &self,
-        agreed: &Agreed,
-        request: &RpcRequest,
-        headers: &[(String, String)],
-    ) -> Result<Exchanged, Fault> {
+    async fn exchange(&self, agreed: &Agreed, asking: &HttpRequest) -> Result<Exchanged, Fault> {
+        let HttpRequest { request, headers, .. } = asking;
         let mut extra = HeaderMap::new();
         if agreed.era == Era::Modern {
             let standard = names::standard(request).into_iter();
@@ -200,7 +205,7 @@ impl HttpLink {
         }
         let thread = response.headers().get(names::SESSION_ID).cloned();
         let answer = if status.is_success() {
-            self.read_success(response, &request.id).await
+            self.read_success(response, asking).await
         } else {
             self.read_refusal(response, &request.id).await
         };
@@ -240,10 +245,11 @@ impl HttpLink {
     async fn read_success(
         &self,
         response: Response,
-        id: &RpcId,
+        asking: &HttpRequest,
     ) -> Result<RpcResponse, UpstreamFault> {
+        let id = &asking.request.id;
         if is_type(&response, "text/event-stream") {
-            return self.read_events(response, id).await;
+            return self.read_events(response, asking).await;
         }
         if !is_type(&response, "application/json") {
             let status = response.status().as_u16();
@@ -296,10 +302,13 @@ impl HttpLink {
     async fn read_events(
         &self,
         response: Response,
-        id: &RpcId,
+        asking: &HttpRequest,
     ) -> Result<RpcResponse, UpstreamFault> {
+        let id = &asking.request.id;
         let since_event = Arc::new(AtomicUsize::new(0));
-        let bytes = limited(response, self.limits, Arc::clone(&since_event));
+        let event_max = self.limits.message_bytes_max;
+        let sizes = (event_max, self.limits.flood_bytes_max.max(event_max));
+        let bytes = limited(response, sizes, Arc::clone(&since_event));
         let mut events = SseStream::from_bytes_stream(Box::pin(bytes));
         let mut refusals = 0;
         while let Some(event) = events.next().await {
@@ -317,15 +326,27 @@ impl HttpLink {
                     self.refuse(request);
                 }
                 Message::Request(_) => {}
-                Message::Notification(notification) => self.note(&notification),
+                Message::Notification(notification) => self.note(notification, asking),
             }
         }
         Err(unavailable("the event stream ended without the answer"))
     }
 
-    fn note(&self, notification: &RpcNotification) {
-        if notification.method == "notifications/tools/list_changed" {
-            self.tools_changed.store(true, Ordering::Release);
+    fn note(&self, notification: RpcNotification, asking: &HttpRequest) {
+        match (notification.method.as_str(), notification.params) {
+            ("notifications/tools/list_changed", _) => {
+                self.tools_changed.store(true, Ordering::Release);
+            }
+            ("notifications/progress", Some(params)) => {
+                let own = asking.request.id.to_value();
+                if let Some(follower) = &asking.progress
+                    && params.get("progressToken") == Some(&own)
+                {
+                    // Who follows too slowly misses some.
+                    let _ = follower.try_send(params);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -344,7 +365,7 @@ impl HttpLink {
     }
 }
 
-fn client(url: &Url) -> Result<Client, UpstreamFault> {
+pub(crate) fn client(url: &Url) -> Result<Client, UpstreamFault> {
     // Installing twice fails, and the first one stays: just what is wanted.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
@@ -365,7 +386,7 @@ fn is_loopback(url: &Url) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn header_map(headers: &[(String, SecretText)]) -> Result<HeaderMap, UpstreamFault> {
+pub(crate) fn header_map(headers: &[(String, SecretText)]) -> Result<HeaderMap, UpstreamFault> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         insert(&mut map, name, value.expose())?;
@@ -382,7 +403,7 @@ fn insert(map: &mut HeaderMap, name: &str, value: &str) -> Result<(), UpstreamFa
     Ok(())
 }
 
-fn is_type(response: &Response, wanted: &str) -> bool {
+pub(crate) fn is_type(response: &Response, wanted: &str) -> bool {
     let found = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let found = found.and_then(|found| found.split(';').next()).unwrap_or_default();
     found.trim().eq_ignore_ascii_case(wanted)
@@ -394,18 +415,17 @@ fn is_ours(response: &RpcResponse, id: &RpcId) -> bool {
 }
 
 /// The body in pieces, ending with an error when an event or the whole stream grows too large.
-fn limited(
+pub(crate) fn limited(
     response: Response,
-    limits: Limits,
+    (event_max, whole_max): (usize, usize),
     since_event: Arc<AtomicUsize>,
 ) -> impl Stream<Item = std::io::Result<bytes::Bytes>> {
-    let whole_max = limits.flood_bytes_max.max(limits.message_bytes_max);
     let mut whole = 0_usize;
     response.bytes_stream().map(move |chunk| {
         let chunk = chunk.map_err(|error| std::io::Error::other(in_words(error)))?;
         whole = whole.saturating_add(chunk.len());
         let event = since_event.fetch_add(chunk.len(), Ordering::Relaxed);
-        if whole > whole_max || event.saturating_add(chunk.len()) > limits.message_bytes_max {
+        if whole > whole_max || event.saturating_add(chunk.len()) > event_max {
             return Err(std::io::Error::other("too many bytes without an answer"));
         }
         Ok(chunk)
@@ -413,7 +433,7 @@ fn limited(
 }
 
 /// What went wrong, without the URL: it may hold a secret.
-fn in_words(error: reqwest::Error) -> String {
+pub(crate) fn in_words(error: reqwest::Error) -> String {
     use std::error::Error as _;
     let error = error.without_url();
     let mut text = error.to_string();

@@ -4,18 +4,20 @@
 //! call that may have reached its server, and never give one call's answer to another.
 
 mod call;
-mod http;
+mod health;
+pub(crate) mod http;
 mod negotiate;
 mod spec;
 mod stdio;
 
+pub use health::{Condition, Health};
 pub use spec::{
     Answer, Cancels, Ended, Limits, SecretText, ToolCall, Transport, UpstreamFault, UpstreamSpec,
 };
 
 use crate::mcp::era::{self, Identity};
 use crate::mcp::headers::{self, ParamHeader};
-use crate::mcp::{Era, Outcome, RpcResponse};
+use crate::mcp::{Era, Outcome, RpcResponse, governed};
 use http::HttpLink;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +61,9 @@ struct Slot {
     state: State,
     failures: u32,
     not_before: Option<Instant>,
-    last_fault: Option<UpstreamFault>,
+    last_fault: Option<(UpstreamFault, Instant)>,
+    /// How often a connection was opened.
+    opened: u64,
 }
 
 type Opened = Option<Result<Arc<Connected>, UpstreamFault>>;
@@ -150,6 +154,28 @@ impl Upstream {
             }
         }
         Err(invalid(format!("more than {PAGES_MAX} pages of tools")))
+    }
+
+    /// Asks something that is not governed, in the era that the server speaks. `params` without our
+    /// own metadata.
+    ///
+    /// # Errors
+    /// When the method is a governed one, or the server does not answer in time.
+    pub async fn ask(
+        &self,
+        method: &str,
+        params: Map<String, Value>,
+    ) -> Result<Outcome, UpstreamFault> {
+        if governed::is_governed(method) {
+            return Err(invalid(format!("`{method}` needs a permit")));
+        }
+        let connected = self.connect().await?;
+        let params = era::params_for(connected.era, params, &Identity::holdpoint());
+        let asked = connected.ask(method, params);
+        match tokio::time::timeout(self.0.spec.timeout, asked).await {
+            Ok(response) => Ok(response.map_err(|fault| fault.kind)?.outcome),
+            Err(_) => Err(UpstreamFault::Timeout(format!("`{method}` timed out"))),
+        }
     }
 
     /// Closes the server: its input ends, and a process that does not follow is killed as a tree.
@@ -244,7 +270,8 @@ impl Upstream {
         }
         let pause = slot.pause();
         if pause > BACK_OFF_WAIT_MAX {
-            let why = slot.last_fault.as_ref().map(ToString::to_string).unwrap_or_default();
+            let why = slot.last_fault.as_ref().map(|(fault, _)| fault.to_string());
+            let why = why.unwrap_or_default();
             let text = format!("restarts in {} ms after: {why}", pause.as_millis());
             return Err(unavailable(text));
         }
@@ -264,7 +291,7 @@ impl Slot {
         let doublings = self.failures.saturating_sub(1).min(16);
         let pause = BACK_OFF_MIN.saturating_mul(1 << doublings).min(BACK_OFF_MAX);
         self.not_before = Instant::now().checked_add(pause);
-        self.last_fault = Some(fault);
+        self.last_fault = Some((fault, Instant::now()));
         self.state = State::Idle;
     }
 
@@ -288,7 +315,7 @@ impl Connected {
     async fn ask(&self, method: &str, params: Value) -> Result<RpcResponse, Fault> {
         match &self.link {
             Link::Stdio(link) => link.ask(method, params).await,
-            Link::Http(link) => link.ask(link.request(method, params), Vec::new()).await,
+            Link::Http(link) => link.ask(link.plain(method, params)).await,
         }
     }
 }
@@ -347,6 +374,7 @@ async fn open(upstream: Upstream, pause: Duration, tell: watch::Sender<Opened>) 
     match &opened {
         Ok(connected) if !inner.closed.is_cancelled() => {
             slot.state = State::Up(Arc::clone(connected));
+            slot.opened = slot.opened.saturating_add(1);
             inner.tools_changed.store(true, Ordering::Release);
         }
         Ok(_) => slot.state = State::Idle,

@@ -4,9 +4,10 @@
 use crate::mcp::Outcome;
 use crate::process::ProcessSpec;
 use holdpoint_types::{Reason, ServerName, ToolRef};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fmt;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// A text that is never printed.
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 pub struct SecretText(String);
 
 /// How a server is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// A child process.
     Stdio(ProcessSpec),
@@ -28,7 +29,7 @@ pub enum Transport {
 }
 
 /// How much an upstream may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Longest accepted message, in bytes.
     pub message_bytes_max: usize,
@@ -45,7 +46,7 @@ pub struct Limits {
 }
 
 /// One upstream server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSpec {
     /// Its name.
     pub server: ServerName,
@@ -57,8 +58,8 @@ pub struct UpstreamSpec {
     pub limits: Limits,
 }
 
-/// One call, exactly as it was decided on.
-#[derive(Clone, Debug, PartialEq)]
+/// One call, or another governed request, exactly as it was decided on.
+#[derive(Clone, Debug)]
 pub struct ToolCall {
     /// The tool.
     pub tool: ToolRef,
@@ -66,6 +67,10 @@ pub struct ToolCall {
     pub parameters: Value,
     /// The agent's `_meta`, if it sent any.
     pub meta: Option<Value>,
+    /// Further members of a call's `params`, passed on as they are.
+    pub more: Map<String, Value>,
+    /// Where the parameters of progress notifications go; what comes too fast is lost.
+    pub progress: Option<mpsc::Sender<Value>>,
 }
 
 /// What can end a call early.
@@ -137,6 +142,15 @@ impl SecretText {
 impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretText(…)")
+    }
+}
+
+// === impl ToolCall ===
+
+impl ToolCall {
+    /// A call that carries nothing but its parameters.
+    pub fn new(tool: ToolRef, parameters: Value) -> Self {
+        Self { tool, parameters, meta: None, more: Map::new(), progress: None }
     }
 }
 

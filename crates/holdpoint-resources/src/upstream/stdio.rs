@@ -6,7 +6,8 @@
 use super::{Fault, Limits, UpstreamFault, invalid, unavailable};
 use crate::lines::{Line, LineReader, Outgoing, QUEUE_MAX, Ticket, write_lines};
 use crate::mcp::{
-    Message, MessageFault, RpcId, RpcNotification, RpcRequest, RpcResponse, era::METHOD_NOT_FOUND,
+    Message, MessageFault, RpcId, RpcNotification, RpcRequest, RpcResponse,
+    era::{self, METHOD_NOT_FOUND},
 };
 use crate::process::{Process, ProcessSpec};
 use serde_json::Value;
@@ -45,6 +46,22 @@ pub(super) struct Flight {
     armed: bool,
 }
 
+/// A request for a stdio server.
+#[derive(Debug)]
+pub(super) struct StdioRequest<'a> {
+    pub(super) method: &'a str,
+    pub(super) params: Value,
+    /// Where the parameters of progress notifications go.
+    pub(super) progress: Option<mpsc::Sender<Value>>,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+struct Waiting {
+    tell: oneshot::Sender<Answer>,
+    progress: Option<mpsc::Sender<Value>>,
+}
+
 /// What the link, its flights and its supervisor share.
 #[derive(Debug)]
 struct Shared {
@@ -58,7 +75,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Pending {
     last: i64,
-    waiting: BTreeMap<i64, oneshot::Sender<Answer>>,
+    waiting: BTreeMap<i64, Waiting>,
     dead: Option<UpstreamFault>,
     /// Answers that nobody waited for.
     dropped: u64,
@@ -119,13 +136,27 @@ impl StdioLink {
 
     /// Sends a request. Nothing is sent if the future is dropped before it is ready.
     pub(super) async fn begin(&self, method: &str, params: Value) -> Result<Flight, UpstreamFault> {
+        self.begin_with(StdioRequest { method, params, progress: None }).await
+    }
+
+    /// The same, for a request whose progress somebody follows.
+    pub(super) async fn begin_with(
+        &self,
+        request: StdioRequest<'_>,
+    ) -> Result<Flight, UpstreamFault> {
+        let StdioRequest { method, params, progress } = request;
+        let follows = progress.is_some();
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let queue = queue.ok_or_else(|| unavailable("the server is closed"))?;
         let slot = queue.reserve().await.map_err(|_| unavailable("the server takes no input"))?;
         let (tell, answer) = oneshot::channel();
-        let number = self.shared.pending().enter(tell, self.limits.calls_pending_max)?;
+        let waiting = Waiting { tell, progress };
+        let number = self.shared.pending().enter(waiting, self.limits.calls_pending_max)?;
         let ticket = Arc::new(Ticket::default());
-        let request = RpcRequest::new(RpcId::Number(number), method, params);
+        let mut request = RpcRequest::new(RpcId::Number(number), method, params);
+        if follows {
+            era::set_progress(&mut request.params, number.into());
+        }
         slot.send(Outgoing::ticketed(request.to_bytes(), Arc::clone(&ticket)));
         let shared = Arc::clone(&self.shared);
         Ok(Flight { number, ticket, answer, shared, queue, armed: true })
@@ -221,8 +252,8 @@ impl Shared {
     fn fail_all(&self, fault: &UpstreamFault) {
         let mut pending = self.pending();
         pending.dead = Some(fault.clone());
-        for tell in std::mem::take(&mut pending.waiting).into_values() {
-            let _ = tell.send(Err(fault.clone()));
+        for waiting in std::mem::take(&mut pending.waiting).into_values() {
+            let _ = waiting.tell.send(Err(fault.clone()));
         }
     }
 }
@@ -230,7 +261,7 @@ impl Shared {
 // === impl Pending ===
 
 impl Pending {
-    fn enter(&mut self, tell: oneshot::Sender<Answer>, max: usize) -> Result<i64, UpstreamFault> {
+    fn enter(&mut self, waiting: Waiting, max: usize) -> Result<i64, UpstreamFault> {
         if let Some(fault) = &self.dead {
             return Err(fault.clone());
         }
@@ -238,8 +269,18 @@ impl Pending {
             return Err(unavailable("too many calls wait for this server"));
         }
         self.last += 1;
-        self.waiting.insert(self.last, tell);
+        self.waiting.insert(self.last, waiting);
         Ok(self.last)
+    }
+
+    /// Passes on the progress of a request to who follows it.
+    fn progress(&self, params: Option<Value>) {
+        let token = params.as_ref().and_then(|params| params.get("progressToken")?.as_i64());
+        let follower = token.and_then(|token| self.waiting.get(&token)?.progress.as_ref());
+        if let (Some(follower), Some(params)) = (follower, params) {
+            // Who follows too slowly misses some.
+            let _ = follower.try_send(params);
+        }
     }
 
     /// Delivers an answer to who waits for it. False if nobody does.
@@ -249,7 +290,7 @@ impl Pending {
             Some(RpcId::Text(_)) | None => None,
         };
         match waiting {
-            Some(tell) => tell.send(answer).is_ok(),
+            Some(waiting) => waiting.tell.send(answer).is_ok(),
             None => {
                 self.dropped = self.dropped.saturating_add(1);
                 tracing::warn!(?id, dropped = self.dropped, "an answer that nobody waits for");
@@ -295,11 +336,15 @@ impl Ear {
         match Message::from_upstream(line, self.limits.message_bytes_max) {
             Ok(Message::Response(response)) => self.deliver(response),
             Ok(Message::Request(request)) => self.refuse(request),
-            Ok(Message::Notification(notification)) => {
-                if notification.method == "notifications/tools/list_changed" {
+            Ok(Message::Notification(notification)) => match notification.method.as_str() {
+                "notifications/tools/list_changed" => {
                     self.shared.tools_changed.store(true, Ordering::Release);
                 }
-            }
+                "notifications/progress" => {
+                    self.shared.pending().progress(notification.params);
+                }
+                _ => {}
+            },
             Err(fault) => return self.blame(&fault),
         }
         Ok(())

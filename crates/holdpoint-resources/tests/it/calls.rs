@@ -50,7 +50,8 @@ async fn a_call_carries_what_it_should_and_no_more() {
     let send = async |role: &str| {
         let tool = tool("echo");
         let permit = permit(&tool, &parameters);
-        let call = ToolCall { tool, parameters: parameters.clone(), meta: Some(meta.clone()) };
+        let mut call = ToolCall::new(tool, parameters.clone());
+        call.meta = Some(meta.clone());
         said(&upstream(role).call(permit, call, NOW, Cancels::default()).await)
     };
     expect![[r#"answered false: {"content":[],"params":{"name":"echo","arguments":{"z":1.0,"a":[null,"é"]},"_meta":{"traceparent":"00-1-2-01"}}}"#]]
@@ -93,11 +94,7 @@ async fn changed_tools_are_noticed_once() {
 async fn a_permit_lets_through_only_what_it_is_for() {
     let peer = upstream("modern");
     let (right, other) = (json!({"path": "/a"}), json!({"path": "/b"}));
-    let call = |name: &str, parameters: &Value| ToolCall {
-        tool: tool(name),
-        parameters: parameters.clone(),
-        meta: None,
-    };
+    let call = |name: &str, parameters: &Value| ToolCall::new(tool(name), parameters.clone());
     let late = Timestamp(NOW.0 + 3_600_000);
     let cases =
         [(call("echo", &other), NOW), (call("odd", &right), NOW), (call("echo", &right), late)];
@@ -114,7 +111,7 @@ async fn a_permit_lets_through_only_what_it_is_for() {
 async fn a_tool_of_another_server_is_not_called() {
     let stranger = holdpoint_types::ToolRef::new("other".parse().unwrap(), "echo").unwrap();
     let permit = permit(&stranger, &json!({}));
-    let call = ToolCall { tool: stranger, parameters: json!({}), meta: None };
+    let call = ToolCall::new(stranger, json!({}));
     let ended = upstream("modern").call(permit, call, NOW, Cancels::default()).await;
     expect!["not sent, tool_unknown: `other__echo` is no tool of `peer`"].assert_eq(&said(&ended));
 }

@@ -74,7 +74,7 @@ pub async fn call_with(
 ) -> Ended {
     let tool = tool(name);
     let permit = crate::permits::permit(&tool, &parameters);
-    let call = ToolCall { tool, parameters, meta: None };
+    let call = ToolCall::new(tool, parameters);
     upstream.call(permit, call, crate::permits::NOW, cancels).await
 }
 

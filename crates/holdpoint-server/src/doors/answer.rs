@@ -9,6 +9,8 @@ use holdpoint_resources::mcp::{Identity, Outcome};
 use holdpoint_types::{ActionId, Cause, Decision, Reason, Ruling};
 use serde_json::{Map, Value, json};
 
+/// The JSON-RPC error code of a refusal, from the range that is free for implementations.
+const DENIED: i64 = -32010;
 /// Where a result carries the decision for programs.
 const DECISION_KEY: &str = "io.holdpoint/decision";
 
@@ -31,6 +33,29 @@ pub(super) fn outcome(governed: Governed, era: Era) -> Outcome {
             tool_error(&text, decision, era)
         }
     }
+}
+
+/// The outcome of a request that reads, for what became of it: such results have no place for an
+/// error, so a refusal is a JSON-RPC error.
+pub(super) fn read_outcome(governed: Governed) -> Outcome {
+    match governed {
+        Governed::Answered(_, outcome) => outcome,
+        Governed::Refused(action, decision) => {
+            let text = refusal_text(action, &decision);
+            rpc_error(DENIED, &text, decision_json(action, &decision))
+        }
+        Governed::Failed { action, reason, detail, .. } => {
+            let mut data = refused_data(reason, &detail);
+            if let Some(data) = data.as_object_mut() {
+                data.insert("action".into(), action.to_string().into());
+            }
+            rpc_error(era::INTERNAL_ERROR, &detail, data)
+        }
+    }
+}
+
+fn rpc_error(code: i64, message: &str, data: Value) -> Outcome {
+    Outcome::Error(raw(&json!({ "code": code, "message": message, "data": data })))
 }
 
 /// What an agent reads when it is refused.

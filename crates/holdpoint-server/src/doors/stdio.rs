@@ -5,15 +5,17 @@
 
 mod calls;
 pub mod host;
+mod resources;
 
 use super::answer::{self, refused_data};
+use super::reads;
 use crate::catalog::Tool;
-use crate::governor::{Call, Governor};
+use crate::governor::{Call, Governed, Governor};
 use calls::{Begun, Calls, Whose};
 use holdpoint_control::Settings;
 use holdpoint_resources::mcp::era::{self, Era, EraFault, Identity};
 use holdpoint_resources::mcp::{
-    Message, MessageFault, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse,
+    Message, MessageFault, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse, governed,
 };
 use holdpoint_resources::{Passage, PassageReceiver, PassageSender, Received, SendFault};
 use holdpoint_types::{AgentName, Door, JsonLimits, Reason, ServerName, ToolRef, ToolState};
@@ -27,6 +29,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// The modern request that follows what changes.
+const LISTEN: &str = "subscriptions/listen";
 /// How many messages may wait for a slow agent.
 const QUEUE_MAX: usize = 256;
 /// Most pages of a server's `tools/list`.
@@ -69,6 +73,19 @@ struct Between {
     tasks: TaskTracker,
     /// Fired when a stop wants the server dead.
     kill: CancellationToken,
+    /// What records call the way that the messages came.
+    wrap_door: Door,
+    /// What becomes of the agent's side once a stop has killed the server.
+    after_kill: AfterKill,
+}
+
+/// What becomes of the agent's side once a stop has killed the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AfterKill {
+    /// It stays, and is told that it was stopped.
+    Stay,
+    /// It ends: the agent may begin anew.
+    End,
 }
 
 /// Runs a wrap until either side ends. The server's whole process tree is gone afterwards.
@@ -78,6 +95,18 @@ struct Between {
 pub async fn run(
     governor: Governor,
     wrap: Wrap,
+    passage: (PassageSender, PassageReceiver),
+    from_agent: impl AsyncBufRead + Unpin,
+    to_agent: impl AsyncWrite + Unpin + Send + 'static,
+) -> io::Result<WrapEnd> {
+    let as_what = (Door::McpStdio, AfterKill::Stay);
+    run_as(as_what, (governor, wrap), passage, from_agent, to_agent).await
+}
+
+/// The same for any door that has lines to and from one agent.
+pub(super) async fn run_as(
+    (wrap_door, after_kill): (Door, AfterKill),
+    (governor, wrap): (Governor, Wrap),
     (server, mut child): (PassageSender, PassageReceiver),
     from_agent: impl AsyncBufRead + Unpin,
     to_agent: impl AsyncWrite + Unpin + Send + 'static,
@@ -93,6 +122,8 @@ pub async fn run(
         calls: Calls::default(),
         tasks: TaskTracker::new(),
         kill: CancellationToken::new(),
+        wrap_door,
+        after_kill,
     };
     let end = {
         let mut server = pin!(door.read_server(&mut child));
@@ -152,12 +183,24 @@ impl Between {
                 return self.send(&RpcResponse::error(id, fault.code(), &text, data)).await;
             }
         };
+        if let Message::Request(request) = &message
+            && let Some(response) = self.hidden(request)
+        {
+            return self.send(&response).await;
+        }
         match message {
             Message::Request(request) if Passage::reserves(&request.id) => {
                 self.send(&id_refused(request.id, "the id is reserved")).await;
             }
-            Message::Request(request) if request.method == "tools/call" => self.call(request),
+            Message::Request(request) if governed::is_governed(&request.method) => {
+                self.call(request);
+            }
             Message::Request(request) if request.method == "tools/list" => self.list(request),
+            Message::Request(request)
+                if request.method == LISTEN && !reads::subscriptions(&request).is_empty() =>
+            {
+                self.subscribe(request);
+            }
             Message::Request(request) if !self.calls.begin_passing(&request.id) => {
                 self.send(&id_refused(request.id, IN_FLIGHT)).await;
             }
@@ -222,6 +265,10 @@ impl Between {
             Ok(era) => era,
             Err(fault) => return revision_refused(&request, &fault),
         };
+        if let Some(call) = self.proposed(&request) {
+            let governed = self.govern(call, request, (answer, asked)).await;
+            return RpcResponse { id: Some(id), outcome: answer::read_outcome(governed) };
+        }
         let (tool, parameters) = match self.read_call(&request) {
             Ok(call) => call,
             Err(refused) => return *refused,
@@ -231,8 +278,14 @@ impl Between {
         }
         let meta = request.param("_meta").cloned();
         let agent = self.wrap.agent.clone();
-        let call = Call { agent, door: Door::McpStdio, tool: tool.clone(), parameters, meta };
-        let door = self.clone();
+        let call = Call { agent, door: self.wrap_door, tool, parameters, meta };
+        let governed = self.govern(call, request, (answer, asked)).await;
+        RpcResponse { id: Some(id), outcome: answer::outcome(governed, era) }
+    }
+
+    /// Decides on a call and lets the server run it.
+    async fn govern(&self, call: Call, request: RpcRequest, (answer, asked): Begun) -> Governed {
+        let (door, tool) = (self.clone(), call.tool.clone());
         let execute = async move |permit, cancels| {
             let sent = door.server.send_call(permit, &tool, &request, door.governor.now()).await;
             match sent {
@@ -240,8 +293,7 @@ impl Between {
                 Err(fault) => calls::unsent(&fault),
             }
         };
-        let governed = self.governor.govern(call, asked, execute).await;
-        RpcResponse { id: Some(id), outcome: answer::outcome(governed, era) }
+        self.governor.govern(call, asked, execute).await
     }
 
     fn read_call(&self, request: &RpcRequest) -> Result<(ToolRef, Value), Box<RpcResponse>> {
@@ -255,6 +307,9 @@ impl Between {
             .ok_or_else(|| invalid(Reason::ParametersInvalid, "`params.name` must be a string"))?;
         let tool = ToolRef::new(self.wrap.server.clone(), name)
             .map_err(|fault| invalid(Reason::ToolUnknown, &fault.to_string()))?;
+        if tool.is_read_request() {
+            return Err(invalid(Reason::ToolUnknown, "this is a request, no tool"));
+        }
         let parameters = request.param("arguments").cloned().unwrap_or_else(|| json!({}));
         if !parameters.is_object() {
             let text = "`params.arguments` must be an object";
@@ -378,6 +433,9 @@ impl Between {
                 () = self.kill.cancelled() => {
                     child.kill_tree(self.wrap.grace).await;
                     self.fail_all().await;
+                    if self.after_kill == AfterKill::End {
+                        return WrapEnd::ServerEnded(child.last_words());
+                    }
                     // The agent stays connected: it must be told that it was stopped.
                     return std::future::pending().await;
                 }

@@ -298,6 +298,7 @@ pub fn source_word(source: ClassSource) -> &'static str {
         ClassSource::Operator => "operator",
         ClassSource::Annotation => "annotation",
         ClassSource::Unclassified => "unclassified",
+        ClassSource::Protocol => "protocol",
     }
 }
 

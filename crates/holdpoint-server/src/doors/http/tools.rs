@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures::future::join_all;
 use holdpoint_resources::mcp::era::{self, Era};
-use holdpoint_resources::mcp::{RpcId, RpcRequest, RpcResponse};
+use holdpoint_resources::mcp::{RpcId, RpcRequest, RpcResponse, governed};
 use holdpoint_resources::{ToolCall, Upstream};
 use holdpoint_types::{AgentName, Door, Reason, ServerName, ToolRef, ToolState};
 use serde_json::{Map, Value, json};
@@ -77,10 +77,11 @@ impl HttpDoor {
         };
         let cancellable = self.cancellable(&asked);
         let gone = cancellable.asked.clone();
+        let more = governed::further_members(&asked.request);
         let upstream = upstream.clone();
         let now = self.governor.clone();
         let execute = async move |permit, cancel| {
-            let call = ToolCall { tool, parameters, meta };
+            let call = ToolCall { meta, more, ..ToolCall::new(tool, parameters) };
             upstream.call(permit, call, now.now(), cancel).await
         };
         let governed = self.governor.govern(call, gone, execute).await;
@@ -171,6 +172,9 @@ fn read(asked: &Asked<'_>) -> Result<(ToolRef, Value), Box<Refused>> {
         None => name.parse(),
     };
     let tool = tool.map_err(|_| unknown_tool(request, name))?;
+    if tool.is_read_request() {
+        return Err(unknown_tool(request, name));
+    }
     let parameters = request.param("arguments").cloned().unwrap_or_else(|| json!({}));
     if !parameters.is_object() {
         return Err(invalid("`params.arguments` must be an object"));

@@ -59,7 +59,7 @@ fn line(row: &PinRow, settings: &Settings) -> String {
     let now = Listed::new(row, settings);
     let comment = match now.source {
         ClassSource::Unclassified => String::new(),
-        ClassSource::Operator | ClassSource::Annotation => {
+        ClassSource::Operator | ClassSource::Annotation | ClassSource::Protocol => {
             format!(" # now {} ({})", now.class, source_word(now.source))
         }
     };

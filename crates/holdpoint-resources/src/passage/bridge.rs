@@ -1,0 +1,306 @@
+//! A passage to a legacy server behind a URL: lines on this side, streamable HTTP on the other.
+//!
+//! Owns the requests to the server, its `Mcp-Session-Id` and its stream. Must never follow a
+//! redirect, send anything twice, or change more of a message than the line ends between its parts.
+
+use crate::lines::{Line, LineReader};
+use crate::mcp::{Message, Outcome, RpcId, headers as names};
+use crate::upstream::http::{ASIDE_TIMEOUT, client, header_map, in_words, is_type, limited};
+use crate::upstream::{SecretText, UpstreamFault};
+use bytes::Bytes;
+use futures::StreamExt;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, Url};
+use sse_stream::SseStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How much may wait in one direction, in bytes.
+pub(super) const PIPE_BYTES: usize = 64 << 10;
+/// Most messages that wait for the server's answer at one time.
+const PENDING_MAX: usize = 256;
+/// How long to wait before a stream that ended is opened again.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// Where a stream is taken up again.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+#[derive(Debug)]
+struct Bridge {
+    client: Client,
+    url: Url,
+    headers: HeaderMap,
+    bytes_max: usize,
+    agreed: std::sync::Mutex<Agreed>,
+    /// Where the server's messages go.
+    lines: tokio::sync::Mutex<DuplexStream>,
+    over: CancellationToken,
+}
+
+/// What the server and the client behind us have agreed on.
+#[derive(Clone, Debug, Default)]
+struct Agreed {
+    revision: Option<HeaderValue>,
+    thread: Option<HeaderValue>,
+    open: bool,
+}
+
+/// What of an `InitializeResult` the transport must know.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Initialized {
+    protocol_version: String,
+}
+
+/// Opens a bridge that reads lines from `near` until `over` fires; gives the server's lines.
+pub(super) fn open(
+    url: &str,
+    headers: &[(String, SecretText)],
+    (near, bytes_max): (DuplexStream, usize),
+    over: CancellationToken,
+) -> Result<DuplexStream, UpstreamFault> {
+    let fault = || UpstreamFault::Unavailable("the server's URL is malformed".to_owned());
+    let url: Url = url.parse().map_err(|_| fault())?;
+    let (lines, source) = tokio::io::duplex(PIPE_BYTES);
+    let bridge = Arc::new(Bridge {
+        client: client(&url)?,
+        headers: header_map(headers)?,
+        url,
+        bytes_max,
+        agreed: std::sync::Mutex::default(),
+        lines: tokio::sync::Mutex::new(lines),
+        over: over.clone(),
+    });
+    tokio::spawn(async move {
+        let ran = Arc::clone(&bridge).run(LineReader::new(near, usize::MAX));
+        tokio::select! {
+            () = ran => {}
+            () = over.cancelled() => {}
+        }
+        over.cancel();
+        bridge.farewell().await;
+    });
+    Ok(source)
+}
+
+// === impl Bridge ===
+
+impl Bridge {
+    async fn run(self: Arc<Self>, mut from: LineReader<DuplexStream>) {
+        let mut tasks = JoinSet::new();
+        loop {
+            let line = tokio::select! {
+                line = from.next() => line,
+                Some(_) = tasks.join_next() => continue,
+            };
+            let Ok(Line::Text(line)) = line else { return };
+            let bridge = Arc::clone(&self);
+            // The handshake goes step by step; later messages do not wait for each other.
+            if self.agreed().open && tasks.len() < PENDING_MAX {
+                tasks.spawn(async move { bridge.send(line).await });
+            } else {
+                bridge.send(line).await;
+                if !tasks.is_empty() || !self.agreed().open {
+                    continue;
+                }
+                let bridge = Arc::clone(&self);
+                tasks.spawn(async move { bridge.listen().await });
+            }
+        }
+    }
+
+    /// Sends one message and passes on all that comes back for it.
+    async fn send(&self, line: Bytes) {
+        let message = Message::from_upstream(&line, usize::MAX).ok();
+        let id = match &message {
+            Some(Message::Request(request)) => Some(request.id.clone()),
+            Some(Message::Notification(_) | Message::Response(_)) | None => None,
+        };
+        let method = message.as_ref().and_then(Message::method);
+        if let Err(why) = self.exchange(&line, id.as_ref(), method).await {
+            tracing::warn!(why, "a message got no answer over HTTP");
+            if let Some(id) = id {
+                // INVARIANT: an error that is no object is no answer, so that nobody takes it for
+                // the server's word; the reader learns that this request was lost.
+                let why = serde_json::Value::from(why);
+                let lost = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{why}}}"#);
+                self.say(lost.as_bytes()).await;
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        line: &Bytes,
+        id: Option<&RpcId>,
+        method: Option<&str>,
+    ) -> Result<(), String> {
+        let opening = method == Some("initialize");
+        let post = self.request(Method::POST, line.clone());
+        let response = tokio::select! {
+            response = post.send() => response.map_err(in_words)?,
+            () = self.over.cancelled() => return Err("the connection is over".to_owned()),
+        };
+        let status = response.status();
+        if status == StatusCode::NOT_FOUND && self.agreed().thread.is_some() {
+            // The server forgot us; whoever is behind us must begin anew.
+            self.over.cancel();
+            return Err("the server forgot the session".to_owned());
+        }
+        if status.is_success() && opening {
+            self.agree(|agreed| agreed.thread = response.headers().get(names::SESSION_ID).cloned());
+        }
+        if status.is_success() && method == Some("notifications/initialized") {
+            self.agree(|agreed| agreed.open = true);
+        }
+        match id {
+            None => Ok(()),
+            Some(id) if is_type(&response, "text/event-stream") => {
+                match self.events(response, (Some(id), opening), &mut None).await? {
+                    true => Ok(()),
+                    false => Err("the stream ended without the answer".to_owned()),
+                }
+            }
+            Some(id) => self.body(response, id, opening).await,
+        }
+    }
+
+    async fn body(&self, response: Response, id: &RpcId, opening: bool) -> Result<(), String> {
+        let status = response.status().as_u16();
+        if !is_type(&response, "application/json") {
+            return Err(format!("HTTP {status} with neither JSON nor an event stream"));
+        }
+        let since = Arc::new(AtomicUsize::new(0));
+        let mut chunks = Box::pin(limited(response, (self.bytes_max, self.bytes_max), since));
+        let mut body = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            body.extend_from_slice(&chunk.map_err(|error| error.to_string())?);
+        }
+        match self.pass(&body, (Some(id), opening)).await? {
+            true => Ok(()),
+            false => Err(format!("HTTP {status} with something else than the answer")),
+        }
+    }
+
+    /// Passes on all events; true once the answer to `id` was among them.
+    async fn events(
+        &self,
+        response: Response,
+        (id, opening): (Option<&RpcId>, bool),
+        last: &mut Option<String>,
+    ) -> Result<bool, String> {
+        let since = Arc::new(AtomicUsize::new(0));
+        let bytes = limited(response, (self.bytes_max, usize::MAX), Arc::clone(&since));
+        let mut events = SseStream::from_bytes_stream(Box::pin(bytes));
+        while let Some(event) = events.next().await {
+            let event = event.map_err(|error| format!("event stream: {error}"))?;
+            since.store(0, Ordering::Relaxed);
+            if event.id.is_some() {
+                last.clone_from(&event.id);
+            }
+            let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
+            if self.pass(data.as_bytes(), (id, opening)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Passes on one message; true if it is the answer to `id`.
+    async fn pass(
+        &self,
+        text: &[u8],
+        (id, opening): (Option<&RpcId>, bool),
+    ) -> Result<bool, String> {
+        let message = Message::from_upstream(text, self.bytes_max);
+        let message = message.map_err(|fault| fault.to_string())?;
+        let answers = match &message {
+            Message::Response(response) => id.is_some() && response.id.as_ref() == id,
+            Message::Request(_) | Message::Notification(_) => false,
+        };
+        if let (true, Message::Response(response)) = (answers && opening, &message)
+            && let Outcome::Result(raw) = &response.outcome
+            && let Ok(found) = serde_json::from_str::<Initialized>(raw.get())
+        {
+            let revision = HeaderValue::from_str(&found.protocol_version).ok();
+            self.agree(|agreed| agreed.revision = revision);
+        }
+        self.say(text).await;
+        Ok(answers)
+    }
+
+    /// Follows what the server says by itself, if it offers such a stream.
+    async fn listen(&self) {
+        let mut last = None;
+        loop {
+            let mut get = self.request(Method::GET, Bytes::new());
+            if let Some(id) = last.as_deref().and_then(|id: &str| HeaderValue::from_str(id).ok()) {
+                get = get.header(LAST_EVENT_ID, id);
+            }
+            match get.send().await {
+                Ok(response) if is_type(&response, "text/event-stream") => {
+                    if let Err(why) = self.events(response, (None, false), &mut last).await {
+                        tracing::warn!(why, "a server's stream broke");
+                    }
+                }
+                // It offers none.
+                Ok(_) => return,
+                Err(error) => tracing::warn!(error = in_words(error), "a stream cannot be opened"),
+            }
+            tokio::time::sleep(REOPEN_PAUSE).await;
+        }
+    }
+
+    /// Writes one message as one line.
+    async fn say(&self, text: &[u8]) {
+        // Between the parts of a JSON text a line's end is space, and inside of strings none occurs.
+        let mut line: Vec<u8> = text
+            .iter()
+            .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte })
+            .collect();
+        line.push(b'\n');
+        let mut lines = self.lines.lock().await;
+        if lines.write_all(&line).await.is_err() {
+            self.over.cancel();
+        }
+    }
+
+    fn request(&self, method: Method, body: Bytes) -> RequestBuilder {
+        let agreed = self.agreed();
+        let mut headers = self.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let accepted = match method == Method::GET {
+            true => "text/event-stream",
+            false => "application/json, text/event-stream",
+        };
+        headers.insert(ACCEPT, HeaderValue::from_static(accepted));
+        if let Some(revision) = agreed.revision {
+            headers.insert(HeaderName::from_static(names::PROTOCOL_VERSION), revision);
+        }
+        if let Some(thread) = agreed.thread {
+            headers.insert(HeaderName::from_static(names::SESSION_ID), thread);
+        }
+        self.client.request(method, self.url.clone()).headers(headers).body(body)
+    }
+
+    /// Tells the server that we go.
+    async fn farewell(&self) {
+        if self.agreed().thread.is_some() {
+            let farewell = self.request(Method::DELETE, Bytes::new()).send();
+            let _ = tokio::time::timeout(ASIDE_TIMEOUT, farewell).await;
+        }
+        let _ = self.lines.lock().await.shutdown().await;
+    }
+
+    fn agreed(&self) -> Agreed {
+        self.agreed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn agree(&self, change: impl FnOnce(&mut Agreed)) {
+        change(&mut self.agreed.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+}

@@ -1,0 +1,75 @@
+//! How an upstream server is, for operators: state, era, restarts, last fault.
+//! Must never connect, wait or change anything: looking is free.
+
+use super::{State, Upstream};
+use crate::mcp::Era;
+use std::time::Duration;
+
+/// Whether a server can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Nobody needed it yet.
+    Idle,
+    /// It is being started or reached.
+    Connecting,
+    /// It is there.
+    Up,
+    /// It failed and is not back yet.
+    Down,
+}
+
+/// How a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether it can be used.
+    pub condition: Condition,
+    /// The era that it speaks, while it is up.
+    pub era: Option<Era>,
+    /// How often it was started or reached anew after the first time.
+    pub restarts: u64,
+    /// Failures in a row.
+    pub failures: u32,
+    /// What went wrong last, and how long ago.
+    pub last_fault: Option<(String, Duration)>,
+}
+
+// === impl Condition ===
+
+impl Condition {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Idle, Self::Connecting, Self::Up, Self::Down];
+
+    /// The stable word in status and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// How it is now.
+    pub fn health(&self) -> Health {
+        let slot = self.slot();
+        let (condition, era) = match &slot.state {
+            State::Up(connected) if !connected.is_dead() => (Condition::Up, Some(connected.era)),
+            State::Up(_) => (Condition::Down, None),
+            State::Connecting(_) => (Condition::Connecting, None),
+            State::Idle if slot.failures > 0 => (Condition::Down, None),
+            State::Idle => (Condition::Idle, None),
+        };
+        let last_fault = slot.last_fault.as_ref();
+        Health {
+            condition,
+            era,
+            restarts: slot.opened.saturating_sub(1),
+            failures: slot.failures,
+            last_fault: last_fault.map(|(fault, at)| (fault.to_string(), at.elapsed())),
+        }
+    }
+}
