@@ -248,7 +248,20 @@ impl Governor {
             let store = &self.inner.store;
             store.note_quarantine(name.clone(), *pinned, *seen, definition, at).await?;
         }
+        self.note_restored(server).await?;
         Ok(observed)
+    }
+
+    /// Notes which tools of `server` are again what was pinned.
+    async fn note_restored(&self, server: &ServerName) -> Result<(), StoreFault> {
+        for row in self.inner.store.pins()? {
+            let here = row.seen.is_some() && row.tool.server() == server;
+            let offered = self.inner.catalog.tool(&row.tool).filter(|_| here);
+            if offered.is_some_and(|tool| tool.digest == row.definition) {
+                self.inner.store.note_restored(row.tool, row.definition).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Decides `call` and, if it is permitted, lets `execute` run it; `asked` cancels it.

@@ -113,6 +113,18 @@ pub(super) fn quarantine(
     batch.write(body, at).map(|_| true)
 }
 
+/// Forgets the other definition of a tool that is still pinned as `pinned`.
+pub(super) fn restore(
+    batch: &mut Batch<'_>,
+    (tool, pinned): (&ToolRef, Digest),
+) -> Result<(), StoreFault> {
+    let sql = "UPDATE pins SET seen = NULL, seen_json = NULL, seen_ms = NULL \
+               WHERE tool = ?1 AND definition = ?2";
+    let row = params![tool.to_string(), pinned.as_bytes()];
+    batch.txn().prepare_cached(sql)?.execute(row)?;
+    Ok(())
+}
+
 /// Issues a key. False if the key id is taken.
 pub(super) fn issue_key(
     batch: &mut Batch<'_>,

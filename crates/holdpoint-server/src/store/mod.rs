@@ -364,6 +364,15 @@ impl Store {
         self.change(move |batch| changes::quarantine(batch, (&tool, pinned), &seen)).await
     }
 
+    /// Forgets the other definition of a tool that offers its `pinned` one again. Not recorded:
+    /// every decision says what it was made about.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn note_restored(&self, tool: ToolRef, pinned: Digest) -> Result<(), StoreFault> {
+        self.change(move |batch| changes::restore(batch, (&tool, pinned))).await
+    }
+
     /// Issues a key. The key itself is never stored.
     ///
     /// # Errors

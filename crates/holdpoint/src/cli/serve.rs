@@ -36,10 +36,12 @@ pub fn run(_args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let config = globals.load()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
+        // Heard from the beginning: whoever reads the announcement may ask to end at once.
+        let asked = asked_to_end()?;
         let (spec, rest) = runtime_spec(config, Kind::Serve);
         let service = Service::start(Runtime::start(spec).await?, &rest).await?;
         announce(&service, globals.format)?;
-        until_asked().await?;
+        asked.await;
         tracing::info!("asked to end: no new calls");
         service.end().await;
         anyhow::Ok(())
@@ -159,12 +161,14 @@ fn announce(service: &Service, format: Format) -> anyhow::Result<()> {
     }
 }
 
-async fn until_asked() -> anyhow::Result<()> {
+/// Begins to listen for SIGINT and SIGTERM; ready when one came.
+fn asked_to_end() -> anyhow::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
