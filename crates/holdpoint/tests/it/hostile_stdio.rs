@@ -45,6 +45,11 @@ impl Door {
     }
 }
 
+fn cancelled(id: i64) -> Value {
+    let params = json!({ "requestId": id });
+    json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params })
+}
+
 fn echo(id: impl Into<Value>) -> Value {
     call(id, "echo", json!({ "text": "hi" }))
 }
@@ -139,8 +144,7 @@ fn an_id_that_is_in_flight_cannot_be_used_again() {
     assert_eq!(row(&door.pipe.call(2, "echo", json!({ "text": "hi" }))), busy);
     assert_eq!(reason(&door.pipe.answer(1)), "upstream_timeout");
     assert_eq!(reason(&door.pipe.call(1, "echo", json!({ "text": "hi" }))), "answered");
-    let told = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 2 } });
-    door.pipe.tell(&told);
+    door.pipe.tell(&cancelled(2));
     assert_eq!(reason(&door.pipe.call(2, "echo", json!({ "text": "hi" }))), "answered");
     door.end();
 }
@@ -150,8 +154,7 @@ fn a_cancelled_call_ends_and_is_recorded() {
     let mut door = Door::new();
     assert_eq!(reason(&door.pipe.call(0, "echo", json!({ "text": "hi" }))), "answered");
     door.pipe.begin(1, "hang", json!({}));
-    let told = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } });
-    door.pipe.tell(&told);
+    door.pipe.tell(&cancelled(1));
     assert_eq!(reason(&door.pipe.answer(1)), "cancelled_by_agent");
     let is_it = |record: &Value| record["reason"] == "cancelled_by_agent";
     until("the outcome is recorded", || door.world.records().iter().find(|it| is_it(it)).cloned());

@@ -2,11 +2,18 @@
 
 mod admin;
 mod client;
+mod demo;
 mod hostile_http;
 mod hostile_stdio;
 mod hostile_upstream;
+mod kill;
 mod operator;
+mod privacy;
+mod quarantine;
 mod raw;
 mod real_servers;
+mod reload;
 mod stop;
+mod store_faults;
+mod two_wraps;
 mod world;

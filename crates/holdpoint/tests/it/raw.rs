@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 /// The member of `_meta` that names a request's revision.
 pub const REVISION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -54,11 +55,6 @@ impl Pipe {
         Self { child, stdin, lines }
     }
 
-    /// The process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends bytes as they are; a process that is gone gets none.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         if let Some(stdin) = &mut self.stdin {
@@ -86,6 +82,12 @@ impl Pipe {
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => panic!("the wrap says nothing"),
         }
+    }
+
+    /// What comes within this time, if anything does.
+    pub fn next_within(&self, time: Duration) -> Option<Value> {
+        let line = self.lines.recv_timeout(time).ok()?;
+        Some(serde_json::from_slice(&line).unwrap())
     }
 
     /// The answer to a request; what comes before it must not be an answer to the same.
@@ -186,15 +188,25 @@ pub fn reason(answer: &Value) -> String {
 }
 
 /// Posts a message to `/mcp` and below with a key.
-pub fn post(serve: &Serve, (below, key): (&str, &str), message: &Value) -> Answer {
+pub fn post(serve: &Serve, place: (&str, &str), message: &Value) -> Answer {
+    try_post(serve, place, message).expect("an HTTP answer")
+}
+
+/// As [`post`], to a server that may be gone.
+pub fn try_post(serve: &Serve, (below, key): (&str, &str), message: &Value) -> Option<Answer> {
     let bearer = format!("Authorization: Bearer {key}");
     let head = [bearer.as_str(), "Content-Type: application/json"];
-    exchange(serve, &format!("POST /mcp{below}"), &head, message.to_string().as_bytes())
+    try_exchange(serve, &format!("POST /mcp{below}"), &head, message.to_string().as_bytes())
 }
 
 /// One HTTP exchange. `Host` is right unless a header says otherwise.
 pub fn exchange(serve: &Serve, what: &str, headers: &[&str], body: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(serve.address()).unwrap();
+    let answer = try_exchange(serve, what, headers, body);
+    answer.unwrap_or_else(|| panic!("no HTTP answer to {what}"))
+}
+
+fn try_exchange(serve: &Serve, what: &str, headers: &[&str], body: &[u8]) -> Option<Answer> {
+    let mut stream = TcpStream::connect(serve.address()).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut head = format!("{what} HTTP/1.1\r\nConnection: close\r\n");
     if !headers.iter().any(|header| header.starts_with("Host:")) {
@@ -209,8 +221,7 @@ pub fn exchange(serve: &Serve, what: &str, headers: &[&str], body: &[u8]) -> Ans
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     let answer = text(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let status = status.unwrap_or_else(|| panic!("no HTTP answer to {what}: {answer:?}"));
-    Answer { status, body: serde_json::from_str(body).unwrap_or_default() }
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Answer { status, body: serde_json::from_str(body).unwrap_or_default() })
 }

@@ -61,8 +61,9 @@ static NPM: LazyLock<PathBuf> = LazyLock::new(install_npm);
 // === impl World ===
 
 impl World {
-    /// A folder with this `holdpoint.toml` and an empty `files` folder. `${files}` in it becomes that
-    /// folder's path, `${npm:NAME}` the program of an npm server.
+    /// A folder with this `holdpoint.toml` and an empty `files` folder. `${files}` in it becomes
+    /// that folder's path, `${peer}` the program of the small server,
+    /// `${npm:NAME}` the program of an npm server.
     pub fn new(config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("hp").tempdir().unwrap();
         std::fs::create_dir(dir.path().join("files")).unwrap();
@@ -179,11 +180,6 @@ impl World {
 // === impl Serve ===
 
 impl Serve {
-    /// The process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Where it listens: host and port.
     pub fn address(&self) -> &str {
         self.url.trim_start_matches("http://").trim_end_matches("/mcp")
@@ -201,6 +197,12 @@ impl Serve {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// The same, while others still talk to it.
+    pub fn kill_now(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
 }
 
