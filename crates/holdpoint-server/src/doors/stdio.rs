@@ -35,6 +35,8 @@ const LISTEN: &str = "subscriptions/listen";
 const QUEUE_MAX: usize = 256;
 /// Most pages of a server's `tools/list`.
 const PAGES_MAX: usize = 100;
+/// How long the requests of a thread that ended may take to be answered.
+pub(super) const LANDING: Duration = Duration::from_secs(8);
 /// What an agent is told that uses an id twice.
 const IN_FLIGHT: &str = "a request with this id is in flight, or too many are";
 
@@ -130,7 +132,11 @@ pub(super) async fn run_as(
         tokio::select! {
             read = door.read_agent(from_agent) => {
                 // What was asked before the end of input is still answered, as without a wrap.
-                let landed = tokio::time::timeout(grace, door.landed());
+                let patience = match after_kill {
+                    AfterKill::Stay => grace,
+                    AfterKill::End => grace.max(LANDING),
+                };
+                let landed = tokio::time::timeout(patience, door.landed());
                 tokio::select! {
                     _ = landed => {}
                     _ = &mut server => {}

@@ -1,0 +1,249 @@
+//! The threads of legacy clients (`Mcp-Session-Id`): who holds which, how many, for how long.
+//!
+//! Owns the register and each thread's way to its own line of the server. Must never let one agent
+//! find another agent's thread.
+
+use super::streams::{Deliveries, Streams};
+use crate::doors::stdio::{self, AfterKill, Wrap};
+use crate::governor::Governor;
+use bytes::Bytes;
+use holdpoint_resources::mcp::{Message, RpcId};
+use holdpoint_resources::{PassageReceiver, PassageSender};
+use holdpoint_types::{AgentName, Door, ServerName};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How much may wait in one direction between a thread and its line, in bytes.
+const PIPE_BYTES: usize = 64 << 10;
+
+/// How many threads there may be and how long they live unused.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// Most threads of one agent; the longest unused one makes room for a new one.
+    pub per_agent_max: usize,
+    /// Most threads of all agents.
+    pub all_max: usize,
+    /// How long a thread lives while nobody uses it.
+    pub idle: Duration,
+}
+
+/// All threads.
+pub(super) struct Sessions {
+    limits: SessionLimits,
+    open: Arc<Mutex<BTreeMap<String, Arc<Session>>>>,
+    tasks: TaskTracker,
+}
+
+/// One client's thread: its own line to one server.
+pub(super) struct Session {
+    pub(super) id: String,
+    pub(super) agent: AgentName,
+    pub(super) server: ServerName,
+    pub(super) streams: Mutex<Streams>,
+    /// Lines to the door behind this thread; taken when the thread ends.
+    input: tokio::sync::Mutex<Option<DuplexStream>>,
+    used: Mutex<Instant>,
+    over: CancellationToken,
+}
+
+/// Why there is no new thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoSession {
+    /// The agent, or all together, have too many in use.
+    TooMany,
+    /// No id can be made.
+    NoRandomness,
+}
+
+/// The thread is over: its client must begin anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Over;
+
+// === impl SessionLimits ===
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self { per_agent_max: 64, all_max: 1024, idle: Duration::from_secs(30 * 60) }
+    }
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    pub(super) fn new(limits: SessionLimits) -> Self {
+        Self { limits, open: Arc::default(), tasks: TaskTracker::new() }
+    }
+
+    /// The thread `id`, if it is the agent's and leads to `server`.
+    pub(super) fn find(
+        &self,
+        id: &str,
+        agent: &AgentName,
+        server: Option<&ServerName>,
+    ) -> Option<Arc<Session>> {
+        let session = self.open.lock().get(id).cloned()?;
+        let fits = session.agent == *agent && server == Some(&session.server);
+        (fits && !session.over.is_cancelled()).then_some(session)
+    }
+
+    /// Begins a thread that `wrap` governs, with `passage` as its own line.
+    pub(super) fn begin(
+        &self,
+        governor: &Governor,
+        wrap: Wrap,
+        passage: (PassageSender, PassageReceiver),
+    ) -> Result<Arc<Session>, NoSession> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|_| NoSession::NoRandomness)?;
+        let (near_in, far_in) = tokio::io::duplex(PIPE_BYTES);
+        let (far_out, near_out) = tokio::io::duplex(PIPE_BYTES);
+        let session = Arc::new(Session {
+            id: hex::encode(random),
+            agent: wrap.agent.clone(),
+            server: wrap.server.clone(),
+            streams: Mutex::default(),
+            input: tokio::sync::Mutex::new(Some(near_in)),
+            used: Mutex::new(Instant::now()),
+            over: CancellationToken::new(),
+        });
+        self.enter(&session)?;
+        self.tasks.spawn(deliver(Arc::clone(&session), near_out));
+        self.tasks.spawn(live(Arc::clone(&session), self.limits.idle));
+        let (governor, open) = (governor.clone(), Arc::clone(&self.open));
+        let (line, grace) = (Arc::clone(&session), wrap.grace);
+        self.tasks.spawn(async move {
+            let as_what = (Door::McpHttp, AfterKill::End);
+            let from = BufReader::new(far_in);
+            let ran = stdio::run_as(as_what, (governor, wrap), passage, from, far_out);
+            tokio::pin!(ran);
+            tokio::select! {
+                _ = &mut ran => {}
+                () = line.over.cancelled() => {
+                    // Its input ends, so the line ends as when an agent leaves a wrap.
+                    drop(line.input.lock().await.take());
+                    let patience = grace.saturating_mul(4).saturating_add(stdio::LANDING);
+                    let _ = tokio::time::timeout(patience, ran).await;
+                }
+            }
+            line.over.cancel();
+            open.lock().remove(&line.id);
+            line.streams.lock().end();
+        });
+        Ok(session)
+    }
+
+    /// Ends the threads to certain servers.
+    pub(super) fn end_of(&self, ends: impl Fn(&ServerName) -> bool) {
+        for session in self.open.lock().values().filter(|session| ends(&session.server)) {
+            session.end();
+        }
+    }
+
+    /// Ends all threads and waits until their lines are gone.
+    pub(super) async fn end_all(&self) {
+        for session in self.open.lock().values() {
+            session.end();
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn enter(&self, session: &Arc<Session>) -> Result<(), NoSession> {
+        let mut open = self.open.lock();
+        let of_agent = |other: &&Arc<Session>| other.agent == session.agent;
+        let full = open.values().filter(of_agent).count() >= self.limits.per_agent_max
+            || open.len() >= self.limits.all_max;
+        if full {
+            let unused = open.values().filter(of_agent).filter(|other| !other.is_busy());
+            let oldest = unused.min_by_key(|other| *other.used.lock()).cloned();
+            let oldest = oldest.ok_or(NoSession::TooMany)?;
+            open.remove(&oldest.id);
+            oldest.end();
+        }
+        open.insert(session.id.clone(), Arc::clone(session));
+        Ok(())
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    /// Ends the thread: its line closes, its streams end.
+    pub(super) fn end(&self) {
+        self.over.cancel();
+        self.streams.lock().close_own();
+    }
+
+    /// Sends a request; gives where all that belongs to it will come. `None` if a request with this
+    /// id is in flight.
+    pub(super) async fn ask(
+        &self,
+        message: &Message,
+        (id, progress): (&RpcId, Option<serde_json::Value>),
+    ) -> Result<Option<Deliveries>, Over> {
+        let Some(deliveries) = self.streams.lock().open(id, progress) else { return Ok(None) };
+        self.tell(message).await.map(|()| Some(deliveries))
+    }
+
+    /// Sends a message that has no answer of its own.
+    pub(super) async fn tell(&self, message: &Message) -> Result<(), Over> {
+        self.touch();
+        let mut line = message.to_bytes();
+        line.push(b'\n');
+        let mut input = self.input.lock().await;
+        let Some(pipe) = input.as_mut() else { return Err(Over) };
+        let written = tokio::select! {
+            written = pipe.write_all(&line) => written,
+            () = self.over.cancelled() => return Err(Over),
+        };
+        written.map_err(|_| {
+            self.over.cancel();
+            Over
+        })
+    }
+
+    pub(super) fn touch(&self) {
+        *self.used.lock() = Instant::now();
+    }
+
+    fn is_busy(&self) -> bool {
+        self.streams.lock().is_busy()
+    }
+}
+
+/// Brings what the line says to the streams of its client.
+async fn deliver(session: Arc<Session>, from: DuplexStream) {
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    // The line's own reader has bounded what a server may say at once.
+    while let Ok(1..) = from.read_until(b'\n', &mut line).await {
+        let text = Bytes::copy_from_slice(line.trim_ascii_end());
+        session.streams.lock().deliver(text);
+        line.clear();
+    }
+    session.over.cancel();
+}
+
+/// Ends the thread once nobody used it for `idle`.
+async fn live(session: Arc<Session>, idle: Duration) {
+    loop {
+        let unused = session.used.lock().elapsed();
+        let left = match session.is_busy() {
+            true => idle,
+            false => idle.saturating_sub(unused),
+        };
+        if left.is_zero() {
+            tracing::debug!(agent = %session.agent, server = %session.server, "a thread expired");
+            return session.end();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            () = session.over.cancelled() => return,
+        }
+    }
+}
