@@ -147,10 +147,10 @@ fn requests_that_fit_no_era_are_refused_at_the_door() {
     door.with("modern: a call", &[version, method, "Mcp-Name: echo"], &calls);
     door.with("modern: no Mcp-Name", &[version, method], &calls);
     door.with("modern: other Mcp-Name", &[version, method, "Mcp-Name: touch"], &calls);
-    let unknown = json!({ "jsonrpc": "2.0", "id": 1, "method": "resources/list" });
+    let unknown = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/forge" });
     door.with("legacy: unknown method", &[], &unknown);
-    let unknown = modern(1, "resources/list", json!({}));
-    door.with("modern: unknown method", &[version, "Mcp-Method: resources/list"], &unknown);
+    let unknown = modern(1, "tools/forge", json!({}));
+    door.with("modern: unknown method", &[version, "Mcp-Method: tools/forge"], &unknown);
     let discover = json!({ "jsonrpc": "2.0", "id": 1, "method": "server/discover" });
     door.with("discover without metadata", &[], &discover);
     expect![[r#"

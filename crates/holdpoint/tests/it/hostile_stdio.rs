@@ -45,6 +45,11 @@ impl Door {
     }
 }
 
+/// For worlds where the end of input must not cut anything off, however busy the machine is.
+fn patient() -> String {
+    PEER.replace("stop_grace_ms = 300", "stop_grace_ms = 20000")
+}
+
 fn cancelled(id: i64) -> Value {
     let params = json!({ "requestId": id });
     json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params })
@@ -163,7 +168,7 @@ fn a_cancelled_call_ends_and_is_recorded() {
 
 #[test]
 fn what_was_asked_before_the_end_of_input_is_answered() {
-    let world = World::new(PEER);
+    let world = World::new(&patient());
     let mut pipe = Pipe::wrap(&world);
     let file = world.files().join("a");
     pipe.begin(1, "touch", json!({ "path": file }));
@@ -191,6 +196,72 @@ fn a_client_that_leaves_at_once_leaves_nothing_behind() {
     pipe.begin(1, "hang", json!({}));
     pipe.kill();
     until("the server is gone", || world.processes("peer.mjs").is_empty().then_some(()));
+    world.must(&["verify"]);
+}
+
+/// What a wrap says to a little of everything.
+fn said_to_everything(world: &World) -> Vec<String> {
+    let mut pipe = Pipe::wrap(world);
+    let file = world.files().join("file");
+    let lines = [
+        echo(1).to_string(),
+        "rubbish".to_owned(),
+        echo(2).to_string().replace("hi", &"x".repeat(70_000)),
+        echo("holdpoint-0").to_string(),
+        call(3, "nothing", json!({})).to_string(),
+        call(4, "touch", json!({ "path": file })).to_string(),
+        call(5, "malformed", json!({})).to_string(),
+        json!({ "jsonrpc": "2.0", "id": 6, "method": "test/echo", "params": {} }).to_string(),
+        modern(7, "tools/call", json!({ "name": "echo", "arguments": { "text": "" } })).to_string(),
+    ];
+    let mut said = Vec::new();
+    for line in lines {
+        pipe.send(format!("{line}\n"));
+        let answer = pipe.next().expect("an answer");
+        said.push(format!("{} {}", answer["id"], row(&answer)));
+    }
+    pipe.begin(8, "echo", json!({ "text": "last" }));
+    let (code, rest) = pipe.end();
+    said.push(format!("{code:?} {}", rest.iter().map(reason).collect::<Vec<_>>().join(" ")));
+    until("the server is gone", || world.processes("peer.mjs").is_empty().then_some(()));
+    assert!(file.exists());
+    said
+}
+
+#[test]
+fn a_wrap_says_the_same_whether_a_serve_governs_it_or_not() {
+    let alone = said_to_everything(&World::new(&patient()));
+    assert_eq!(alone.last().map(String::as_str), Some("Some(0) answered"));
+    let world = World::new(&patient());
+    let serve = world.serve();
+    assert_eq!(said_to_everything(&world), alone);
+    serve.end();
+    let gateways = world.records().into_iter().map(|record| record["gateway"].to_string());
+    assert_eq!(gateways.collect::<std::collections::BTreeSet<_>>().len(), 1, "the serve governed");
+    world.must(&["verify"]);
+}
+
+#[test]
+fn a_wrap_ends_with_the_serve_that_governs_it() {
+    let world = World::new(PEER);
+    let serve = world.serve();
+    let mut pipe = Pipe::wrap(&world);
+    assert_eq!(reason(&pipe.call(1, "echo", json!({ "text": "hi" }))), "answered");
+    pipe.begin(2, "hang", json!({}));
+    until("the call is in flight", || {
+        let status = world.json(&["status"]);
+        (status["gateways"][0]["running"].as_array()?.len() == 1).then_some(())
+    });
+    serve.kill();
+    assert_eq!(pipe.next(), None);
+    assert_ne!(pipe.end().0, Some(0));
+    until("the server is gone", || world.processes("peer.mjs").is_empty().then_some(()));
+    // The next wrap governs by itself, and says what is in doubt.
+    let mut pipe = Pipe::wrap(&world);
+    assert_eq!(reason(&pipe.call(1, "echo", json!({ "text": "hi" }))), "answered");
+    let doubts = world.json(&["log", "--in-doubt"]);
+    assert_eq!(doubts["records"].as_array().unwrap().len(), 1);
+    pipe.end();
     world.must(&["verify"]);
 }
 

@@ -112,7 +112,7 @@ impl Sessions {
             over: CancellationToken::new(),
         });
         self.enter(&session)?;
-        self.tasks.spawn(deliver(Arc::clone(&session), near_out));
+        let delivered = self.tasks.spawn(deliver(Arc::clone(&session), near_out));
         self.tasks.spawn(live(Arc::clone(&session), self.limits.idle));
         let (governor, open) = (governor.clone(), Arc::clone(&self.open));
         let (line, grace) = (Arc::clone(&session), wrap.grace);
@@ -132,6 +132,10 @@ impl Sessions {
             }
             line.over.cancel();
             open.lock().remove(&line.id);
+            // The line's last words are answers that clients wait for.
+            if tokio::time::timeout(grace, delivered).await.is_err() {
+                tracing::warn!(server = %line.server, "a thread's last words were not delivered");
+            }
             line.streams.lock().end();
         });
         Ok(session)

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use holdpoint_resources::mcp::era::{Era, META_PROTOCOL_VERSION};
+use holdpoint_resources::mcp::era::{Era, INTERNAL_ERROR, META_PROTOCOL_VERSION};
 use holdpoint_resources::mcp::{Message, Outcome, RpcRequest, headers};
 use holdpoint_resources::{Passage, PassageReceiver, PassageSender, Transport, Upstream};
 use holdpoint_types::{AgentName, Reason, ServerName};
@@ -230,7 +230,10 @@ async fn ask(
         }
         // A client that reads no events gets only the answer.
     }
-    Err(no_thread())
+    // Not an unknown thread: the client would begin anew and ask again for what may have been done.
+    let detail = "the server ended before it answered; what it did is not known".to_owned();
+    let refused = Refused::new(StatusCode::OK, Reason::UpstreamUnavailable, detail);
+    Err(refused.coded(INTERNAL_ERROR).about(request))
 }
 
 /// The answer alone, or a stream that begins with what came before it.
