@@ -27,6 +27,14 @@ fn config() -> String {
     PEER.replace("timeout_ms = 3000", "timeout_ms = 1500")
 }
 
+fn initialize() -> Value {
+    json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": { "name": "test", "version": "1" },
+    } })
+}
+
 /// A row about the one call in the ledger: what the agent was told, and what was recorded.
 fn recorded(world: &World, tool: &str, answer: &Value) -> String {
     let decision = &answer["result"]["_meta"]["io.holdpoint/decision"]["action"];
@@ -89,6 +97,53 @@ fn serve_survives_every_trick_of_a_server() {
         echo            told - answered                   recorded succeeded -
     "#]]
     .assert_eq(&rows);
+}
+
+#[test]
+fn a_thread_of_a_legacy_client_answers_before_it_ends() {
+    let world = World::new(&config());
+    let key = world.key("coder");
+    let serve = world.serve();
+    let bearer = format!("Authorization: Bearer {key}");
+    let mut rows = String::new();
+    for trick in TRICKS.into_iter().filter(|trick| *trick != "flood") {
+        let send = |session: &str, message: &Value| {
+            let session = format!("Mcp-Session-Id: {session}");
+            let head = [bearer.as_str(), "Content-Type: application/json", &session];
+            let head = if session.ends_with(' ') { &head[..2] } else { &head[..] };
+            exchange(&serve, "POST /mcp/peer", head, message.to_string().as_bytes())
+        };
+        let opened = send("", &initialize());
+        let session = opened.header("mcp-session-id").expect("a thread").to_owned();
+        let told = send(&session, &call(1, trick, json!({ "text": "hi" })));
+        // Whoever is told that a thread is unknown begins anew and asks again.
+        assert_eq!(told.status, 200, "{trick}: {told:?}");
+        let echo = || send(&session, &call(2, "echo", json!({ "text": "hi" })));
+        let after = match trick {
+            "die" => until("the thread is over", || Some(echo()).filter(|it| it.status == 404)),
+            _ => echo(),
+        };
+        rows.push_str(&format!("{trick:15} {:32} then {}\n", told.row(), after.row()));
+    }
+    expect![[r#"
+        die             200 - upstream_unavailable       then 404 -32600 message_malformed
+        hang            200 - upstream_timeout           then 200 - answered
+        twice           200 - answered                   then 200 - answered
+        wrong_id        200 - upstream_timeout           then 200 - answered
+        null_id         200 - upstream_invalid           then 200 - answered
+        large           200 - upstream_invalid           then 200 - answered
+        not_utf8        200 - upstream_invalid           then 200 - answered
+        malformed       200 - upstream_invalid           then 200 - answered
+        no_object       200 - upstream_invalid           then 200 - answered
+        chatter         200 - answered                   then 200 - answered
+        protocol_error  200 -32000 -                     then 200 - answered
+        echo            200 - answered                   then 200 - answered
+    "#]]
+    .assert_eq(&rows);
+    assert!(!world.serve_log().contains("panicked"), "{}", world.serve_log());
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
 }
 
 #[test]

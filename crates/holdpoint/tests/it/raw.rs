@@ -23,6 +23,8 @@ pub struct Pipe {
 pub struct Answer {
     /// The status line's number.
     pub status: u16,
+    /// The status line and the headers.
+    pub head: String,
     /// The body; `null` if it is no JSON.
     pub body: Value,
 }
@@ -142,6 +144,12 @@ impl Answer {
     pub fn row(&self) -> String {
         format!("{} {}", self.status, row(&self.body))
     }
+
+    /// A header's value, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.head.lines().filter_map(|line| line.split_once(": "));
+        pairs.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
 }
 
 /// The command that wraps the small server.
@@ -223,5 +231,6 @@ fn try_exchange(serve: &Serve, what: &str, headers: &[&str], body: &[u8]) -> Opt
     let answer = text(&answer);
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { status, body: serde_json::from_str(body).unwrap_or_default() })
+    let head = head.to_owned();
+    Some(Answer { status, head, body: serde_json::from_str(body).unwrap_or_default() })
 }
