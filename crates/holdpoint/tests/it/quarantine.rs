@@ -143,7 +143,6 @@ fn what_a_tool_says_of_itself_only_makes_it_stricter() {
     let config = config().replace("read = [\"*\"]", "read = [\"says_*\"]");
     let world =
         World::new(&config.replace("write = [\"touch\", \"append\"]", "write = [\"mild\"]"));
-    let object = json!({ "type": "object" });
     let says = |name: &str, annotations: Value| {
         let mut tool = lookup("");
         tool["name"] = name.into();
