@@ -65,9 +65,8 @@ fn causes(decision: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-#[test]
-fn a_trial_decides_as_the_real_call() {
-    let more = r#"
+/// Two more agents, and a surface, for [`PEER`].
+const MORE: &str = r#"
 [agent.reader]
 owner = "platform"
 mode = "read-only"
@@ -82,7 +81,29 @@ grants = [{ class = "write", tools = ["peer__touch"] }]
 name = "secrets"
 resources = ["file://${files}/secrets/**"]
 "#;
-    let world = World::new(&format!("{PEER}{more}"));
+
+/// Tries a call; gives the exit code and the answer.
+fn tried(world: &World, agent: &str, (tool, arguments): (&str, &Value)) -> (i32, Value) {
+    let file = world.path().join("call.json");
+    let trial = json!({ "tool": format!("peer__{tool}"), "arguments": arguments });
+    std::fs::write(&file, trial.to_string()).unwrap();
+    let command = ["--format", "json", "try", file.to_str().unwrap(), "--as", agent];
+    let output = world.run(&command);
+    (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// Demands that a trial and the record of the real decision say the same.
+fn same(tried: &Value, real: &Value) {
+    assert_eq!(causes(&tried["causes"]), causes(&real["decision"]), "{real}");
+    let mut facts = (tried["facts"].clone(), real["facts"].clone());
+    facts.0["epoch"].take();
+    facts.1["epoch"].take();
+    assert_eq!(facts.0, facts.1, "{real}");
+}
+
+#[test]
+fn a_trial_decides_as_the_real_call() {
+    let world = World::new(&format!("{PEER}{MORE}"));
     std::fs::create_dir(world.files().join("secrets")).unwrap();
     let in_files = |name: &str| json!({ "path": world.files().join(name) });
     let agents = ["coder", "reader", "planner"].map(|agent| (agent, world.key(agent)));
@@ -102,18 +123,8 @@ resources = ["file://${files}/secrets/**"]
             let newest = world.json(&["log", "--kind", "decision", "--limit", "1"]);
             let real = &newest["records"][0];
             assert_eq!(real["request"]["parameters"], arguments);
-            let file = world.path().join("call.json");
-            let trial = json!({ "tool": format!("peer__{tool}"), "arguments": arguments });
-            std::fs::write(&file, trial.to_string()).unwrap();
-            let command = ["--format", "json", "try", file.to_str().unwrap(), "--as", agent];
-            let output = world.run(&command);
-            let tried: Value = serde_json::from_slice(&output.stdout).unwrap();
-            assert_eq!(causes(&tried["causes"]), causes(&real["decision"]), "{agent} {trial}");
-            let mut facts = (tried["facts"].clone(), real["facts"].clone());
-            facts.0["epoch"].take();
-            facts.1["epoch"].take();
-            assert_eq!(facts.0, facts.1, "{agent} {trial}");
-            let code = output.status.code().unwrap();
+            let (code, tried) = tried(&world, agent, (tool, &arguments));
+            same(&tried, real);
             let ruling = tried["ruling"].as_str().unwrap();
             let row = format!("{agent:8} {tool:8} {ruling:9} exit {code} {}", reason(&answer.body));
             table.push_str(&format!("{row}\n"));
@@ -141,9 +152,8 @@ resources = ["file://${files}/secrets/**"]
     "#]]
     .assert_eq(&table);
     let before = world.records().len();
-    let file = world.path().join("call.json");
-    std::fs::write(&file, r#"{"tool":"peer__touch","arguments":{"path":"/nowhere"}}"#).unwrap();
-    world.run(&["try", file.to_str().unwrap(), "--as", "coder"]);
+    assert_eq!(tried(&world, "coder", ("touch", &in_files("tried"))).0, 0);
+    assert!(!world.files().join("tried").exists(), "a trial runs nothing");
     assert_eq!(world.records().len(), before, "a trial records nothing");
     serve.end();
 }
