@@ -1,26 +1,25 @@
 //! The catalog: which tools upstream servers offer, whether each is still the pinned one, and
 //! whether parameters fit its schema. Must never decide who may use a tool.
 
+mod schema;
 mod strict;
 
 use arc_swap::ArcSwap;
 use holdpoint_control::{Settings, ToolHints};
 use holdpoint_types::{
-    Digest, EffectClass, Finding, FindingResult, Reason, ServerName, ToolFacts, ToolRef, ToolState,
-    canonical_digest,
+    Digest, EffectClass, Finding, JsonLimits, ServerName, ToolFacts, ToolRef, ToolState,
+    canonical_bytes, canonical_digest, check,
 };
-use jsonschema::Validator;
 use parking_lot::Mutex;
+use schema::Schema;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The validator's name in findings and records.
-const SCHEMA: &str = "schema";
+/// Largest definition that is accepted, in bytes of its canonical form.
+const DEFINITION_BYTES_MAX: usize = 256 << 10;
 /// Most requests that read are kept compiled.
 const READ_REQUESTS_MAX: usize = 4096;
-/// How many faults of one call are reported.
-const FAULTS_MAX: usize = 5;
 
 /// All known tools; reading it never waits.
 #[derive(Debug, Default)]
@@ -28,7 +27,7 @@ pub struct Catalog {
     tools: ArcSwap<BTreeMap<ToolRef, Arc<Tool>>>,
     /// The requests that read, of the servers that were asked.
     read_requests: Mutex<BTreeMap<ToolRef, Arc<Tool>>>,
-    strict: BTreeSet<ServerName>,
+    strict: ArcSwap<BTreeSet<ServerName>>,
 }
 
 /// One tool as its server offers it now.
@@ -44,7 +43,7 @@ pub struct Tool {
     pub state: ToolState,
     /// What the tool says of itself.
     pub hints: ToolHints,
-    schema: Result<Validator, String>,
+    schema: Schema,
 }
 
 /// What came of looking at a server's tools.
@@ -64,6 +63,7 @@ impl Catalog {
     /// An empty catalog. Tools of the servers in `strict` refuse parameters that their schema does
     /// not name.
     pub fn new(strict: BTreeSet<ServerName>) -> Self {
+        let strict = ArcSwap::from_pointee(strict);
         Self { tools: ArcSwap::default(), read_requests: Mutex::default(), strict }
     }
 
@@ -101,11 +101,14 @@ impl Catalog {
     ) -> Observed {
         let mut observed = Observed::default();
         let mut found = BTreeMap::new();
+        let mut twice = BTreeSet::new();
+        let strict = self.strict.load().contains(server);
         for definition in definitions {
-            match Tool::read(server, definition, pins, self.strict.contains(server)) {
-                Ok(tool) if found.contains_key(&tool.name) => {
+            match Tool::read(server, definition, pins, strict) {
+                Ok(tool) if found.contains_key(&tool.name) || twice.contains(&tool.name) => {
                     observed.unusable.push(format!("`{}` is offered twice", tool.name));
                     found.remove(&tool.name);
+                    twice.insert(tool.name);
                 }
                 Ok(tool) => {
                     observed.note(&tool, pins);
@@ -120,6 +123,17 @@ impl Catalog {
             others.chain(found.clone()).collect::<BTreeMap<_, _>>()
         });
         observed
+    }
+
+    /// Replaces the servers whose tools refuse parameters that their schema does not name. Takes
+    /// effect on tools when they are observed or pinned anew.
+    pub fn replace_strict(&self, strict: BTreeSet<ServerName>) {
+        self.strict.store(Arc::new(strict));
+    }
+
+    /// Forgets the tools of a server that is gone or was replaced.
+    pub fn forget(&self, server: &ServerName) {
+        self.observe(server, Vec::new(), &BTreeMap::new());
     }
 
     /// Compares every tool with its pin anew, after an operator pinned something.
@@ -150,13 +164,13 @@ impl Tool {
         if name.is_read_request() {
             return Err(format!("`{name}` is the name of a request of MCP"));
         }
-        let digest = canonical_digest(&definition).map_err(|fault| format!("`{name}`: {fault}"))?;
+        let digest = digest(&definition).map_err(|fault| format!("`{name}`: {fault}"))?;
         let state = match pins.get(&name) {
             Some(&pinned) if pinned != digest => ToolState::Changed { pinned },
             Some(_) | None => ToolState::Pinned,
         };
         let hints = ToolHints::of(&definition);
-        let schema = compile(&definition, strict);
+        let schema = Schema::of(&definition, strict);
         Ok(Self { name, definition, digest, state, hints, schema })
     }
 
@@ -177,7 +191,7 @@ impl Tool {
             },
         });
         let digest = canonical_digest(&definition).ok()?;
-        let schema = compile(&definition, false);
+        let schema = Schema::of(&definition, false);
         let (state, hints) = (ToolState::Pinned, ToolHints::of(&definition));
         Some(Self { name: name.clone(), definition, digest, state, hints, schema })
     }
@@ -202,14 +216,7 @@ impl Tool {
     /// Checks `parameters` against the tool's schema. The evidence names paths and rules, not
     /// values.
     pub fn validate(&self, parameters: &Value) -> Finding {
-        let (result, reason, evidence) = match &self.schema {
-            Err(why) => (FindingResult::Opaque, Reason::SchemaUnusable, why.clone()),
-            Ok(validator) => match faults(validator, parameters) {
-                None => (FindingResult::Pass, Reason::ParametersInvalid, String::new()),
-                Some(faults) => (FindingResult::Fail, Reason::ParametersInvalid, faults),
-            },
-        };
-        Finding { validator: SCHEMA.to_owned(), result, reason, evidence }
+        self.schema.check(parameters)
     }
 }
 
@@ -227,22 +234,14 @@ impl Observed {
     }
 }
 
-fn compile(definition: &Value, strict: bool) -> Result<Validator, String> {
-    let schema = definition.get("inputSchema").cloned().unwrap_or_else(|| json!({}));
-    let schema = if strict { strict::closed(schema)? } else { schema };
-    // Without a `$schema` the dialect is 2020-12; documents elsewhere are never fetched.
-    jsonschema::validator_for(&schema)
-        .map_err(|fault| format!("the tool's schema cannot be used: {}", fault.masked()))
-}
-
-fn faults(validator: &Validator, parameters: &Value) -> Option<String> {
-    let faults = validator.iter_errors(parameters).take(FAULTS_MAX).map(|fault| {
-        let at = fault.instance_path().to_string();
-        let at = if at.is_empty() { "/".to_owned() } else { at };
-        format!("at `{at}`: {} (rule `{}`)", fault.masked(), fault.schema_path())
-    });
-    let faults: Vec<_> = faults.collect();
-    (!faults.is_empty()).then(|| faults.join("; "))
+/// The digest of a definition that is fit to be kept.
+fn digest(definition: &Value) -> Result<Digest, String> {
+    check(definition, JsonLimits::default()).map_err(|fault| fault.to_string())?;
+    let bytes = canonical_bytes(definition).map_err(|fault| fault.to_string())?;
+    match bytes.len() {
+        0..=DEFINITION_BYTES_MAX => Ok(Digest::of(&bytes)),
+        length => Err(format!("its definition has {length} bytes, {DEFINITION_BYTES_MAX} at most")),
+    }
 }
 
 #[cfg(test)]

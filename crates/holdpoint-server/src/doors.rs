@@ -2,6 +2,7 @@
 //! Must never forward anything that the governor has not answered for.
 
 mod answer;
+mod asks;
 pub mod http;
 pub mod local;
 mod reads;

@@ -4,14 +4,18 @@
 //! INVARIANT: `execute` is called with a permit, and a permit exists only after its decision is
 //! durable in the store. Must never rule by itself: whatever fails here becomes a deny.
 
+mod change;
+mod drain;
 mod endings;
 mod gather;
 
+pub use drain::Drained;
 pub use gather::{Known, gather};
 
 use crate::catalog::{Catalog, Observed};
 use crate::clock::Clock;
 use crate::store::{Admission, Pin, Store, StoreFault};
+use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
 use endings::Endings;
 use holdpoint_control::{
@@ -28,7 +32,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How often a decision is made anew because stops moved while it was recorded.
@@ -111,12 +115,13 @@ struct Inner {
     store: Store,
     clock: Clock,
     catalog: Catalog,
-    limits: Limits,
+    limits: ArcSwap<Limits>,
     control: Mutex<Control>,
     policy: ArcSwap<PolicySet>,
     settings: ArcSwap<Settings>,
     cancels: Mutex<BTreeMap<ActionId, Cancels>>,
     endings: Endings,
+    telemetry: Telemetry,
 }
 
 enum Admitted {
@@ -144,13 +149,14 @@ impl Governor {
         let inner = Inner {
             gateway: store.gateway(),
             clock,
-            limits,
+            limits: ArcSwap::from_pointee(limits),
             catalog,
             control: Mutex::default(),
             policy: ArcSwap::from_pointee(policy),
             settings: ArcSwap::from_pointee(settings),
             cancels: Mutex::default(),
             endings: Endings::default(),
+            telemetry: Telemetry::default(),
             store,
         };
         let governor = Self { inner: Arc::new(inner) };
@@ -187,6 +193,16 @@ impl Governor {
         &self.inner.catalog
     }
 
+    /// What is counted.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.inner.telemetry
+    }
+
+    /// How many calls are between decision and outcome.
+    pub fn in_flight(&self) -> usize {
+        self.inner.control.lock().in_flight()
+    }
+
     /// Every call for which a permit is out.
     pub fn running(&self) -> Vec<Running> {
         self.inner.control.lock().running()
@@ -205,20 +221,6 @@ impl Governor {
     /// The current time.
     pub fn now(&self) -> Timestamp {
         self.inner.clock.now_for_record()
-    }
-
-    /// Replaces the policies; calls being decided keep the set that they began with.
-    ///
-    /// # Errors
-    /// When the new set cannot be recorded; the old one stays in force.
-    pub async fn replace_policy(&self, policy: PolicySet) -> Result<(), StoreFault> {
-        if policy.digest() == self.policy().digest() {
-            return Ok(());
-        }
-        let record = policy_record(&policy);
-        self.write(record).await?;
-        self.inner.policy.store(Arc::new(policy));
-        Ok(())
     }
 
     /// Takes in the tools that `server` offers now: pins new ones, locks changed ones.
@@ -295,7 +297,7 @@ impl Governor {
         let running = self.running().into_iter().filter(|running| running.cancelling);
         let running: Vec<_> = running.collect();
         // The kill itself takes a moment after the grace period is over.
-        let patience = self.inner.limits.stop_grace + Duration::from_secs(3);
+        let patience = self.inner.limits.load().stop_grace + Duration::from_secs(3);
         let ids = running.iter().map(|running| running.action).collect();
         let mut became = ended.collect(ids, patience).await;
         let in_flight = running.into_iter().map(|running| {
@@ -338,11 +340,15 @@ impl Governor {
         E: FnOnce(Permit, Cancels) -> F + Send,
         F: Future<Output = Ended> + Send,
     {
-        let (permit, cancel) = match self.admit(action, &call).await {
+        let begun = Instant::now();
+        let admitted = self.admit(action, &call).await;
+        self.tell_decision(action, &call, (&admitted, begun.elapsed()));
+        let (permit, cancel) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => return Governed::Refused(action, refused),
         };
         let mut unfinished = Unfinished { governor: self, action: Some(action) };
+        let permitted = Instant::now();
         let running = execute(permit, cancel);
         tokio::pin!(running);
         let ended = tokio::select! {
@@ -353,7 +359,9 @@ impl Governor {
             }
         };
         unfinished.action = None;
-        self.finish(action, ended)
+        let governed = self.finish(action, ended);
+        self.tell_end(&call.tool, &governed, permitted.elapsed());
+        governed
     }
 
     /// Decides until the decision is recorded in the epoch that it was made in.
@@ -380,7 +388,11 @@ impl Governor {
         let proposal = Proposal { request, facts, decision, policy, parameters };
         let mut outputs = {
             let mut control = self.inner.control.lock();
-            if control.in_flight() >= self.inner.limits.calls_in_flight_max {
+            // Under the lock: whoever drains counts either this call or its refusal.
+            if self.inner.telemetry.is_draining() {
+                return Err(deny(Reason::Draining, Reason::Draining.meaning()));
+            }
+            if control.in_flight() >= self.inner.limits.load().calls_in_flight_max {
                 return Err(deny(Reason::Overloaded, Reason::Overloaded.meaning()));
             }
             control.handle(Input::Proposed(Box::new(proposal)), now)
@@ -451,7 +463,7 @@ impl Governor {
     }
 
     fn finish(&self, action: ActionId, ended: Ended) -> Governed {
-        let stored_max = self.inner.limits.output_stored_bytes_max;
+        let stored_max = self.inner.limits.load().output_stored_bytes_max;
         let ending = endings::ending(&ended, stored_max);
         self.end(action, ending);
         match ended {

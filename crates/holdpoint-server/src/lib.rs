@@ -11,6 +11,7 @@ pub mod governor;
 pub mod operate;
 pub mod runtime;
 pub mod store;
+pub mod telemetry;
 pub mod wire;
 
 pub use clock::{Clock, SteppedBack};

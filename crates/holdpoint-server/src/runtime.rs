@@ -6,6 +6,7 @@ use crate::catalog::Catalog;
 use crate::doors::local::{self, Kind, Registered};
 use crate::governor::{Governor, Limits};
 use crate::store::{Access, Store, StoreFault, StoreOptions};
+use crate::telemetry::Reload;
 use holdpoint_control::Settings;
 use holdpoint_policy::{PolicyFault, PolicySet, starter_pack};
 use holdpoint_types::{GatewayId, PolicySource, ServerName, Timestamp};
@@ -216,14 +217,22 @@ async fn watch_policies(governor: Governor, dir: PathBuf, done: CancellationToke
         match load_policies(Some(&dir)) {
             Ok(policy) => {
                 let digest = policy.digest();
-                match governor.replace_policy(policy).await {
-                    Ok(()) => tracing::info!(%digest, "policies in force"),
-                    Err(fault) => tracing::error!(%fault, "new policies could not be recorded"),
-                }
+                let came = match governor.replace_policy(policy).await {
+                    Ok(()) => {
+                        tracing::info!(%digest, "policies in force");
+                        Reload::InForce
+                    }
+                    Err(fault) => {
+                        tracing::error!(%fault, "new policies could not be recorded");
+                        Reload::Refused
+                    }
+                };
+                governor.telemetry().reloaded("policies", came);
             }
             Err(fault) => {
                 let kept = governor.policy().digest();
                 tracing::error!(%fault, %kept, "new policies refused: the old ones stay in force");
+                governor.telemetry().reloaded("policies", Reload::Refused);
             }
         }
     }

@@ -3,7 +3,9 @@
 
 use crate::governor::{Became, StopReport};
 use holdpoint_control::Running;
-use holdpoint_types::{Stop, StopScope};
+use holdpoint_resources::Health;
+use holdpoint_resources::mcp::era::Era;
+use holdpoint_types::{ServerName, Stop, StopScope};
 use serde::{Deserialize, Serialize};
 
 /// A process that governs, as it answers for itself.
@@ -23,6 +25,34 @@ pub struct StatusReply {
     pub running: Vec<RunningReply>,
     /// How many tools it knows.
     pub tools: usize,
+    /// True once it was asked to end.
+    #[serde(default)]
+    pub draining: bool,
+    /// The upstream servers that it leads to over HTTP.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamReply>,
+}
+
+/// How an upstream server is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpstreamReply {
+    /// Its name.
+    pub server: String,
+    /// `idle`, `connecting`, `up` or `down`.
+    pub condition: String,
+    /// `legacy` or `modern`, while it is up.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub era: Option<String>,
+    /// How often it was started or reached anew.
+    pub restarts: u64,
+    /// Its failures in a row.
+    pub failures: u32,
+    /// What went wrong last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_fault: Option<String>,
+    /// How long ago that was, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_fault_age_ms: Option<u64>,
 }
 
 /// A running call.
@@ -100,6 +130,29 @@ impl From<&Running> for RunningReply {
             tool: running.tool.to_string(),
             since_ms: running.since.0,
             became: None,
+        }
+    }
+}
+
+// === impl UpstreamReply ===
+
+impl UpstreamReply {
+    /// How `server` is.
+    pub(crate) fn new(server: &ServerName, health: Health) -> Self {
+        let era = health.era.map(|era| match era {
+            Era::Legacy => "legacy".to_owned(),
+            Era::Modern => "modern".to_owned(),
+        });
+        let (last_fault, age) = health.last_fault.unzip();
+        let age = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        Self {
+            server: server.to_string(),
+            condition: health.condition.as_str().to_owned(),
+            era,
+            restarts: health.restarts,
+            failures: health.failures,
+            last_fault,
+            last_fault_age_ms: age,
         }
     }
 }

@@ -74,6 +74,10 @@ reasons! {
         "The message is longer than `limits.message_bytes_max`.",
         "Send less in one call.",
         "Raise `limits.message_bytes_max` if such calls are expected.";
+    MessageLate, "message_late", Door,
+        "The message did not arrive whole within `limits.body_timeout_ms`.",
+        "Send the whole message at once.",
+        "Look at the client or the network; raise `limits.body_timeout_ms` if it is just slow.";
     MessageTooDeep, "message_too_deep", Door,
         "Arrays and objects are nested deeper than 64.",
         "Flatten the parameters.",
@@ -113,7 +117,11 @@ reasons! {
     Overloaded, "overloaded", Door,
         "Too many calls are in flight.",
         "Retry after a pause.",
-        "Raise `limits.calls_in_flight_max` or find out who floods.";
+        "Raise `limits.calls_in_flight_max` or `limits.agent_calls_max`, or find out who floods.";
+    Draining, "draining", Door,
+        "The server is about to end and takes no new calls.",
+        "Retry after a pause.",
+        "Nothing to do: calls in flight end first, then the server does.";
 
     PermittedByPolicy, "permitted_by_policy", Decision,
         "A policy permits the call and nothing speaks against it.",

@@ -40,6 +40,11 @@ pub enum RecordBody {
         /// Permitted actions of dead processes whose outcome nobody recorded.
         in_doubt: Vec<ActionId>,
     },
+    /// Other settings came into force in a running process.
+    SettingsLoaded {
+        /// Digest of the checked configuration.
+        configuration: Digest,
+    },
     /// A policy set came into force. Holds the sources, so that decisions can be replayed.
     PolicyLoaded {
         /// The set's digest, as decisions name it.
@@ -237,6 +242,7 @@ impl RecordBody {
             Self::Decision(_) => "decision",
             Self::Outcome(_) => "outcome",
             Self::Started { .. } => "started",
+            Self::SettingsLoaded { .. } => "settings_loaded",
             Self::PolicyLoaded { .. } => "policy_loaded",
             Self::ToolPinned { .. } => "tool_pinned",
             Self::ToolQuarantined { .. } => "tool_quarantined",

@@ -4,13 +4,16 @@
 use crate::config::{self, Config, Transport, UnknownParameters, ValueSource};
 use anyhow::{Context as _, bail};
 use holdpoint_resources as resources;
-use holdpoint_server::doors::http::OperatorKey;
+use holdpoint_server::doors::http::listen::{FrontLimits, TlsFiles};
+use holdpoint_server::doors::http::{OperatorKey, TurnLimits};
 use holdpoint_server::doors::local::Kind;
 use holdpoint_server::governor;
 use holdpoint_server::runtime::RuntimeSpec;
 use holdpoint_types::{Digest, JsonLimits, OperatorName, ServerName};
+use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Shortest key of an operator, in bytes.
@@ -21,11 +24,7 @@ const SECRET_BYTES_MAX: usize = 64 << 10;
 /// What a governing process needs, and what is left of the configuration for its doors.
 pub fn runtime_spec(config: Config, kind: Kind) -> (RuntimeSpec, Rest) {
     let strict = strict(&config);
-    let limits = governor::Limits {
-        calls_in_flight_max: config.limits.calls_in_flight_max,
-        output_stored_bytes_max: config.limits.output_stored_bytes_max,
-        stop_grace: Duration::from_millis(config.limits.stop_grace_ms),
-    };
+    let limits = governor_limits(&config.limits);
     let spec = RuntimeSpec {
         store: config.store.clone(),
         kind,
@@ -42,6 +41,15 @@ pub fn runtime_spec(config: Config, kind: Kind) -> (RuntimeSpec, Rest) {
         store: config.store,
     };
     (spec, rest)
+}
+
+/// The limits of the governor.
+fn governor_limits(limits: &config::Limits) -> governor::Limits {
+    governor::Limits {
+        calls_in_flight_max: limits.calls_in_flight_max,
+        output_stored_bytes_max: limits.output_stored_bytes_max,
+        stop_grace: Duration::from_millis(limits.stop_grace_ms),
+    }
 }
 
 /// The servers whose tools refuse parameters that their schema does not name.
@@ -84,6 +92,50 @@ impl Rest {
     pub fn timeout(&self, server: &ServerName) -> Duration {
         let own = self.servers.get(server).map(|server| server.timeout_ms);
         Duration::from_millis(own.unwrap_or(self.limits.call_timeout_ms))
+    }
+
+    /// How long calls in flight may take to end when the process is asked to end.
+    pub fn drain(&self) -> Duration {
+        Duration::from_millis(self.limits.drain_ms)
+    }
+
+    /// What the listener grants.
+    pub fn front(&self) -> FrontLimits {
+        let door = &self.limits.door;
+        FrontLimits {
+            connections_max: door.connections_max,
+            connections_per_address_max: door.connections_per_address_max,
+            header_bytes_max: door.header_bytes_max,
+            header_count_max: door.header_count_max,
+            header_timeout: Duration::from_millis(door.header_timeout_ms),
+            body_timeout: Duration::from_millis(door.body_timeout_ms),
+            idle_timeout: Duration::from_millis(door.idle_timeout_ms),
+            write_timeout: Duration::from_millis(door.write_timeout_ms),
+        }
+    }
+
+    /// How many requests are served at one time.
+    pub fn turns(&self) -> TurnLimits {
+        let door = &self.limits.door;
+        TurnLimits {
+            all_max: self.limits.calls_in_flight_max,
+            agent_max: door.agent_calls_max,
+            queue_max: door.agent_queue_max,
+            wait: Duration::from_millis(door.queue_wait_ms),
+        }
+    }
+
+    /// What TLS needs, read from its files.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or they do not fit each other.
+    pub fn tls(&self) -> anyhow::Result<Option<Arc<ServerConfig>>> {
+        let files = self.listen.tls.as_ref().map(|tls| TlsFiles {
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+            client_ca: tls.client_ca.clone(),
+        });
+        files.map(|files| files.load().context("TLS cannot be spoken")).transpose()
     }
 
     /// The operators' keys, as digests.

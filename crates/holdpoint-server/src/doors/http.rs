@@ -5,12 +5,25 @@
 
 mod admin;
 mod keys;
+pub mod listen;
+mod progress;
+mod resources;
+mod sessions;
+mod streams;
+mod threads;
+mod timely;
 mod tools;
+mod turns;
 
 pub use keys::{AgentKey, InvalidKey, OperatorKey};
+pub use sessions::SessionLimits;
+pub use turns::TurnLimits;
 
 use super::answer::refused_data;
+use super::reads::List;
 use crate::governor::Governor;
+use crate::telemetry::Telemetry;
+use arc_swap::ArcSwap;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -19,17 +32,23 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use holdpoint_resources::Upstream;
 use holdpoint_resources::mcp::era::{self, Era};
-use holdpoint_resources::mcp::{HeaderFault, Identity, Message, RpcId, RpcRequest, RpcResponse, headers};
+use holdpoint_resources::mcp::{
+    HeaderFault, Identity, Message, RpcId, RpcRequest, RpcResponse, headers,
+};
 use holdpoint_types::{AgentName, JsonLimits, Reason, ServerName};
 use keys::Keys;
+use listen::{Counted, Front, FrontLimits};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
+use sessions::Sessions;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use timely::Late;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use turns::{Turn, Turns};
 
 /// How the door is set up.
 #[derive(Debug)]
@@ -49,13 +68,18 @@ pub struct HttpSettings {
 /// The door.
 pub struct HttpDoor {
     governor: Governor,
-    upstreams: BTreeMap<ServerName, Upstream>,
-    settings: HttpSettings,
+    upstreams: ArcSwap<BTreeMap<ServerName, Upstream>>,
+    settings: ArcSwap<HttpSettings>,
     keys: Keys,
+    sessions: Sessions,
+    turns: Arc<Turns>,
     /// The newest call in flight of each agent and request id, which a notification may cancel.
-    cancellable: Mutex<BTreeMap<(AgentName, RpcId), (u64, CancellationToken)>>,
+    cancellable: Arc<Mutex<InFlight>>,
     calls: AtomicU64,
 }
+
+/// The newest call of each agent and request id.
+type InFlight = BTreeMap<(AgentName, RpcId), (u64, CancellationToken)>;
 
 /// A message that got no further than the door.
 struct Refused {
@@ -73,6 +97,8 @@ struct Asked<'a> {
     /// The one server that the endpoint serves; `None` for all.
     server: Option<&'a ServerName>,
     era: Era,
+    /// True if the client reads event streams.
+    events: bool,
     request: RpcRequest,
 }
 
@@ -86,14 +112,36 @@ impl HttpDoor {
         settings: HttpSettings,
     ) -> Result<Self, crate::store::StoreFault> {
         let keys = Keys::read(governor.store())?;
+        governor.telemetry().watch(upstreams.clone());
         Ok(Self {
             governor,
-            upstreams,
-            settings,
+            upstreams: ArcSwap::from_pointee(upstreams),
+            settings: ArcSwap::from_pointee(settings),
             keys,
-            cancellable: Mutex::default(),
+            sessions: Sessions::new(SessionLimits::default()),
+            turns: Arc::default(),
+            cancellable: Arc::default(),
             calls: AtomicU64::new(0),
         })
+    }
+
+    /// Replaces what the door leads to and whom it lets in. Calls in flight keep their server, which
+    /// is closed after the last of them.
+    pub fn replace(&self, upstreams: BTreeMap<ServerName, Upstream>, settings: HttpSettings) {
+        self.governor.telemetry().watch(upstreams.clone());
+        let before = self.upstreams.load_full();
+        self.sessions.end_of(|server| {
+            let spec =
+                |of: &BTreeMap<ServerName, Upstream>| of.get(server).map(|one| one.spec().clone());
+            spec(&before) != spec(&upstreams)
+        });
+        self.upstreams.store(Arc::new(upstreams));
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Replaces the limits on requests at one time.
+    pub fn limit(&self, limits: TurnLimits) {
+        self.turns.limit(limits);
     }
 
     /// Reads the agents' keys anew, after another process may have changed them.
@@ -107,8 +155,8 @@ impl HttpDoor {
     /// The routes: `/mcp`, `/mcp/{server}`, `/api/v1/*`.
     pub fn router(self: Arc<Self>) -> Router {
         Router::new()
-            .route("/mcp", post(all_servers).get(not_allowed).delete(not_allowed))
-            .route("/mcp/{server}", post(one_server).get(not_allowed).delete(not_allowed))
+            .route("/mcp", post(all_servers).get(threads::listen).delete(threads::end))
+            .route("/mcp/{server}", post(one_server).get(threads::listen).delete(threads::end))
             .route("/api/v1/status", get(admin::status))
             .route("/api/v1/stop", post(admin::stop))
             .route("/api/v1/release", post(admin::release))
@@ -120,25 +168,37 @@ impl HttpDoor {
         server: Option<&ServerName>,
         request: axum::extract::Request,
     ) -> Response {
-        match self.take(server, request).await {
+        let mut method = "none";
+        let response = match self.take(server, request, &mut method).await {
             Ok(response) => response,
-            Err(refused) => refused.into_response(),
-        }
+            Err(refused) => {
+                self.governor.telemetry().refused(refused.reason);
+                refused.into_response()
+            }
+        };
+        self.governor.telemetry().requested(method, response.status().as_u16());
+        response
     }
 
     async fn take(
         &self,
         server: Option<&ServerName>,
         request: axum::extract::Request,
+        method: &mut &'static str,
     ) -> Result<Response, Box<Refused>> {
         let (head, body) = request.into_parts();
         self.check_host(&head.headers)?;
         let agent = self.authenticate(&head.headers)?;
         let bytes = self.read(&head.headers, body).await?;
-        let message = Message::from_agent(&bytes, self.settings.json).map_err(|fault| {
+        let json = self.settings.load().json;
+        let message = Message::from_agent(&bytes, json).map_err(|fault| {
             let status = StatusCode::BAD_REQUEST;
             Refused::new(status, fault.reason(), fault.to_string()).coded(fault.code())
         })?;
+        if let Some(id) = threads::thread_of(&head.headers, &message) {
+            *method = message.method().map_or("other", known_method);
+            return self.in_thread((&agent, server), (id, &head.headers), (message, &bytes)).await;
+        }
         let request = match message {
             Message::Request(request) => request,
             Message::Notification(notification) => {
@@ -149,24 +209,52 @@ impl HttpDoor {
             }
             Message::Response(_) => return Ok(StatusCode::ACCEPTED.into_response()),
         };
+        *method = known_method(&request.method);
         let era = check_era(&head.headers, &request)?;
-        let asked = Asked { agent, server, era, request };
-        self.dispatch(asked).await
+        let turn = self.turn(&agent, &request).await?;
+        let events = threads::accepts_events(&head.headers);
+        let asked = Asked { agent, server, era, events, request };
+        self.dispatch(asked, turn).await
     }
 
-    async fn dispatch(&self, asked: Asked<'_>) -> Result<Response, Box<Refused>> {
+    /// Waits for the agent's turn.
+    async fn turn(&self, agent: &AgentName, request: &RpcRequest) -> Result<Turn, Box<Refused>> {
+        let busy = |reason: Reason| {
+            let detail = reason.meaning().to_owned();
+            Refused::new(StatusCode::SERVICE_UNAVAILABLE, reason, detail).about(request)
+        };
+        let telemetry = self.governor.telemetry();
+        if telemetry.is_draining() {
+            return Err(busy(Reason::Draining));
+        }
+        self.turns.take(agent, telemetry).await.ok_or_else(|| busy(Reason::Overloaded))
+    }
+
+    async fn dispatch(&self, asked: Asked<'_>, turn: Turn) -> Result<Response, Box<Refused>> {
         let identity = Identity::holdpoint();
         let id = asked.request.id.clone();
-        let capabilities = json!({ "tools": {} });
+        let capabilities =
+            json!({ "tools": {}, "resources": {}, "prompts": {}, "completions": {} });
         let result = match (asked.request.method.as_str(), asked.era) {
             ("initialize", Era::Legacy) => {
+                if let Some(server) = asked.server
+                    && let Some(response) = self.open_thread(&asked, server).await?
+                {
+                    return Ok(response);
+                }
                 era::initialize_result(&asked.request, &identity, capabilities)
             }
             ("ping", Era::Legacy) => json!({}),
             ("server/discover", Era::Modern) => era::discover_result(&identity, capabilities),
             ("tools/list", _) => self.list_tools(&asked).await?,
-            ("tools/call", _) => return self.call_tool(asked).await,
-            _ => return Err(unknown_method(&asked)),
+            ("tools/call", _) => return self.call_tool(asked, turn).await,
+            ("resources/read" | "prompts/get" | "completion/complete", _) => {
+                return self.read_resource(asked, turn).await;
+            }
+            (method, _) => match List::of(method) {
+                Some(list) => self.list_entries(&asked, list).await?,
+                None => return Err(unknown_method(&asked)),
+            },
         };
         Ok(respond(&RpcResponse::result_value(id, &result)))
     }
@@ -174,7 +262,7 @@ impl HttpDoor {
     fn check_host(&self, headers: &HeaderMap) -> Result<(), Box<Refused>> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let known = |authority: &str| {
-            self.settings.hosts.iter().any(|host| host.eq_ignore_ascii_case(authority))
+            self.settings.load().hosts.iter().any(|host| host.eq_ignore_ascii_case(authority))
         };
         let host_fits = text(header::HOST).is_some_and(known);
         let origin = text(header::ORIGIN);
@@ -193,7 +281,7 @@ impl HttpDoor {
             Refused::new(StatusCode::UNAUTHORIZED, Reason::Unauthenticated, detail.to_owned())
         };
         let Some(value) = headers.get(header::AUTHORIZATION) else {
-            let anonymous = self.settings.anonymous.clone();
+            let anonymous = self.settings.load().anonymous.clone();
             return anonymous.ok_or_else(|| unauthenticated("no agent key was sent"));
         };
         let key = value.to_str().ok().and_then(bearer);
@@ -211,8 +299,17 @@ impl HttpDoor {
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Err(Refused::new(status, Reason::MessageMalformed, detail));
         }
-        let bytes_max = self.settings.json.bytes_max;
-        let bytes = to_bytes(body, bytes_max).await.map_err(|_| {
+        if headers.contains_key(header::CONTENT_ENCODING) {
+            let detail = "the message must not be compressed".to_owned();
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Refused::new(status, Reason::MessageMalformed, detail));
+        }
+        let bytes_max = self.settings.load().json.bytes_max;
+        let bytes = to_bytes(body, bytes_max).await.map_err(|fault| {
+            if let Some(late) = Late::among(&fault) {
+                let status = StatusCode::REQUEST_TIMEOUT;
+                return Refused::new(status, Reason::MessageLate, late.to_string());
+            }
             let detail = format!("the message did not arrive whole within {bytes_max} bytes");
             Refused::new(StatusCode::PAYLOAD_TOO_LARGE, Reason::MessageTooLarge, detail)
         })?;
@@ -268,21 +365,35 @@ impl IntoResponse for Refused {
             let challenge = header::HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            let pause = header::HeaderValue::from_static("1");
+            response.headers_mut().insert(header::RETRY_AFTER, pause);
+        }
         response
     }
 }
 
-/// Serves the door until `done` fires and the last call is answered.
+// === impl Counted ===
+
+impl Counted for Governor {
+    fn telemetry(&self) -> &Telemetry {
+        Self::telemetry(self)
+    }
+}
+
+/// Serves the door with default limits until `done` fires and the last call is answered.
 ///
 /// # Errors
-/// When the listener fails.
+/// None today: a listener that fails is tried again.
 pub async fn serve(
     listener: TcpListener,
     door: Arc<HttpDoor>,
     done: CancellationToken,
 ) -> std::io::Result<()> {
-    let ending = async move { done.cancelled().await };
-    axum::serve(listener, door.router()).with_graceful_shutdown(ending).await
+    let front = Arc::new(Front::new(FrontLimits::default(), None));
+    let governor = door.governor.clone();
+    listen::serve(listener, door.router(), (front, governor), done).await;
+    Ok(())
 }
 
 async fn all_servers(
@@ -297,7 +408,7 @@ async fn one_server(
     UrlPath(server): UrlPath<String>,
     request: axum::extract::Request,
 ) -> Response {
-    let known = server.parse().ok().filter(|name| door.upstreams.contains_key(name));
+    let known = server.parse().ok().filter(|name| door.upstreams.load().contains_key(name));
     match known {
         Some(name) => door.answer(Some(&name), request).await,
         // The same answer as without a key: names of servers are nobody's business before that.
@@ -315,7 +426,7 @@ async fn one_server(
 }
 
 /// There is no stream to open by GET and no thread of requests to end by DELETE.
-async fn not_allowed() -> Response {
+fn not_allowed() -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response()
 }
 
@@ -325,6 +436,14 @@ fn check_era(headers_sent: &HeaderMap, request: &RpcRequest) -> Result<Era, Box<
         refused.coded(code).about(request).telling(data)
     };
     let lookup = |name: &str| headers_sent.get(name).and_then(|value| value.to_str().ok());
+    let body = request.meta().and_then(|meta| meta.get(era::META_PROTOCOL_VERSION));
+    let body = body.and_then(Value::as_str);
+    let header = lookup(headers::PROTOCOL_VERSION);
+    if header.is_some() && body.is_some() && header != body {
+        // Whoever routes by the header must not take the request for another one.
+        let detail = "the header `mcp-protocol-version` differs from the body".to_owned();
+        return Err(refuse(Reason::HeaderMismatch, era::HEADER_MISMATCH, detail, Value::Null));
+    }
     let era = era::era_of(request).map_err(|fault| {
         refuse(Reason::RevisionUnsupported, fault.code(), fault.to_string(), fault.data())
     })?;
@@ -346,6 +465,12 @@ fn unknown_method(asked: &Asked<'_>) -> Box<Refused> {
     };
     let refused = Refused::new(status, Reason::MethodUnknown, detail);
     refused.coded(era::METHOD_NOT_FOUND).about(&asked.request)
+}
+
+/// The method as a label: agents may send any text, labels are few.
+fn known_method(method: &str) -> &'static str {
+    const KNOWN: [&str; 5] = ["initialize", "ping", "server/discover", "tools/list", "tools/call"];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
 }
 
 fn bearer(value: &str) -> Option<&str> {

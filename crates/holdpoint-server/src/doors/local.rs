@@ -7,7 +7,7 @@ pub mod client;
 mod registry;
 
 use crate::governor::Governor;
-use crate::wire::{ObeyReply, RunningReply, StatusReply};
+use crate::wire::{ObeyReply, RunningReply, StatusReply, UpstreamReply};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -57,6 +57,7 @@ async fn status(State(governor): State<Governor>) -> Json<StatusReply> {
 
 /// What `governor` answers for itself.
 pub fn status_of(governor: &Governor) -> StatusReply {
+    let upstreams = governor.telemetry().upstreams();
     StatusReply {
         gateway: governor.gateway().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -65,6 +66,11 @@ pub fn status_of(governor: &Governor) -> StatusReply {
         stops: governor.stops(),
         running: governor.running().iter().map(RunningReply::from).collect(),
         tools: governor.catalog().all().len(),
+        draining: governor.telemetry().is_draining(),
+        upstreams: upstreams
+            .iter()
+            .map(|(name, one)| UpstreamReply::new(name, one.health()))
+            .collect(),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod host;
 mod resources;
 
 use super::answer::{self, refused_data};
+use super::asks;
 use super::reads;
 use crate::catalog::Tool;
 use crate::governor::{Call, Governed, Governor};
@@ -35,6 +36,8 @@ const LISTEN: &str = "subscriptions/listen";
 const QUEUE_MAX: usize = 256;
 /// Most pages of a server's `tools/list`.
 const PAGES_MAX: usize = 100;
+/// Most refusals that wait for a server to read them.
+const REFUSALS_MAX: usize = 64;
 /// How long the requests of a thread that ended may take to be answered.
 pub(super) const LANDING: Duration = Duration::from_secs(8);
 /// What an agent is told that uses an id twice.
@@ -75,6 +78,8 @@ struct Between {
     tasks: TaskTracker,
     /// Fired when a stop wants the server dead.
     kill: CancellationToken,
+    /// Refusals on their way to the server.
+    refusals: TaskTracker,
     /// What records call the way that the messages came.
     wrap_door: Door,
     /// What becomes of the agent's side once a stop has killed the server.
@@ -124,6 +129,7 @@ pub(super) async fn run_as(
         calls: Calls::default(),
         tasks: TaskTracker::new(),
         kill: CancellationToken::new(),
+        refusals: TaskTracker::new(),
         wrap_door,
         after_kill,
     };
@@ -180,7 +186,7 @@ impl Between {
     }
 
     async fn take(&self, line: &[u8]) {
-        let message = match Message::from_agent(line.trim_ascii_end(), self.wrap.json) {
+        let mut message = match Message::from_agent(line.trim_ascii_end(), self.wrap.json) {
             Ok(message) => message,
             Err(fault) => {
                 let (text, reason) = (fault.to_string(), fault.reason());
@@ -188,6 +194,12 @@ impl Between {
                 let id = fault.id().cloned();
                 return self.send(&RpcResponse::error(id, fault.code(), &text, data)).await;
             }
+        };
+        let withheld = match &mut message {
+            Message::Request(request) => {
+                asks::withhold(&self.governor.settings(), &self.wrap.server, request)
+            }
+            Message::Notification(_) | Message::Response(_) => false,
         };
         if let Message::Request(request) = &message
             && let Some(response) = self.hidden(request)
@@ -213,7 +225,11 @@ impl Between {
             Message::Notification(note)
                 if note.method == "notifications/cancelled" && self.cancelled(&note) => {}
             message => {
-                if let Err(fault) = self.server.send_ungoverned(&message).await {
+                let sent = match withheld {
+                    true => self.server.send_ungoverned(&message).await,
+                    false => self.server.send_line(&message, line.trim_ascii()).await,
+                };
+                if let Err(fault) = sent {
                     self.unsent(&message, &fault).await;
                 }
             }
@@ -463,10 +479,29 @@ impl Between {
                 Whose::Nobody => tracing::warn!(%id, "the server answers what nobody asked"),
             };
         }
+        if let Message::Request(request) = &message {
+            tracing::info!(agent = %self.wrap.agent, server = %self.wrap.server,
+                method = %request.method, "a server asks an agent");
+            let settings = self.governor.settings();
+            if let Some(refusal) = asks::refusal(&settings, &self.wrap.server, request) {
+                return self.refuse(refusal);
+            }
+        }
         if message.method() == Some("notifications/tools/list_changed") {
             self.calls.note_tools_changed();
         }
         self.say(line).await;
+    }
+
+    /// Tells the server that it may not ask that. Does not wait: a server that reads nothing while it
+    /// asks must not hold up what it says.
+    fn refuse(&self, refusal: RpcResponse) {
+        if self.refusals.len() < REFUSALS_MAX {
+            let server = self.server.clone();
+            self.refusals.spawn(async move {
+                let _ = server.send_ungoverned(&Message::Response(refusal)).await;
+            });
+        }
     }
 
     /// A line that is no message may have been an answer: who waits for it must not wait for ever.

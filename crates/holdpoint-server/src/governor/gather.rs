@@ -35,11 +35,14 @@ pub fn gather(known: Known<'_>, action: ActionId, call: &Call, at: Timestamp) ->
     let Known { settings, catalog, stops: (stops, epoch) } = known;
     let tool = catalog.tool(&call.tool);
     let class = tool.as_ref().map_or(EffectClass::Destructive, |tool| tool.class(settings));
-    let findings = tool.as_ref().map(|tool| tool.validate(&call.parameters));
+    let grant = GrantFacts { by: settings.grant_for(&call.agent, &call.tool, class) };
+    // Who may not call at all cannot make us work on a schema either.
+    let may_call = grant.by.is_some() && stops.is_empty();
+    let findings = tool.as_ref().filter(|_| may_call).map(|tool| tool.validate(&call.parameters));
     let facts = Facts {
         agent: settings.agent(&call.agent),
         tool: tool.as_ref().map(|tool| tool.facts(settings)),
-        grant: GrantFacts { by: settings.grant_for(&call.agent, &call.tool, class) },
+        grant,
         target: settings.target(&call.tool, &call.parameters),
         freezes: settings.freezes_at(at),
         stops: stops.to_vec(),

@@ -118,7 +118,9 @@ impl Columns {
             RecordBody::KeyIssued { agent, .. } | RecordBody::KeysRevoked { agent, .. } => {
                 self.agent = Some(agent.to_string());
             }
-            RecordBody::Started { .. } | RecordBody::PolicyLoaded { .. } => {}
+            RecordBody::Started { .. }
+            | RecordBody::SettingsLoaded { .. }
+            | RecordBody::PolicyLoaded { .. } => {}
         }
     }
 

@@ -5,6 +5,7 @@ use holdpoint_types::{
     Timestamp, ToolRef,
 };
 use serde_json::Value;
+use std::time::Duration;
 
 /// What a process may do with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,15 @@ pub enum Admission {
         /// The epoch now.
         epoch: Epoch,
     },
+}
+
+/// How far the log is behind what was asked of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// How many changes wait to become durable.
+    pub waiting: usize,
+    /// How long ago this process last made something durable.
+    pub commit_age: Duration,
 }
 
 /// What to release.

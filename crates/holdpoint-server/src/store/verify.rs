@@ -114,6 +114,7 @@ impl Derived {
             RecordBody::Decision(_)
             | RecordBody::Outcome(_)
             | RecordBody::Started { .. }
+            | RecordBody::SettingsLoaded { .. }
             | RecordBody::PolicyLoaded { .. }
             | RecordBody::ToolQuarantined { .. } => {}
         }

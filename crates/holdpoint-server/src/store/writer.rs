@@ -7,6 +7,7 @@
 use super::batch::{Batch, Draft};
 use super::fault::StoreFault;
 use super::files::{Layout, RunLock};
+use super::rows::Lag;
 use holdpoint_ledger::{Frontier, Signer};
 use holdpoint_types::GatewayId;
 use parking_lot::Mutex;
@@ -51,6 +52,11 @@ struct Shared {
     foreign: AtomicBool,
     /// How many records wait without anybody waiting for them.
     later: AtomicUsize,
+    /// How many jobs wait, those that somebody waits for included.
+    waiting: AtomicUsize,
+    /// When something was made durable last, in milliseconds after `begun`.
+    committed_ms: AtomicU64,
+    begun: Instant,
     /// Why the last write failed.
     fault: Mutex<Option<StoreFault>>,
 }
@@ -166,11 +172,23 @@ impl Writer {
         self.shared.foreign.swap(false, Ordering::AcqRel)
     }
 
+    /// How far the log is behind.
+    pub(super) fn lag(&self) -> Lag {
+        let shared = &self.shared;
+        let committed = Duration::from_millis(shared.committed_ms.load(Ordering::Relaxed));
+        let commit_age = shared.begun.elapsed().saturating_sub(committed);
+        Lag { waiting: shared.waiting.load(Ordering::Relaxed), commit_age }
+    }
+
     fn send(&self, job: Job) -> Result<(), StoreFault> {
         let queue = self.queue.as_ref().ok_or(StoreFault::Closed)?;
-        queue.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => StoreFault::Busy,
-            TrySendError::Disconnected(_) => StoreFault::Closed,
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        queue.try_send(job).map_err(|error| {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            match error {
+                TrySendError::Full(_) => StoreFault::Busy,
+                TrySendError::Disconnected(_) => StoreFault::Closed,
+            }
         })
     }
 }
@@ -194,6 +212,9 @@ impl Shared {
             own_size: AtomicU64::new(size),
             foreign: AtomicBool::new(false),
             later: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            committed_ms: AtomicU64::new(0),
+            begun: Instant::now(),
             fault: Mutex::new(None),
         }
     }
@@ -303,6 +324,7 @@ impl Loop {
     fn settle(&mut self, jobs: &mut Vec<Job>, result: &Result<(), StoreFault>) {
         self.failing = result.is_err();
         *self.shared.fault.lock() = result.clone().err();
+        let asked = jobs.len();
         if let Err(fault) = result {
             tracing::error!(%fault, "the ledger could not be written");
         }
@@ -314,6 +336,12 @@ impl Loop {
                     self.shared.later.fetch_sub(1, Ordering::Relaxed);
                 }
             }
+        }
+        let settled = asked.saturating_sub(jobs.len());
+        self.shared.waiting.fetch_sub(settled, Ordering::Relaxed);
+        if !self.failing {
+            let now = u64::try_from(self.shared.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.shared.committed_ms.store(now, Ordering::Relaxed);
         }
     }
 

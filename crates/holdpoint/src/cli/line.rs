@@ -45,6 +45,9 @@ fn said(body: &RecordBody, look: &Look) -> String {
             };
             format!("version {}, configuration {}{doubts}", escaped(version), configuration.short())
         }
+        RecordBody::SettingsLoaded { configuration } => {
+            format!("configuration {}", configuration.short())
+        }
         RecordBody::PolicyLoaded { policy, sources } => {
             let files = u64::try_from(sources.len()).unwrap_or(u64::MAX);
             format!("policy {}, {}", policy.short(), count(files, "file"))
@@ -152,7 +155,8 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #16 stopped          stop 7 on agent:coder, epoch 4, by ada: it deletes
             2025-07-20T08:26:40.000+00:00 #17 released         stop 7 on agent:coder, epoch 5, by ada: looked at
             2025-07-20T08:26:40.000+00:00 #18 key_issued       key 0a0b for coder of platform, by ada
-            2025-07-20T08:26:40.000+00:00 #19 keys_revoked     keys of coder, by ada"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #19 keys_revoked     keys of coder, by ada
+            2025-07-20T08:26:40.000+00:00 #20 settings_loaded  configuration b7d64a922100"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

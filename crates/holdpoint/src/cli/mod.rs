@@ -28,7 +28,7 @@ mod verify;
 mod why;
 mod wrap;
 
-use crate::config::{self, Colour, Loaded, Report, Unusable};
+use crate::config::{self, Colour, Loaded, Report, Search, Unusable};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,6 +52,17 @@ pub struct Globals {
     /// How the answer is written.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    /// How logs are written to standard error. `HOLDPOINT_LOG` says which: a level, or
+    /// `target=level`, separated by commas.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = Format::Text,
+        value_name = "FORMAT",
+        env = "HOLDPOINT_LOG_FORMAT"
+    )]
+    pub log_format: Format,
 }
 
 /// How an answer is written.
@@ -134,7 +145,7 @@ enum Command {
 impl Cli {
     /// Runs the subcommand and reports what went wrong.
     pub fn run(self) -> Exit {
-        start_logging(self.command.log_default());
+        start_logging(self.command.log_default(), self.globals.log_format);
         match self.command.run(&self.globals) {
             Ok(exit) => exit,
             Err(error) => complain(&error),
@@ -150,7 +161,20 @@ impl Globals {
     /// # Errors
     /// When there is none, or it has faults.
     pub fn load(&self) -> Result<config::Config, Unusable> {
-        let Loaded { config, report } = config::load(&config::find(self.config.as_deref())?)?;
+        self.load_from(Search::HereFirst)
+    }
+
+    /// The same for a program that somebody else starts, in a folder that nobody vouches for.
+    ///
+    /// # Errors
+    /// When there is none, or it has faults.
+    pub fn load_unattended(&self) -> Result<config::Config, Unusable> {
+        self.load_from(Search::NotHere)
+    }
+
+    fn load_from(&self, search: Search) -> Result<config::Config, Unusable> {
+        let file = config::find(self.config.as_deref(), search)?;
+        let Loaded { config, report } = config::load(&file)?;
         print_report(&report);
         Ok(config)
     }
@@ -241,12 +265,15 @@ fn complain(error: &anyhow::Error) -> Exit {
     if wrong { Exit::Usage } else { Exit::Fault }
 }
 
-fn start_logging(default: &str) {
+fn start_logging(default: &str, format: Format) {
     let filter = std::env::var("HOLDPOINT_LOG").unwrap_or_else(|_| default.to_owned());
     let filter = tracing_subscriber::EnvFilter::new(filter);
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process keeps the first.
-    let _ = logs.with_ansi(std::io::stderr().is_terminal()).try_init();
+    let _ = match format {
+        Format::Text => logs.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        Format::Json => logs.json().flatten_event(true).with_current_span(false).try_init(),
+    };
 }
 
 #[cfg(test)]

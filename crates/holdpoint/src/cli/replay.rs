@@ -292,7 +292,7 @@ mod tests {
         let replay = replayed(records);
         expect![[r##"
             #2 019826f1-3a00-7707-8707-070707070707: deny was recorded, halt comes out
-              + deny destructive_not_granted [no rule] The tool counts as destructive and the agent has no explicit grant for it.
+              + deny destructive_not_granted [no rule] The tool is classified as destructive and the agent has no grant that names it.
               + deny parameters_invalid [schema] at `/size`: 3 is not of type "string"
               + deny policy_forbids [change-freeze] A change freeze is in force: nothing but reads.
               + halt stopped [stop 7 on agent:coder] it deletes

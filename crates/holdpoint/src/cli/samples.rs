@@ -93,6 +93,7 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(17, RecordBody::Released { id, scope, reason, by: by(), epoch: Epoch(5) }),
         stored(18, RecordBody::KeyIssued { agent, owner, key: "0a0b".to_owned(), by: by() }),
         stored(19, RecordBody::KeysRevoked { agent: "coder".parse().unwrap(), by: by() }),
+        stored(20, RecordBody::SettingsLoaded { configuration }),
     ]
 }
 

@@ -1,17 +1,20 @@
 //! `holdpoint status`: who governs, what is stopped, what runs, and how the store is.
 //! Must not change anything.
 
-use super::look::{Look, Table, Tone, bytes, count, escaped, json_lines};
+use super::look::{Look, Table, Tone, bytes, count, duration, escaped, json_lines, shortened};
 use super::operator::StoreArgs;
 use super::release::render_in_force;
 use super::{Exit, Format, Globals, answer, operator, stop};
 use holdpoint_ledger::{Checkpoint, open_checkpoint};
 use holdpoint_server::operate;
 use holdpoint_server::store::{Access, ControlRow, Store};
-use holdpoint_server::wire::StatusReply;
+use holdpoint_server::wire::{StatusReply, UpstreamReply};
 use holdpoint_types::Timestamp;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+
+/// Longest fault of an upstream server that is shown, in characters.
+const FAULT_CHARS_MAX: usize = 120;
 
 /// Show who governs, what is stopped, what runs, and how the store is.
 #[derive(Debug, clap::Args)]
@@ -144,6 +147,7 @@ fn render_gateways(status: &Status, look: &Look) -> String {
 fn render_gateway(reply: &StatusReply, epoch: u64, look: &Look) -> String {
     let title = look.paint(Tone::Strong, &format!("gateway {}", escaped(&reply.gateway)));
     let behind = if reply.epoch < epoch { " (behind the store)" } else { "" };
+    let ending = if reply.draining { ", about to end" } else { "" };
     let mut table = Table::default();
     for call in &reply.running {
         table.push(stop::row(call, look));
@@ -152,14 +156,40 @@ fn render_gateway(reply: &StatusReply, epoch: u64, look: &Look) -> String {
         0 => "  nothing runs\n".to_owned(),
         _ => table.render("  ", look),
     };
+    let mut servers = Table::default();
+    reply.upstreams.iter().for_each(|upstream| servers.push(upstream_row(upstream)));
+    let upstreams = servers.render("  ", look);
     let policy = escaped(reply.policy.get(..19).unwrap_or(&reply.policy));
     let tools = u64::try_from(reply.tools).unwrap_or(u64::MAX);
     format!(
-        "{title}\n  version {}, epoch {}{behind}, policy {policy}, {}\n{running}",
+        "{title}\n  version {}, epoch {}{behind}, policy {policy}, {}{ending}\n{upstreams}{running}",
         escaped(&reply.version),
         reply.epoch,
         count(tools, "tool"),
     )
+}
+
+fn upstream_row(upstream: &UpstreamReply) -> Vec<(Tone, String)> {
+    let tone = match upstream.condition.as_str() {
+        "up" => Tone::Good,
+        "down" => Tone::Bad,
+        _ => Tone::Dim,
+    };
+    let era = upstream.era.as_ref().map(|era| format!(", {}", escaped(era))).unwrap_or_default();
+    let restarts = match upstream.restarts {
+        0 => String::new(),
+        some => count(some, "restart"),
+    };
+    let age = upstream.last_fault_age_ms.unwrap_or_default();
+    let fault = upstream.last_fault.as_ref().map_or_else(String::new, |fault| {
+        format!("last fault {} ago: {}", duration(age), shortened(fault, FAULT_CHARS_MAX))
+    });
+    vec![
+        (Tone::Plain, escaped(&upstream.server)),
+        (tone, format!("{}{era}", escaped(&upstream.condition))),
+        (Tone::Careful, restarts),
+        (Tone::Dim, fault),
+    ]
 }
 
 #[cfg(test)]
@@ -170,8 +200,20 @@ mod tests {
     use expect_test::expect;
     use holdpoint_ledger::Checkpoint;
     use holdpoint_server::store::ControlRow;
-    use holdpoint_server::wire::{RunningReply, StatusReply};
+    use holdpoint_server::wire::{RunningReply, StatusReply, UpstreamReply};
     use holdpoint_types::{Digest, Epoch, Stop, Timestamp};
+
+    fn upstream(server: &str, condition: &str, fault: Option<&str>) -> UpstreamReply {
+        UpstreamReply {
+            server: server.to_owned(),
+            condition: condition.to_owned(),
+            era: (condition == "up").then(|| "legacy".to_owned()),
+            restarts: u64::from(fault.is_some()),
+            failures: u32::from(fault.is_some()),
+            last_fault: fault.map(str::to_owned),
+            last_fault_age_ms: fault.map(|_| 61_000),
+        }
+    }
 
     fn status() -> Status {
         let stop = Stop {
@@ -196,6 +238,11 @@ mod tests {
             stops: vec![],
             running: vec![running],
             tools: 14,
+            draining: false,
+            upstreams: vec![
+                upstream("db", "down", Some("the server died")),
+                upstream("fs", "up", None),
+            ],
         };
         let root = Digest::of(b"root");
         Status {
@@ -225,6 +272,8 @@ mod tests {
               by       ada, 2025-07-20T08:26:40.000+00:00 (10 s ago)
             gateway 0198-g
               version 0.1.0, epoch 2 (behind the store), policy sha256:823412d1eacb, 14 tools
+              db  down        1 restart  last fault 1 min ago: the server died
+              fs  up, legacy
               coder  fs__write  began 2 s ago  0198
             silent: 0199: it did not answer
         "#]]
@@ -286,7 +335,25 @@ mod tests {
                       "since_ms": 1753000008000
                     }
                   ],
-                  "tools": 14
+                  "tools": 14,
+                  "draining": false,
+                  "upstreams": [
+                    {
+                      "server": "db",
+                      "condition": "down",
+                      "restarts": 1,
+                      "failures": 1,
+                      "last_fault": "the server died",
+                      "last_fault_age_ms": 61000
+                    },
+                    {
+                      "server": "fs",
+                      "condition": "up",
+                      "era": "legacy",
+                      "restarts": 0,
+                      "failures": 0
+                    }
+                  ]
                 }
               ],
               "unreachable": [

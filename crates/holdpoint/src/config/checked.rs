@@ -37,6 +37,21 @@ pub struct Listen {
     pub hosts: Vec<String>,
     /// The agent as which requests without a key act.
     pub anonymous_agent: Option<AgentName>,
+    /// The address for health and metrics.
+    pub operations: Option<SocketAddr>,
+    /// The files for TLS.
+    pub tls: Option<Tls>,
+}
+
+/// The PEM files for TLS, absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities of clients' certificates.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Limits on everything that others could make large or slow.
@@ -52,6 +67,37 @@ pub struct Limits {
     pub call_timeout_ms: u64,
     /// How long a stopped call may take to end, in milliseconds.
     pub stop_grace_ms: u64,
+    /// How long calls may take to end when the process is asked to end, in milliseconds.
+    pub drain_ms: u64,
+    /// What the HTTP door grants.
+    pub door: DoorLimits,
+}
+
+/// What the HTTP door grants to its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DoorLimits {
+    /// Most requests of one agent.
+    pub agent_calls_max: usize,
+    /// Most requests of one agent that wait.
+    pub agent_queue_max: usize,
+    /// How long one may wait, in milliseconds.
+    pub queue_wait_ms: u64,
+    /// Most connections.
+    pub connections_max: usize,
+    /// Most connections from one address.
+    pub connections_per_address_max: usize,
+    /// Longest head, in bytes.
+    pub header_bytes_max: usize,
+    /// Most headers.
+    pub header_count_max: usize,
+    /// How long a head may take, in milliseconds.
+    pub header_timeout_ms: u64,
+    /// How long a body may take, in milliseconds.
+    pub body_timeout_ms: u64,
+    /// How long a connection may be silent, in milliseconds.
+    pub idle_timeout_ms: u64,
+    /// How long a peer may take nothing, in milliseconds.
+    pub write_timeout_ms: u64,
 }
 
 /// How to reach an upstream server.

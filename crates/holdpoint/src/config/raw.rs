@@ -64,7 +64,13 @@ pub struct RawListen {
     /// Address and port for MCP over HTTP.
     #[schemars(extend("x-default" = "127.0.0.1:4747"))]
     pub http: Option<At<String>>,
-    /// `true` allows an address that other machines can reach. Put TLS in front of it.
+    /// Address and port for `/healthz`, `/readyz` and `/metrics`, without keys; for example
+    /// `127.0.0.1:4748`. Without it there are none.
+    pub operations: Option<At<String>>,
+    /// TLS for MCP over HTTP. Without it, plain HTTP.
+    pub tls: Option<At<RawTls>>,
+    /// `true` allows addresses that other machines can reach. Then use `[listen.tls]`, or put TLS in
+    /// front.
     #[schemars(extend("x-default" = false))]
     pub exposed: Option<At<bool>>,
     /// The authorities that requests may name in `Host` and `Origin`.
@@ -72,6 +78,21 @@ pub struct RawListen {
     pub hosts: Option<Vec<At<String>>>,
     /// The declared agent as which requests without a key act. Without it they are refused.
     pub anonymous_agent: Option<At<String>>,
+}
+
+/// TLS for MCP over HTTP, from PEM files. SIGHUP reads them anew.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTls {
+    /// The file with the certificate and those that lead to its authority, relative to this file.
+    #[schemars(extend("x-required" = true))]
+    pub certificate: Option<At<String>>,
+    /// The file with the certificate's private key.
+    #[schemars(extend("x-required" = true))]
+    pub key: Option<At<String>>,
+    /// The file with the authorities of clients' certificates. With it, a client without such a
+    /// certificate gets no connection; it still needs its agent key.
+    pub client_ca: Option<At<String>>,
 }
 
 /// Where the policies are.
@@ -105,6 +126,45 @@ pub struct RawLimits {
     /// 60000).
     #[schemars(extend("x-default" = 2_000))]
     pub stop_grace_ms: Option<At<u64>>,
+    /// How long calls may take to end when `serve` is asked to end, before they are stopped, in
+    /// milliseconds (0 to 3600000).
+    #[schemars(extend("x-default" = 10_000))]
+    pub drain_ms: Option<At<u64>>,
+    /// Most requests of one agent at one time over HTTP (1 to 65536). More wait for their turn.
+    #[schemars(extend("x-default" = 64))]
+    pub agent_calls_max: Option<At<u64>>,
+    /// Most requests of one agent that wait for their turn (0 to 65536). More are answered with 503.
+    #[schemars(extend("x-default" = 64))]
+    pub agent_queue_max: Option<At<u64>>,
+    /// How long a request may wait for its turn, in milliseconds (1 to 600000).
+    #[schemars(extend("x-default" = 5_000))]
+    pub queue_wait_ms: Option<At<u64>>,
+    /// Most connections over HTTP (1 to 65536).
+    #[schemars(extend("x-default" = 1_024))]
+    pub connections_max: Option<At<u64>>,
+    /// Most connections from one IPv4 address or IPv6 /64 network (1 to 65536). Behind a proxy, all
+    /// agents share its address.
+    #[schemars(extend("x-default" = 256))]
+    pub connections_per_address_max: Option<At<u64>>,
+    /// Longest head of a request, in bytes (8192 to 1048576).
+    #[schemars(extend("x-default" = 16_384))]
+    pub header_bytes_max: Option<At<u64>>,
+    /// Most headers of a request (16 to 1000).
+    #[schemars(extend("x-default" = 100))]
+    pub header_count_max: Option<At<u64>>,
+    /// How long the TLS handshake and the head of a request may take, in milliseconds (10 to
+    /// 600000).
+    #[schemars(extend("x-default" = 10_000))]
+    pub header_timeout_ms: Option<At<u64>>,
+    /// How long the body of a request may take, in milliseconds (10 to 3600000).
+    #[schemars(extend("x-default" = 30_000))]
+    pub body_timeout_ms: Option<At<u64>>,
+    /// How long a connection may be silent between requests, in milliseconds (10 to 3600000).
+    #[schemars(extend("x-default" = 75_000))]
+    pub idle_timeout_ms: Option<At<u64>>,
+    /// How long a peer may take no byte of an answer, in milliseconds (10 to 3600000).
+    #[schemars(extend("x-default" = 30_000))]
+    pub write_timeout_ms: Option<At<u64>>,
 }
 
 /// A team that answers for agents.
@@ -182,7 +242,9 @@ pub struct RawServer {
     #[schemars(extend("x-default" = false))]
     pub strict: Option<At<bool>>,
     /// Patterns over its own tool names that only read. A tool in two lists takes the stricter, a
-    /// tool in none is destructive.
+    /// tool in none is destructive. Reading its resources and prompts always counts as `read`: as
+    /// `SERVER__resources/read`, `SERVER__resources/subscribe`, `SERVER__prompts/get` and
+    /// `SERVER__completion/complete` in grants.
     pub read: Vec<At<String>>,
     /// Patterns over its own tool names that write.
     pub write: Vec<At<String>>,
@@ -190,6 +252,12 @@ pub struct RawServer {
     pub destructive: Vec<At<String>>,
     /// Rules for single tools.
     pub tool: Named<RawTool>,
+    /// Whether it may have an agent's model say something for it.
+    #[schemars(extend("x-default" = "pass"))]
+    pub sampling: Option<RawAsk>,
+    /// Whether it may ask an agent's user something.
+    #[schemars(extend("x-default" = "pass"))]
+    pub elicitation: Option<RawAsk>,
 }
 
 /// What holds for one tool, whatever the server's patterns say.
@@ -249,6 +317,16 @@ pub struct RawFreeze {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct RawTime(pub toml::value::Datetime);
+
+/// What becomes of something that a server asks of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RawAsk {
+    /// It passes unchanged.
+    Pass,
+    /// It is refused, and the server is told that the agent cannot do it.
+    Forbid,
+}
 
 /// An effect class.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

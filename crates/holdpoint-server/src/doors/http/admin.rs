@@ -35,7 +35,8 @@ pub(super) async fn stop(
         Err(refused) => return *refused,
     };
     let word = Word { reason: ask.reason, by, at: door.governor.now() };
-    let place = (door.settings.store.as_path(), door.governor.store());
+    let settings = door.settings.load_full();
+    let place = (settings.store.as_path(), door.governor.store());
     acknowledge(operate::stop(place, ask.scope, word).await)
 }
 
@@ -58,7 +59,8 @@ pub(super) async fn release(
         }
     };
     let word = Word { reason: ask.reason, by, at: door.governor.now() };
-    let place = (door.settings.store.as_path(), door.governor.store());
+    let settings = door.settings.load_full();
+    let place = (settings.store.as_path(), door.governor.store());
     acknowledge(operate::release(place, what, word).await)
 }
 
@@ -69,7 +71,8 @@ fn operator(door: &HttpDoor, headers: &HeaderMap) -> Result<String, Box<Response
     }
     let key = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let key = key.and_then(bearer).unwrap_or_default();
-    let known = door.settings.operators.iter().find(|operator| operator.fits(key));
+    let settings = door.settings.load();
+    let known = settings.operators.iter().find(|operator| operator.fits(key));
     known.map(|operator| operator.name.clone()).ok_or_else(|| {
         let detail = "no valid operator key was sent";
         Box::new(plain(StatusCode::UNAUTHORIZED, Reason::Unauthenticated, detail))

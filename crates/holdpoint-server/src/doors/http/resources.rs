@@ -3,10 +3,11 @@
 //!
 //! Must never read what the governor has not ruled on, nor guess between servers without saying so.
 
+use super::progress::{self, Progress};
 use super::turns::Turn;
-use super::{Asked, HttpDoor, Refused, respond};
-use crate::doors::answer;
+use super::{Asked, HttpDoor, Refused};
 use crate::doors::reads::{self, List};
+use crate::doors::{answer, asks};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures::future::join_all;
@@ -72,16 +73,19 @@ impl HttpDoor {
     ) -> Result<Response, Box<Refused>> {
         let id = asked.request.id.clone();
         let upstreams = self.upstreams.load_full();
-        let (server, request) = match asked.server {
+        let (server, mut request) = match asked.server {
             Some(server) => (server.clone(), asked.request.clone()),
             None => self.routed(&asked, &upstreams).await?,
         };
+        asks::withhold(&self.governor.settings(), &server, &mut request);
         let call = reads::proposed(&asked.agent, Door::McpHttp, &server, &request);
         let (Some(call), Some(upstream)) = (call, upstreams.get(&server).cloned()) else {
             return Err(not_found(&asked.request));
         };
         let mut read = ToolCall::new(call.tool.clone(), call.parameters.clone());
         read.meta.clone_from(&call.meta);
+        let (sender, progress) = Progress::of(&asked).unzip();
+        read.progress = sender;
         let cancellable = self.cancellable(&asked);
         let gone = cancellable.asked.clone();
         let now = self.governor.clone();
@@ -89,9 +93,13 @@ impl HttpDoor {
             let _turn = turn;
             upstream.call(permit, read, now.now(), cancels).await
         };
-        let governed = self.governor.govern(call, gone, execute).await;
-        drop(cancellable);
-        Ok(respond(&RpcResponse { id: Some(id), outcome: answer::read_outcome(governed) }))
+        let (era, governor) = (asked.era, self.governor.clone());
+        let work = async move {
+            let governed = governor.govern(call, gone, execute).await;
+            drop(cancellable);
+            RpcResponse { id: Some(id), outcome: answer::read_outcome(governed) }
+        };
+        Ok(progress::answer(era, progress, work).await)
     }
 
     /// The server whose the request is, and the request as that server knows it.

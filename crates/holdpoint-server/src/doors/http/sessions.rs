@@ -7,7 +7,7 @@ use super::streams::{Deliveries, Streams};
 use crate::doors::stdio::{self, AfterKill, Wrap};
 use crate::governor::Governor;
 use bytes::Bytes;
-use holdpoint_resources::mcp::{Message, RpcId};
+use holdpoint_resources::mcp::RpcId;
 use holdpoint_resources::{PassageReceiver, PassageSender};
 use holdpoint_types::{AgentName, Door, ServerName};
 use parking_lot::Mutex;
@@ -187,17 +187,19 @@ impl Session {
     /// id is in flight.
     pub(super) async fn ask(
         &self,
-        message: &Message,
+        text: &[u8],
         (id, progress): (&RpcId, Option<serde_json::Value>),
     ) -> Result<Option<Deliveries>, Over> {
         let Some(deliveries) = self.streams.lock().open(id, progress) else { return Ok(None) };
-        self.tell(message).await.map(|()| Some(deliveries))
+        self.tell(text).await.map(|()| Some(deliveries))
     }
 
-    /// Sends a message that has no answer of its own.
-    pub(super) async fn tell(&self, message: &Message) -> Result<(), Over> {
+    /// Sends a message that has no answer of its own, as the client wrote it.
+    pub(super) async fn tell(&self, text: &[u8]) -> Result<(), Over> {
         self.touch();
-        let mut line = message.to_bytes();
+        // Between the parts of a JSON text a line's end is space, and inside of strings none occurs.
+        let space = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
+        let mut line: Vec<u8> = text.iter().map(space).collect();
         line.push(b'\n');
         let mut input = self.input.lock().await;
         let Some(pipe) = input.as_mut() else { return Err(Over) };

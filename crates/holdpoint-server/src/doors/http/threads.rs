@@ -56,17 +56,17 @@ impl HttpDoor {
         &self,
         (agent, server): (&AgentName, Option<&ServerName>),
         (id, sent): (&str, &HeaderMap),
-        message: Message,
+        (message, text): (Message, &[u8]),
     ) -> Result<Response, Box<Refused>> {
         let session = self.sessions.find(id, agent, server).ok_or_else(no_thread)?;
         match &message {
             Message::Request(request) => {
                 check_era(sent, request)?;
                 let turn = self.turn(agent, request).await?;
-                ask(&session, &message, request, (accepts_events(sent), turn)).await
+                ask(&session, text, request, (accepts_events(sent), turn)).await
             }
             Message::Notification(_) | Message::Response(_) => {
-                session.tell(&message).await.map_err(|Over| no_thread())?;
+                session.tell(text).await.map_err(|Over| no_thread())?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
         }
@@ -191,8 +191,7 @@ fn passage_to(upstream: &Upstream) -> Result<(PassageSender, PassageReceiver), S
 }
 
 async fn shake_hands(session: &Session, upstream: &Upstream, request: &RpcRequest) -> Opened {
-    let message = Message::Request(request.clone());
-    let asked = session.ask(&message, (&request.id, None)).await;
+    let asked = session.ask(&request.to_bytes(), (&request.id, None)).await;
     let Ok(Some(mut deliveries)) = asked else { return Opened::Stateless };
     let patience = upstream.spec().limits.start_timeout;
     let Ok(Some(first)) = tokio::time::timeout(patience, deliveries.recv()).await else {
@@ -213,12 +212,12 @@ async fn shake_hands(session: &Session, upstream: &Upstream, request: &RpcReques
 
 async fn ask(
     session: &Session,
-    message: &Message,
+    text: &[u8],
     request: &RpcRequest,
     (events, turn): (bool, Turn),
 ) -> Result<Response, Box<Refused>> {
     let progress = request.meta().and_then(|meta| meta.get("progressToken")).cloned();
-    let asked = session.ask(message, (&request.id, progress)).await;
+    let asked = session.ask(text, (&request.id, progress)).await;
     let Some(mut deliveries) = asked.map_err(|Over| no_thread())? else {
         let detail = "a request with this id is in flight, or too many are".to_owned();
         let refused = Refused::new(StatusCode::OK, Reason::MessageMalformed, detail);
@@ -264,7 +263,7 @@ fn event(delivery: &Delivery) -> Event {
     Event::default().id(delivery.place.text()).data(text)
 }
 
-fn accepts_events(sent: &HeaderMap) -> bool {
+pub(super) fn accepts_events(sent: &HeaderMap) -> bool {
     let mut accepted = sent.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.any(|value| value.contains("text/event-stream") || value.contains("*/*"))
 }

@@ -1,9 +1,11 @@
 //! `tools/list` and `tools/call` over HTTP: what an agent sees, and the way of its calls.
 //! Must never show or call a tool that the governor has not ruled on.
 
-use super::{Asked, HttpDoor, Refused, own_result, respond};
+use super::progress::{self, Progress};
+use super::turns::Turn;
+use super::{Asked, HttpDoor, InFlight, Refused, own_result};
 use crate::catalog::Tool;
-use crate::doors::answer;
+use crate::doors::{answer, asks};
 use crate::governor::Call;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -12,17 +14,18 @@ use holdpoint_resources::mcp::era::{self, Era};
 use holdpoint_resources::mcp::{RpcId, RpcRequest, RpcResponse, governed};
 use holdpoint_resources::{ToolCall, Upstream};
 use holdpoint_types::{AgentName, Door, Reason, ServerName, ToolRef, ToolState};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio_util::sync::CancellationToken;
 
 /// Takes a call out of the list of cancellable ones, and cancels it if the client went away.
-struct Cancellable<'a> {
-    door: &'a HttpDoor,
+pub(super) struct Cancellable {
+    all: Arc<Mutex<InFlight>>,
     key: (AgentName, RpcId),
     number: u64,
-    asked: CancellationToken,
+    pub(super) asked: CancellationToken,
     era: Era,
 }
 
@@ -54,11 +57,16 @@ impl HttpDoor {
         Ok(own_result(asked.era, result))
     }
 
-    pub(super) async fn call_tool(&self, asked: Asked<'_>) -> Result<Response, Box<Refused>> {
+    pub(super) async fn call_tool(
+        &self,
+        mut asked: Asked<'_>,
+        turn: Turn,
+    ) -> Result<Response, Box<Refused>> {
         let (tool, parameters) = read(&asked)?;
         let id = asked.request.id.clone();
         let era = asked.era;
-        let Some(upstream) = self.upstreams.get(tool.server()) else {
+        let upstreams = self.upstreams.load_full();
+        let Some(upstream) = upstreams.get(tool.server()) else {
             return Err(unknown_tool(&asked.request, &tool.to_string()));
         };
         if self.governor.catalog().tool(&tool).is_none() || upstream.tools_changed() {
@@ -67,6 +75,7 @@ impl HttpDoor {
                 tracing::warn!(server = %tool.server(), %fault, "its tools cannot be listed");
             }
         }
+        asks::withhold(&self.governor.settings(), tool.server(), &mut asked.request);
         let meta = asked.request.param("_meta").cloned();
         let call = Call {
             agent: asked.agent.clone(),
@@ -78,22 +87,29 @@ impl HttpDoor {
         let cancellable = self.cancellable(&asked);
         let gone = cancellable.asked.clone();
         let more = governed::further_members(&asked.request);
+        let (sender, progress) = Progress::of(&asked).unzip();
         let upstream = upstream.clone();
         let now = self.governor.clone();
         let execute = async move |permit, cancel| {
-            let call = ToolCall { meta, more, ..ToolCall::new(tool, parameters) };
+            // As long as the call runs, even if the agent went away.
+            let _turn = turn;
+            let call = ToolCall { meta, more, progress: sender, ..ToolCall::new(tool, parameters) };
             upstream.call(permit, call, now.now(), cancel).await
         };
-        let governed = self.governor.govern(call, gone, execute).await;
-        drop(cancellable);
-        let outcome = answer::outcome(governed, era);
-        Ok(respond(&RpcResponse { id: Some(id), outcome }))
+        let governor = self.governor.clone();
+        let work = async move {
+            let governed = governor.govern(call, gone, execute).await;
+            drop(cancellable);
+            RpcResponse { id: Some(id), outcome: answer::outcome(governed, era) }
+        };
+        Ok(progress::answer(era, progress, work).await)
     }
 
     /// Lists the tools of every server that the endpoint serves; a server that fails is left out.
     async fn look_at_servers(&self, asked: &Asked<'_>) -> Result<(), Box<Refused>> {
         let here = |server: &ServerName| asked.server.is_none_or(|one| one == server);
-        let looks = self.upstreams.iter().filter(|(server, _)| here(server));
+        let upstreams = self.upstreams.load_full();
+        let looks = upstreams.iter().filter(|(server, _)| here(server));
         let looks = looks.map(|(server, upstream)| async move {
             let looked = self.look_at(server, upstream).await;
             looked.inspect_err(|fault| {
@@ -124,20 +140,26 @@ impl HttpDoor {
         Ok(())
     }
 
-    fn cancellable(&self, asked: &Asked<'_>) -> Cancellable<'_> {
+    pub(super) fn cancellable(&self, asked: &Asked<'_>) -> Cancellable {
         let key = (asked.agent.clone(), asked.request.id.clone());
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let token = CancellationToken::new();
         self.cancellable.lock().insert(key.clone(), (number, token.clone()));
-        Cancellable { door: self, key, number, asked: token, era: asked.era }
+        Cancellable {
+            all: Arc::clone(&self.cancellable),
+            key,
+            number,
+            asked: token,
+            era: asked.era,
+        }
     }
 }
 
 // === impl Cancellable ===
 
-impl Drop for Cancellable<'_> {
+impl Drop for Cancellable {
     fn drop(&mut self) {
-        let mut cancellable = self.door.cancellable.lock();
+        let mut cancellable = self.all.lock();
         // Another client of the same agent may have a call in flight under the same id.
         if cancellable.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
             cancellable.remove(&self.key);

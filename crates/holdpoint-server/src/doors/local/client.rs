@@ -51,9 +51,20 @@ pub async fn ask<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(|fault| AskFault::Unreachable(fault.to_string()))
 }
 
+/// True if whoever answers on `socket` is the owner of the folder that it lies in, or root.
+pub fn is_trusted(socket: &Path, stream: &UnixStream) -> bool {
+    let owner = socket.parent().and_then(|dir| std::fs::symlink_metadata(dir).ok());
+    let owner = owner.map(|dir| std::os::unix::fs::MetadataExt::uid(&dir));
+    let peer = stream.peer_cred().ok().map(|peer| peer.uid());
+    peer.is_some() && (peer == owner || peer == Some(0))
+}
+
 async fn exchange(socket: &Path, method: &str, path: &str) -> Result<(u16, Bytes), AskFault> {
     let fault = |fault: &dyn std::fmt::Display| AskFault::Unreachable(fault.to_string());
     let stream = UnixStream::connect(socket).await.map_err(|error| fault(&error))?;
+    if !is_trusted(socket, &stream) {
+        return Err(fault(&"its socket belongs to another user than its folder"));
+    }
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| fault(&error))?;

@@ -7,10 +7,12 @@ use holdpoint_types::GatewayId;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
 
+/// Largest registration, in bytes.
+const REGISTRATION_BYTES_MAX: u64 = 64 << 10;
 /// Longest path that a Unix socket address holds on every system we run on, in bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 
@@ -44,16 +46,14 @@ pub struct Registration {
 pub struct Registered {
     /// What was registered.
     pub registration: Registration,
-    file: PathBuf,
+    run: PathBuf,
 }
 
 // === impl Registered ===
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        for path in [&self.file, &self.registration.socket, &self.registration.wrap_socket] {
-            let _ = fs::remove_file(path);
-        }
+        remove(&self.run, &self.registration);
     }
 }
 
@@ -65,9 +65,8 @@ pub(super) fn register(
 ) -> io::Result<(Registered, UnixListener)> {
     let run = dir.join("run");
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&run)?;
-    let sockets = socket_dir(&run, gateway)?;
-    let socket = sockets.join(format!("{gateway}.sock"));
-    let wrap_socket = sockets.join(format!("{gateway}.wrap"));
+    let own = rustix::process::geteuid().as_raw();
+    let (socket, wrap_socket) = sockets(&run, (gateway, own))?;
     let listener = UnixListener::bind(&socket)?;
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
     let registration = Registration { gateway, pid: std::process::id(), kind, socket, wrap_socket };
@@ -75,37 +74,55 @@ pub(super) fn register(
     let draft = run.join(format!("{gateway}.json.new"));
     fs::write(&draft, serde_json::to_vec(&registration)?)?;
     fs::rename(&draft, &file)?;
-    Ok((Registered { registration, file }, listener))
+    Ok((Registered { registration, run }, listener))
 }
 
-/// The registrations whose process still runs, and removes what dead ones left behind.
+/// The registrations whose process still runs; removes what dead ones of this user left behind.
+///
+/// Where the sockets are follows from the gateway's id and the owner of the folder, never from what
+/// a file says: a forged file leads nowhere.
 ///
 /// # Errors
 /// When the folder cannot be read. A store without one has no governing process.
 pub fn live(dir: &Path) -> io::Result<Vec<Registration>> {
-    let entries = match fs::read_dir(dir.join("run")) {
+    let run = dir.join("run");
+    let entries = match fs::read_dir(&run) {
         Ok(entries) => entries,
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(fault) => return Err(fault),
     };
+    let owner = fs::symlink_metadata(&run)?.uid();
     let mut found = Vec::new();
     for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
-        }
-        let Some(registration) = read(&path) else { continue };
-        match is_running(&registration) {
-            true => found.push(registration),
-            false => drop(Registered { registration, file: path }),
+        let Some(registration) = read(&run, &entry?.path(), owner) else { continue };
+        if is_running(&registration) {
+            found.push(registration);
+        } else if owner == rustix::process::geteuid().as_raw() {
+            remove(&run, &registration);
         }
     }
     found.sort_by_key(|registration: &Registration| registration.gateway);
     Ok(found)
 }
 
-fn read(path: &Path) -> Option<Registration> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+/// Reads `RUN/GATEWAY.json`, if it is a plain file of the folder's owner and says what its name says.
+fn read(run: &Path, path: &Path, owner: u32) -> Option<Registration> {
+    let gateway: GatewayId = path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()?;
+    let metadata = fs::symlink_metadata(path).ok()?;
+    let plain = metadata.is_file() && metadata.uid() == owner;
+    if !plain || metadata.len() > REGISTRATION_BYTES_MAX {
+        return None;
+    }
+    let said: Registration = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let (socket, wrap_socket) = sockets(run, (gateway, owner)).ok()?;
+    (said.gateway == gateway).then_some(Registration { socket, wrap_socket, ..said })
+}
+
+fn remove(run: &Path, registration: &Registration) {
+    let file = run.join(format!("{}.json", registration.gateway));
+    for path in [&file, &registration.socket, &registration.wrap_socket] {
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// A process is there if somebody accepts connections on its socket, or if it exists at all.
@@ -115,24 +132,27 @@ fn is_running(registration: &Registration) -> bool {
     std::os::unix::net::UnixStream::connect(&registration.socket).is_ok() || pid.is_some_and(exists)
 }
 
-/// Where the sockets go: beside the registration, or, if that path is too long for a socket
-/// address, a private folder for temporary files.
-fn socket_dir(run: &Path, gateway: GatewayId) -> io::Result<PathBuf> {
-    let longest = run.join(format!("{gateway}.sock"));
-    if longest.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
-        return Ok(run.to_owned());
+/// Where a gateway's sockets are: beside the registration, or, if that path is too long for a socket
+/// address, in its user's private folder for temporary files.
+fn sockets(run: &Path, (gateway, user): (GatewayId, u32)) -> io::Result<(PathBuf, PathBuf)> {
+    let named =
+        |dir: &Path| (dir.join(format!("{gateway}.sock")), dir.join(format!("{gateway}.wrap")));
+    let (socket, wrap_socket) = named(run);
+    if socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+        return Ok((socket, wrap_socket));
     }
-    let uid = rustix::process::geteuid().as_raw();
-    let dir = std::env::temp_dir().join(format!("holdpoint-{uid}"));
-    match fs::DirBuilder::new().mode(0o700).create(&dir) {
-        Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => return Err(fault),
-        Ok(()) | Err(_) => {}
+    let dir = Path::new("/tmp").join(format!("holdpoint-{user}"));
+    if user == rustix::process::geteuid().as_raw() {
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => return Err(fault),
+            Ok(()) | Err(_) => {}
+        }
     }
     let metadata = fs::symlink_metadata(&dir)?;
-    let own = std::os::unix::fs::MetadataExt::uid(&metadata) == uid;
-    if !own || !metadata.is_dir() || metadata.permissions().mode() & 0o077 != 0 {
-        let what = format!("`{}` is not a private folder of this user", dir.display());
+    let private = metadata.permissions().mode() & 0o077 == 0;
+    if metadata.uid() != user || !metadata.is_dir() || !private {
+        let what = format!("`{}` is not a private folder of user {user}", dir.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
-    Ok(dir)
+    Ok(named(&dir))
 }

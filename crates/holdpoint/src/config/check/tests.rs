@@ -171,6 +171,20 @@ fn everything_has_a_default() {
             calls_in_flight_max: 256,
             call_timeout_ms: 60000,
             stop_grace_ms: 2000,
+            drain_ms: 10000,
+            door: DoorLimits {
+                agent_calls_max: 64,
+                agent_queue_max: 64,
+                queue_wait_ms: 5000,
+                connections_max: 1024,
+                connections_per_address_max: 256,
+                header_bytes_max: 16384,
+                header_count_max: 100,
+                header_timeout_ms: 10000,
+                body_timeout_ms: 30000,
+                idle_timeout_ms: 75000,
+                write_timeout_ms: 30000,
+            },
         }
     "#]]
     .assert_debug_eq(&config.limits);
@@ -184,14 +198,28 @@ fn every_key_reaches_the_checked_configuration() {
 [store]
 path = "/var/lib/hp"
 [listen]
-http = "0.0.0.0:80"
+http = "0.0.0.0:443"
+operations = "0.0.0.0:9000"
 exposed = true
+tls = { certificate = "tls/cert.pem", key = "/run/key.pem", client_ca = "ca.pem" }
 hosts = ["MCP.example.com"]
 anonymous_agent = "coder"
 [policies]
 path = "policies"
 [limits]
 call_timeout_ms = 5
+drain_ms = 0
+agent_calls_max = 1
+agent_queue_max = 2
+queue_wait_ms = 3
+connections_max = 4
+connections_per_address_max = 5
+header_bytes_max = 8192
+header_count_max = 16
+header_timeout_ms = 10
+body_timeout_ms = 11
+idle_timeout_ms = 12
+write_timeout_ms = 13
 [team.platform]
 on_call = "phone 1"
 [agent.coder]
@@ -231,6 +259,42 @@ until = 2027-01-04T00:00:00Z
     );
     assert_eq!(config.policies, Some(PathBuf::from("/etc/hp/policies")));
     assert_eq!(config.listen.hosts, ["mcp.example.com"]);
+    assert_eq!(config.listen.operations, Some("0.0.0.0:9000".parse().unwrap()));
+    expect![[r#"
+        (
+            Some(
+                Tls {
+                    certificate: "/etc/hp/tls/cert.pem",
+                    key: "/run/key.pem",
+                    client_ca: Some(
+                        "/etc/hp/ca.pem",
+                    ),
+                },
+            ),
+            Limits {
+                message_bytes_max: 4194304,
+                output_stored_bytes_max: 65536,
+                calls_in_flight_max: 256,
+                call_timeout_ms: 5,
+                stop_grace_ms: 2000,
+                drain_ms: 0,
+                door: DoorLimits {
+                    agent_calls_max: 1,
+                    agent_queue_max: 2,
+                    queue_wait_ms: 3,
+                    connections_max: 4,
+                    connections_per_address_max: 5,
+                    header_bytes_max: 8192,
+                    header_count_max: 16,
+                    header_timeout_ms: 10,
+                    body_timeout_ms: 11,
+                    idle_timeout_ms: 12,
+                    write_timeout_ms: 13,
+                },
+            },
+        )
+    "#]]
+    .assert_debug_eq(&(config.listen.tls, config.limits));
     let parts = config.settings.parts();
     assert_eq!(parts.freezes.first().unwrap().from().0, 1_797_552_000_000);
     assert_eq!(parts.agents.values().next().unwrap().grants.len(), 2);
@@ -246,6 +310,61 @@ until = 2027-01-04T00:00:00Z
     let tool = "fs__write_file".parse().unwrap();
     let target = config.settings.target(&tool, &serde_json::json!({ "path": "x" }));
     assert_eq!(target.resource, "file:///etc/hp/work/x");
+}
+
+#[test]
+fn who_listens_to_others_is_warned_and_told_what_is_missing() {
+    let exposed = "[listen]\nhttp = \"0.0.0.0:80\"\nexposed = true\noperations = \"10.0.0.1:9\"\n";
+    expect![[r#"
+        warning: keys of agents travel to `0.0.0.0:80` in plain text
+         --> holdpoint.toml:2:8
+          |
+        2 | http = "0.0.0.0:80"
+          |        ^^^^^^^^^^^^
+          |
+          = help: add `[listen.tls]`, unless a proxy in front speaks TLS
+
+        0 faults, 1 warning
+    "#]]
+    .assert_eq(&shown(exposed));
+    let faulty = "[listen]\noperations = \"10.0.0.1:9\"\ntls = { certificate = \"c.pem\" }\n\
+                  [limits]\nheader_bytes_max = 100\nconnections_max = 0\n";
+    expect![[r#"
+        error: `10.0.0.1:9` can be reached by other machines
+         --> holdpoint.toml:2:14
+          |
+        2 | operations = "10.0.0.1:9"
+          |              ^^^^^^^^^^^^
+          |
+          = help: use `127.0.0.1:4748`, or say `exposed = true`
+
+        error: the key `key` is missing
+         --> holdpoint.toml:3:7
+          |
+        3 | tls = { certificate = "c.pem" }
+          |       ^^^^^^^^^^^^^^^^^^^^^^^^^
+          |
+          = help: add `key = "key.pem"`
+
+        error: 100 is not within 8192 and 1048576
+         --> holdpoint.toml:5:20
+          |
+        5 | header_bytes_max = 100
+          |                    ^^^
+          |
+          = help: the default is 16384
+
+        error: 0 is not within 1 and 65536
+         --> holdpoint.toml:6:19
+          |
+        6 | connections_max = 0
+          |                   ^
+          |
+          = help: the default is 1024
+
+        4 faults, 0 warnings
+    "#]]
+    .assert_eq(&shown(faulty));
 }
 
 #[test]

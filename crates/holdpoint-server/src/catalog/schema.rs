@@ -1,0 +1,193 @@
+//! A tool's schema, compiled, and the check of parameters against it, within limits.
+//!
+//! The schema comes from a server that may be hostile, the parameters from an agent that may be.
+//! Must never let the two of them together hold up anything else.
+
+use super::strict;
+use holdpoint_types::{Finding, FindingResult, Reason};
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// The validator's name in findings and records.
+const SCHEMA: &str = "schema";
+/// How many faults of one call are reported.
+const FAULTS_MAX: usize = 5;
+/// Most values in one schema.
+const SCHEMA_VALUES_MAX: usize = 20_000;
+/// Most values in the parameters of a call that is checked on the spot.
+const VALUES_ON_THE_SPOT_MAX: usize = 10_000;
+/// How long a check that could take long may take.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Keywords whose cost is not bounded by the sizes of schema and parameters alone.
+const COSTLY: [&str; 8] = [
+    "$ref",
+    "$dynamicRef",
+    "$recursiveRef",
+    "pattern",
+    "patternProperties",
+    "uniqueItems",
+    "contains",
+    "format",
+];
+
+/// A tool's schema.
+#[derive(Debug)]
+pub(super) struct Schema {
+    compiled: Result<Arc<Validator>, String>,
+    cost: Cost,
+    /// Set when a check took too long: the tool is unusable until its definition changes.
+    locked: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cost {
+    Bounded,
+    Unbounded,
+}
+
+// === impl Schema ===
+
+impl Schema {
+    /// Compiles the schema of a tool's definition. One that cannot be used passes nothing.
+    pub(super) fn of(definition: &Value, unknown_refused: bool) -> Self {
+        let schema = definition.get("inputSchema").cloned().unwrap_or_else(|| json!({}));
+        let cost = if is_costly(&schema) { Cost::Unbounded } else { Cost::Bounded };
+        let compiled = compile(schema, unknown_refused).map(Arc::new);
+        Self { compiled, cost, locked: AtomicBool::new(false) }
+    }
+
+    /// Checks `parameters`. The evidence names paths and rules, not values.
+    pub(super) fn check(&self, parameters: &Value) -> Finding {
+        let (result, reason, evidence) = match self.faults(parameters) {
+            Err(why) => (FindingResult::Opaque, Reason::SchemaUnusable, why),
+            Ok(None) => (FindingResult::Pass, Reason::ParametersInvalid, String::new()),
+            Ok(Some(faults)) => (FindingResult::Fail, Reason::ParametersInvalid, faults),
+        };
+        Finding { validator: SCHEMA.to_owned(), result, reason, evidence }
+    }
+
+    fn faults(&self, parameters: &Value) -> Result<Option<String>, String> {
+        let validator = self.compiled.as_ref().map_err(Clone::clone)?;
+        let small = values(parameters, VALUES_ON_THE_SPOT_MAX) < VALUES_ON_THE_SPOT_MAX;
+        if small && self.cost == Cost::Bounded {
+            return Ok(faults(validator, parameters));
+        }
+        self.faults_in_time(validator, parameters)
+    }
+
+    /// The same on a thread of its own. A check cannot be called off, so one that takes too long locks
+    /// the tool: a definition costs one such thread at most.
+    fn faults_in_time(
+        &self,
+        validator: &Arc<Validator>,
+        parameters: &Value,
+    ) -> Result<Option<String>, String> {
+        if self.locked.load(Ordering::Relaxed) {
+            return Err("a check against the tool's schema took too long before".to_owned());
+        }
+        let (tell, told) = mpsc::sync_channel(1);
+        let (validator, parameters) = (Arc::clone(validator), parameters.clone());
+        let started = thread::Builder::new().name("schema".to_owned()).spawn(move || {
+            // Nobody listens any more if it took too long.
+            let _ = tell.send(faults(&validator, &parameters));
+        });
+        started.map_err(|fault| format!("the parameters could not be checked: {fault}"))?;
+        told.recv_timeout(PATIENCE).map_err(|_| {
+            self.locked.store(true, Ordering::Relaxed);
+            format!("the check against the tool's schema took longer than {PATIENCE:?}")
+        })
+    }
+}
+
+fn compile(schema: Value, unknown_refused: bool) -> Result<Validator, String> {
+    if values(&schema, SCHEMA_VALUES_MAX) >= SCHEMA_VALUES_MAX {
+        return Err(format!("the tool's schema has more than {SCHEMA_VALUES_MAX} values"));
+    }
+    let schema = if unknown_refused { strict::closed(schema)? } else { schema };
+    // Without a `$schema` the dialect is 2020-12; documents elsewhere are never fetched.
+    jsonschema::validator_for(&schema)
+        .map_err(|fault| format!("the tool's schema cannot be used: {}", fault.masked()))
+}
+
+fn faults(validator: &Validator, parameters: &Value) -> Option<String> {
+    let faults = validator.iter_errors(parameters).take(FAULTS_MAX).map(|fault| {
+        let at = fault.instance_path().to_string();
+        let at = if at.is_empty() { "/".to_owned() } else { at };
+        format!("at `{at}`: {} (rule `{}`)", fault.masked(), fault.schema_path())
+    });
+    let faults: Vec<_> = faults.collect();
+    (!faults.is_empty()).then(|| faults.join("; "))
+}
+
+fn is_costly(schema: &Value) -> bool {
+    match schema {
+        Value::Object(members) => {
+            members.iter().any(|(key, value)| COSTLY.contains(&key.as_str()) || is_costly(value))
+        }
+        Value::Array(items) => items.iter().any(is_costly),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// How many values there are in `value`, counted up to `enough`.
+fn values(value: &Value, enough: usize) -> usize {
+    let count = |sum: usize, value: &Value| {
+        if sum >= enough { sum } else { sum + values(value, enough - sum) }
+    };
+    match value {
+        Value::Object(members) => members.values().fold(1, count),
+        Value::Array(items) => items.iter().fold(1, count),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Schema;
+    use holdpoint_types::{FindingResult, Reason};
+    use serde_json::{Value, json};
+
+    /// Every level of nesting doubles the work.
+    fn exponential() -> Value {
+        let branch = json!({ "items": { "$ref": "#/$defs/node" }, "minItems": 1 });
+        json!({ "inputSchema": {
+            "$defs": { "node": { "anyOf": [branch, branch, { "type": "string" }] } },
+            "properties": { "x": { "$ref": "#/$defs/node" } },
+        }})
+    }
+
+    #[test]
+    fn a_schema_that_takes_for_ever_denies_soon_and_stays_locked() {
+        let schema = Schema::of(&exponential(), false);
+        let mut deep = json!([]);
+        for _ in 0..24 {
+            deep = json!([deep]);
+        }
+        for _ in 0..2 {
+            let finding = schema.check(&json!({ "x": deep }));
+            assert_eq!(finding.reason, Reason::SchemaUnusable, "{finding:?}");
+            assert_eq!(finding.result, FindingResult::Opaque);
+        }
+        assert_eq!(schema.check(&json!({})).result, FindingResult::Opaque);
+    }
+
+    #[test]
+    fn a_costly_schema_that_is_quick_works() {
+        let schema = json!({ "inputSchema": { "properties": { "x": { "pattern": "^a+$" } } } });
+        let schema = Schema::of(&schema, false);
+        assert_eq!(schema.check(&json!({ "x": "aaa" })).result, FindingResult::Pass);
+        assert_eq!(schema.check(&json!({ "x": "b" })).result, FindingResult::Fail);
+    }
+
+    #[test]
+    fn a_giant_schema_passes_nothing() {
+        let names: Vec<_> = (0..30_000).map(|number| json!(number)).collect();
+        let schema = Schema::of(&json!({ "inputSchema": { "enum": names } }), false);
+        assert_eq!(schema.check(&json!({})).result, FindingResult::Opaque);
+    }
+}
