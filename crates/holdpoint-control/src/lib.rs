@@ -17,6 +17,6 @@ pub use decide::decide;
 pub use permit::{Permit, PermitFault};
 pub use settings::{
     Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, PROD, PatternFault,
-    ResourcePattern, ResourceTemplate, ServerRules, Settings, SettingsFault, SettingsParts,
-    Surface, Team, TemplateFault, ToolHints, ToolPattern, ToolRules, normalise,
+    ResourcePattern, ResourceTemplate, ServerAsk, ServerRules, Settings, SettingsFault,
+    SettingsParts, Surface, Team, TemplateFault, ToolHints, ToolPattern, ToolRules, normalise,
 };

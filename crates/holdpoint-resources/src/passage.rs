@@ -175,13 +175,19 @@ impl PassageSender {
     /// # Errors
     /// When the message is a governed request, uses one of our ids, or the child takes no more input.
     pub async fn send_ungoverned(&self, message: &Message) -> Result<(), SendFault> {
-        if message.method().is_some_and(governed::is_governed) {
-            return Err(SendFault::NeedsPermit);
-        }
-        if let Message::Request(request) = message {
-            refuse_reserved(&request.id)?;
-        }
+        check_ungoverned(message)?;
         self.write(message.to_bytes()).await
+    }
+
+    /// Passes on a message as the very line that the agent wrote, which `message` was read from.
+    ///
+    /// # Errors
+    /// As [`Self::send_ungoverned`].
+    pub async fn send_line(&self, message: &Message, line: &[u8]) -> Result<(), SendFault> {
+        check_ungoverned(message)?;
+        // INVARIANT: one line stays one line; between the parts of a JSON text an end is space.
+        let space = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
+        self.write(line.iter().map(space).collect()).await
     }
 
     /// Sends the one governed request that `permit` is for, without Holdpoint's own `_meta` keys.
@@ -329,6 +335,16 @@ impl SendFault {
 impl Drop for Withdraw {
     fn drop(&mut self) {
         self.0.withdraw();
+    }
+}
+
+fn check_ungoverned(message: &Message) -> Result<(), SendFault> {
+    if message.method().is_some_and(governed::is_governed) {
+        return Err(SendFault::NeedsPermit);
+    }
+    match message {
+        Message::Request(request) => refuse_reserved(&request.id),
+        Message::Notification(_) | Message::Response(_) => Ok(()),
     }
 }
 

@@ -6,8 +6,8 @@ mod pattern;
 mod template;
 
 pub use parts::{
-    Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, ServerRules, SettingsParts,
-    Surface, Team, ToolRules,
+    Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, ServerAsk, ServerRules,
+    SettingsParts, Surface, Team, ToolRules,
 };
 pub use pattern::{PatternFault, ResourcePattern, ToolPattern};
 pub use template::{ResourceTemplate, TemplateFault, normalise};
@@ -196,8 +196,14 @@ impl Settings {
             .flatten()
             .unwrap_or_else(|| normalise(&format!("mcp://{}/{}", tool.server(), tool.name())));
         let located = if vouched { self.locate(&resource, tool) } else { Located::unknown() };
+        let mut surfaces = self.surfaces(&resource, tool);
+        if !vouched {
+            // It may lie on any of them, so it counts as lying on all.
+            let drawn = self.parts.surfaces.iter().filter(|one| !one.resources.is_empty());
+            surfaces.extend(drawn.map(|one| one.name.clone()));
+        }
         TargetFacts {
-            surfaces: self.surfaces(&resource, tool),
+            surfaces,
             resource,
             environment: located.environment,
             environment_resolved: located.resolved == Resolved::ByRule,
@@ -208,6 +214,12 @@ impl Settings {
     pub fn freezes_at(&self, now: Timestamp) -> BTreeSet<String> {
         let covering = self.parts.freezes.iter().filter(|freeze| freeze.covers(now));
         covering.map(|freeze| freeze.name().to_owned()).collect()
+    }
+
+    /// What `server` may not ask of agents.
+    pub fn forbidden_asks(&self, server: &ServerName) -> Option<&BTreeSet<ServerAsk>> {
+        let rules = self.parts.servers.get(server)?;
+        (!rules.forbidden_asks.is_empty()).then_some(&rules.forbidden_asks)
     }
 
     fn declared_class(&self, tool: &ToolRef) -> Option<EffectClass> {
@@ -355,6 +367,7 @@ mod tests {
                 ("write_file".to_owned(), rules(None)),
                 ("read_all".to_owned(), rules(Some(EffectClass::Read))),
             ]),
+            forbidden_asks: BTreeSet::new(),
         }
     }
 

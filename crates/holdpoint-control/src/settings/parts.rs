@@ -75,6 +75,17 @@ pub struct ServerRules {
     pub destructive: Vec<ToolPattern>,
     /// Rules for single tools, by the tool's own name.
     pub tools: BTreeMap<String, ToolRules>,
+    /// What it may not ask of agents.
+    pub forbidden_asks: BTreeSet<ServerAsk>,
+}
+
+/// What a server can ask of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServerAsk {
+    /// To have its model say something (`sampling/createMessage`).
+    Sampling,
+    /// To ask its user something (`elicitation/create`).
+    Elicitation,
 }
 
 /// What the operator says about one tool.
@@ -192,7 +203,9 @@ impl Grant {
 impl ServerRules {
     fn describe(&self) -> Value {
         let tools = self.tools.iter().map(|(name, rules)| (name.clone(), rules.describe()));
+        let forbidden = self.forbidden_asks.iter().map(|ask| ask.as_str());
         json!({
+            "forbidden_asks": forbidden.collect::<Vec<_>>(),
             "environment": self.environment,
             "base": self.base,
             "read": tool_texts(&self.read),
@@ -200,6 +213,27 @@ impl ServerRules {
             "destructive": tool_texts(&self.destructive),
             "tools": tools.collect::<serde_json::Map<_, _>>(),
         })
+    }
+}
+
+// === impl ServerAsk ===
+
+impl ServerAsk {
+    /// Everything that a server can ask.
+    pub const ALL: [Self; 2] = [Self::Sampling, Self::Elicitation];
+
+    /// The word for it: an agent's capability, and the beginning of the method's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sampling => "sampling",
+            Self::Elicitation => "elicitation",
+        }
+    }
+
+    /// What the method `method` of a server asks for; absent if it is none of these.
+    pub fn of_method(method: &str) -> Option<Self> {
+        let (family, _) = method.split_once('/')?;
+        Self::ALL.into_iter().find(|ask| ask.as_str() == family)
     }
 }
 

@@ -15,5 +15,7 @@ mod real_servers;
 mod reload;
 mod stop;
 mod store_faults;
+mod threads;
+mod transparency;
 mod two_wraps;
 mod world;

@@ -4,11 +4,13 @@ use super::Checker;
 use crate::config::checked::{
     Transport, UnknownParameters, Upstream, UpstreamCommand, UpstreamUrl, ValueSource,
 };
-use crate::config::raw::{At, Named, RawReference, RawServer, RawTool, RawValue};
+use crate::config::raw::{At, Named, RawAsk, RawReference, RawServer, RawTool, RawValue};
 use crate::config::secret;
-use holdpoint_control::{ResourceTemplate, ServerRules, TemplateFault, ToolPattern, ToolRules};
+use holdpoint_control::{
+    ResourceTemplate, ServerAsk, ServerRules, TemplateFault, ToolPattern, ToolRules,
+};
 use holdpoint_types::{ServerName, ToolRef};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -231,6 +233,7 @@ impl Checker<'_> {
             write: self.own_tools(server, &raw.write),
             destructive: self.own_tools(server, &raw.destructive),
             tools: self.tools(server, &raw.tool),
+            forbidden_asks: forbidden_asks(raw),
         }
     }
 
@@ -300,6 +303,12 @@ impl Purpose {
             Self::Header => http::HeaderName::try_from(name).is_ok(),
         }
     }
+}
+
+fn forbidden_asks(raw: &RawServer) -> BTreeSet<ServerAsk> {
+    let asks = [(ServerAsk::Sampling, raw.sampling), (ServerAsk::Elicitation, raw.elicitation)];
+    let forbidden = asks.into_iter().filter(|(_, said)| *said == Some(RawAsk::Forbid));
+    forbidden.map(|(ask, _)| ask).collect()
 }
 
 fn first_key(values: &RawValues) -> Option<Range<usize>> {
