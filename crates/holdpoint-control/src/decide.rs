@@ -71,6 +71,8 @@ fn catalog(facts: &Facts) -> Option<Cause> {
 }
 
 fn grants(facts: &Facts) -> Option<Cause> {
+    // What nobody offers can be granted to nobody: `catalog` says so already.
+    facts.tool.as_ref()?;
     if facts.grant.by.is_some() {
         return None;
     }

@@ -54,7 +54,7 @@ impl<T: AsyncRead + Unpin + Send + fmt::Debug> Source for T {}
 #[derive(Debug)]
 enum Peer {
     /// A child process.
-    Child(Process),
+    Child(Box<Process>),
     /// A server behind a URL; the token ends the bridge to it.
     Bridge(CancellationToken),
 }
@@ -133,7 +133,7 @@ impl Passage {
         tokio::spawn(write_lines(lines, pipes.stdin));
         let source: Box<dyn Source> = Box::new(pipes.stdout);
         let lines = LineReader::new(source, line_bytes_max);
-        let peer = Peer::Child(process);
+        let peer = Peer::Child(Box::new(process));
         let receiver = PassageReceiver { lines, bytes_max: line_bytes_max, peer };
         Ok((PassageSender { queue, injected: Arc::default() }, receiver))
     }

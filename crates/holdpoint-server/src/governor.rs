@@ -8,6 +8,7 @@ mod change;
 mod drain;
 mod endings;
 mod gather;
+mod given_up;
 
 pub use drain::Drained;
 pub use gather::{Known, gather};
@@ -18,6 +19,7 @@ use crate::store::{Admission, Pin, Store, StoreFault};
 use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
 use endings::Endings;
+use given_up::GivenUp;
 use holdpoint_control::{
     Control, Ending, Input, Output, Permit, Proposal, Running, Settings, decide,
 };
@@ -120,6 +122,7 @@ struct Inner {
     policy: ArcSwap<PolicySet>,
     settings: ArcSwap<Settings>,
     cancels: Mutex<BTreeMap<ActionId, Cancels>>,
+    given_up: GivenUp,
     endings: Endings,
     telemetry: Telemetry,
 }
@@ -155,6 +158,7 @@ impl Governor {
             policy: ArcSwap::from_pointee(policy),
             settings: ArcSwap::from_pointee(settings),
             cancels: Mutex::default(),
+            given_up: GivenUp::default(),
             endings: Endings::default(),
             telemetry: Telemetry::default(),
             store,
@@ -294,6 +298,7 @@ impl Governor {
     pub async fn obey(&self) -> Result<StopReport, StoreFault> {
         let mut ended = self.inner.endings.listen();
         self.read_stops()?;
+        let given_up = self.stop_given_up();
         let running = self.running().into_iter().filter(|running| running.cancelling);
         let running: Vec<_> = running.collect();
         // The kill itself takes a moment after the grace period is over.
@@ -304,7 +309,8 @@ impl Governor {
             let became = became.remove(&running.action).unwrap_or(Became::StillRunning);
             (running, became)
         });
-        let in_flight = in_flight.collect();
+        let mut in_flight: Vec<_> = in_flight.collect();
+        in_flight.extend(given_up::wait(given_up, patience).await);
         let epoch = self.inner.control.lock().epoch();
         Ok(StopReport { gateway: self.inner.gateway, epoch, in_flight })
     }
@@ -318,6 +324,7 @@ impl Governor {
             return Ok(false);
         }
         self.read_stops()?;
+        self.stop_given_up();
         let pins = self.pins()?;
         let moved = |tool: &Arc<crate::catalog::Tool>| {
             let offered = pins.get(&tool.name) == Some(&tool.digest);
@@ -478,7 +485,8 @@ impl Governor {
     }
 
     fn end(&self, action: ActionId, ending: Ending) {
-        self.inner.cancels.lock().remove(&action);
+        let cancels = self.inner.cancels.lock().remove(&action);
+        self.note_given_up(action, cancels, &ending);
         let became = Became::Ended(ending.status, ending.detail.clone());
         self.feed(Input::Ended(action, ending));
         self.inner.endings.tell(action, became);

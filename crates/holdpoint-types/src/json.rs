@@ -15,6 +15,9 @@ use std::fmt;
 /// The largest integer that every JSON reader keeps exactly: 2^53 - 1 (RFC 7493, section 2.2).
 const INTEGER_MAX: u64 = (1 << 53) - 1;
 
+/// How keys begin that `serde_json` itself gives a meaning to.
+const RESERVED_PREFIX: &str = "$serde_json::private::";
+
 /// How much JSON is accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct JsonLimits {
@@ -47,6 +50,9 @@ pub enum JsonFault {
     /// The same key twice in one object.
     #[error("key `{0}` appears twice in one object")]
     DuplicateKey(String),
+    /// A key that a JSON library takes for its own, so that the value would be read as another.
+    #[error("key `{0}` is reserved")]
+    ReservedKey(String),
     /// A number that JSON readers disagree about.
     #[error(
         "number `{0}` is outside what every JSON reader keeps exactly (RFC 7493); use a string"
@@ -84,7 +90,7 @@ impl JsonFault {
         match self {
             Self::TooLarge { .. } => Reason::MessageTooLarge,
             Self::NotUtf8 { .. } => Reason::MessageNotUtf8,
-            Self::Malformed(_) => Reason::MessageMalformed,
+            Self::Malformed(_) | Self::ReservedKey(_) => Reason::MessageMalformed,
             Self::DuplicateKey(_) => Reason::DuplicateKey,
             Self::NumberOutOfRange(_) => Reason::NumberOutOfRange,
             Self::TooDeep { .. } => Reason::MessageTooDeep,
@@ -159,6 +165,8 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         // Whole numbers this large arrive here too: as a double they have lost digits.
         let whole_and_large = value.fract() == 0.0 && value.abs() > INTEGER_MAX as f64;
+        // Negative zero equals zero and shares its canonical form, so it is zero from here on.
+        let value = if value == 0.0 { 0.0 } else { value };
         match Number::from_f64(value) {
             Some(number) if !whole_and_large => Ok(Value::Number(number)),
             Some(_) | None => Err(self.refuse(JsonFault::NumberOutOfRange(value.to_string()))),
@@ -178,6 +186,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let inner = self.deeper()?;
         let mut object = Map::new();
         while let Some(key) = map.next_key::<String>()? {
+            if key.starts_with(RESERVED_PREFIX) {
+                return Err(self.refuse(JsonFault::ReservedKey(key)));
+            }
             if object.contains_key(&key) {
                 return Err(self.refuse(JsonFault::DuplicateKey(key)));
             }
@@ -223,7 +234,10 @@ pub fn check(value: &Value, limits: JsonLimits) -> Result<(), JsonFault> {
 /// # Errors
 /// When `value` cannot be serialised, which for the types of this crate cannot happen.
 pub fn canonical_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json_canonicalizer::to_vec(value)
+    match crate::canonical::reorder(&serde_json::to_vec(value)?) {
+        Some(bytes) => Ok(bytes),
+        None => serde_json_canonicalizer::to_vec(value),
+    }
 }
 
 /// The digest of the canonical form of `value`.
@@ -259,6 +273,8 @@ mod tests {
     fn ambiguous_json_is_refused() {
         assert_eq!(refused(br#"{"a":1,"a":2}"#), Reason::DuplicateKey);
         assert_eq!(refused(br#"{"x":[{"a":1,"\u0061":2}]}"#), Reason::DuplicateKey);
+        let reserved = br#"{"x":{"$serde_json::private::RawValue":"junk"}}"#;
+        assert_eq!(refused(reserved), Reason::MessageMalformed);
         for number in ["9007199254740992", "-9007199254740992", "1e400", "1e22", "-1e16"] {
             assert_eq!(refused(number.as_bytes()), Reason::NumberOutOfRange, "{number}");
         }
@@ -287,7 +303,7 @@ mod tests {
     fn accepted_numbers_keep_their_value_and_order() {
         let text = r#"{"z":0.1,"a":9007199254740991,"m":-1.5e-7,"k":[1.0,-0.0]}"#;
         let value = parse(text.as_bytes(), JsonLimits::default()).unwrap();
-        let again = r#"{"z":0.1,"a":9007199254740991,"m":-1.5e-7,"k":[1.0,-0.0]}"#;
+        let again = r#"{"z":0.1,"a":9007199254740991,"m":-1.5e-7,"k":[1.0,0.0]}"#;
         assert_eq!(value.to_string(), again);
         let canonical = canonical_bytes(&value).unwrap();
         let expected = r#"{"a":9007199254740991,"k":[1,0],"m":-1.5e-7,"z":0.1}"#;

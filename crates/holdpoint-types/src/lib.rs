@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
+mod canonical;
 mod class;
 mod decision;
 mod digest;

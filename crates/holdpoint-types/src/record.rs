@@ -101,6 +101,9 @@ pub enum RecordBody {
         owner: TeamName,
         /// The public part of the key.
         key: String,
+        /// Digest of the whole key; absent in records of versions that did not note it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        hash: Option<Digest>,
         /// Who issued it.
         by: String,
     },

@@ -74,7 +74,10 @@ impl ResourceTemplate {
         if rest.len() > RESOURCE_BYTES_MAX {
             return None;
         }
-        Some(normalise(&format!("{}://{rest}", self.scheme)))
+        let resource = normalise(&format!("{}://{rest}", self.scheme));
+        // Paths below these lead anywhere, under a name that says nothing.
+        let elsewhere = ["file:///proc/", "file:///dev/fd/"];
+        (!elsewhere.iter().any(|prefix| resource.starts_with(prefix))).then_some(resource)
     }
 
     fn fill(&self, parameters: &Value) -> Option<String> {

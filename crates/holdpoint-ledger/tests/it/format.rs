@@ -9,7 +9,8 @@ use holdpoint_types::{
     RecordBody, Request, Ruling, Stop, StopScope, TargetFacts, Timestamp, ToolFacts, ToolOutput,
     ToolState,
 };
-use serde_json::json;
+use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
+use serde_json::{Value, json};
 
 fn check(body: RecordBody, expected: Expect) {
     let gateway = GatewayId::new(Timestamp(1_700_000_000_000), [1; 10]);
@@ -204,6 +205,21 @@ fn keys() {
         agent: agent.clone(),
         owner: "sre".parse().unwrap(),
         key: "k1".into(),
+        hash: Some(Digest::of(b"secret")),
+        by: "ana".into(),
+    };
+    check(
+        body,
+        expect![[
+            r#"{"agent":"coder","at_ms":1700000000123,"by":"ana","gateway":"018bcfe5-6800-7101-8101-010101010101","hash":"sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b","key":"k1","kind":"key_issued","owner":"sre"}"#
+        ]],
+    );
+    // Records of keys were written without their hash before.
+    let body = RecordBody::KeyIssued {
+        agent: agent.clone(),
+        owner: "sre".parse().unwrap(),
+        key: "k1".into(),
+        hash: None,
         by: "ana".into(),
     };
     check(
@@ -229,6 +245,77 @@ fn numbers_that_readers_disagree_about_are_not_written() {
     assert!(decode(&encode(&record(largest, 0)).unwrap()).is_ok());
     for record in [record(largest + 1, 0), record(u64::MAX, 0), record(0, i64::MIN)] {
         assert!(matches!(encode(&record), Err(EncodingFault::NotEncodable(_))));
+    }
+}
+
+fn with_parameters(parameters: Value) -> Record {
+    let gateway = GatewayId::new(Timestamp(0), [0; 10]);
+    let mut more = decision();
+    more.request.parameters = parameters;
+    let agent = "coder".parse().unwrap();
+    let body = ActionRecord { action: action(), agent, lineage: lineage(), more };
+    Record { at_ms: Timestamp(5), gateway, body: RecordBody::Decision(Box::new(body)) }
+}
+
+#[test]
+fn what_the_reader_takes_for_something_else_is_not_written() {
+    let (raw, number) = ("$serde_json::private::RawValue", "$serde_json::private::Number");
+    for parameters in [
+        json!({ "x": { raw: "junk" } }),
+        json!({ raw: "{\"a\":1}" }),
+        json!([{ "a": 1 }, { number: "1" }]),
+        json!({ "a": 1, "$serde_json::private::later \" \\": { "b": [] } }),
+        json!({ "a": { "!": 0, raw: null, "z": 1 } }),
+    ] {
+        let refused = encode(&with_parameters(parameters.clone()));
+        assert!(matches!(refused, Err(EncodingFault::NotEncodable(_))), "{parameters}");
+    }
+    for parameters in [
+        json!({ "x": raw, "y": [raw, number], "z": format!("{raw}\":") }),
+        json!({ "x": format!("\"{raw}\":1"), "y": format!("\\\"{raw}\":") }),
+        json!({ format!("\"{raw}"): 1, format!(" {raw}"): 2, "serde_json::private::": 3 }),
+    ] {
+        let record = with_parameters(parameters.clone());
+        assert_eq!(decode(&encode(&record).unwrap()).as_ref(), Ok(&record), "{parameters}");
+    }
+}
+
+#[test]
+fn what_is_nested_deeper_than_the_reader_reads_is_not_written() {
+    let nested = |depth| (0..depth).fold(json!("[[[["), |inner, _| json!([inner]));
+    let record = with_parameters(nested(100));
+    assert_eq!(decode(&encode(&record).unwrap()), Ok(record));
+    let refused = encode(&with_parameters(nested(130)));
+    assert!(matches!(refused, Err(EncodingFault::NotEncodable(_))));
+}
+
+/// JSON that an agent could choose to do harm.
+fn hostile() -> impl Strategy<Value = Value> {
+    let text =
+        || "(\\$serde_json::private::(RawValue|Number)?|[\"\\\\:,{}\\[\\]$a\u{1}\u{e9}]){0,4}";
+    let leaf = prop_oneof![
+        text().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        Just(Value::Null),
+    ];
+    leaf.prop_recursive(5, 24, 4, move |inner| {
+        let key = || "(\\$serde_json::private::(RawValue|Number)?|[\"\\\\:,$a]){0,3}";
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key(), inner), 0..4)
+                .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_written_can_be_read(parameters in hostile()) {
+        if let Ok(bytes) = encode(&with_parameters(parameters)) {
+            let again = encode(&decode(&bytes).unwrap()).unwrap();
+            prop_assert_eq!(again, bytes);
+        }
     }
 }
 

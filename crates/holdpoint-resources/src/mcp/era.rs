@@ -32,6 +32,8 @@ pub const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
 pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// Names the server, in results.
 pub const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+/// Names the `subscriptions/listen` that a notification belongs to.
+pub const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// Opts a request into progress notifications.
 pub const META_PROGRESS: &str = "progressToken";
 

@@ -4,7 +4,7 @@
 //! redirect, send anything twice, or change more of a message than the line ends between its parts.
 
 use crate::lines::{Line, LineReader};
-use crate::mcp::{Message, Outcome, RpcId, headers as names};
+use crate::mcp::{Message, Outcome, RpcId, era, headers as names};
 use crate::upstream::http::{ASIDE_TIMEOUT, client, header_map, in_words, is_type, limited};
 use crate::upstream::{SecretText, UpstreamFault};
 use bytes::Bytes;
@@ -116,14 +116,9 @@ impl Bridge {
     /// Sends one message and passes on all that comes back for it.
     async fn send(&self, line: Bytes) {
         let message = Message::from_upstream(&line, usize::MAX).ok();
-        let id = match &message {
-            Some(Message::Request(request)) => Some(request.id.clone()),
-            Some(Message::Notification(_) | Message::Response(_)) | None => None,
-        };
-        let method = message.as_ref().and_then(Message::method);
-        if let Err(why) = self.exchange(&line, id.as_ref(), method).await {
+        if let Err(why) = self.exchange(&line, message.as_ref()).await {
             tracing::warn!(why, "a message got no answer over HTTP");
-            if let Some(id) = id {
+            if let Some(id) = asked(message.as_ref()) {
                 // INVARIANT: an error that is no object is no answer, so that nobody takes it for
                 // the server's word; the reader learns that this request was lost.
                 let why = serde_json::Value::from(why);
@@ -133,14 +128,11 @@ impl Bridge {
         }
     }
 
-    async fn exchange(
-        &self,
-        line: &Bytes,
-        id: Option<&RpcId>,
-        method: Option<&str>,
-    ) -> Result<(), String> {
+    async fn exchange(&self, line: &Bytes, message: Option<&Message>) -> Result<(), String> {
+        let id = asked(message);
+        let method = message.and_then(Message::method);
         let opening = method == Some("initialize");
-        let post = self.request(Method::POST, line.clone());
+        let post = self.request(Method::POST, line.clone()).headers(modern_headers(message));
         let response = tokio::select! {
             response = post.send() => response.map_err(in_words)?,
             () = self.over.cancelled() => return Err("the connection is over".to_owned()),
@@ -303,4 +295,27 @@ impl Bridge {
     fn agree(&self, change: impl FnOnce(&mut Agreed)) {
         change(&mut self.agreed.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     }
+}
+
+/// The id of a request.
+fn asked(message: Option<&Message>) -> Option<&RpcId> {
+    match message {
+        Some(Message::Request(request)) => Some(&request.id),
+        Some(Message::Notification(_) | Message::Response(_)) | None => None,
+    }
+}
+
+/// What a modern request says again in its headers; nothing for any other message.
+fn modern_headers(message: Option<&Message>) -> HeaderMap {
+    let mut found = HeaderMap::new();
+    let Some(Message::Request(request)) = message else { return found };
+    let revision = request.meta().and_then(|meta| meta.get(era::META_PROTOCOL_VERSION));
+    let Some(revision) = revision.and_then(serde_json::Value::as_str) else { return found };
+    let all = names::standard(request).into_iter();
+    for (name, value) in all.chain([(names::PROTOCOL_VERSION, revision.to_owned())]) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            found.insert(HeaderName::from_static(name), value);
+        }
+    }
+    found
 }

@@ -18,6 +18,9 @@ use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How long a call that was given up is kept in mind.
+const LINGER: Duration = Duration::from_secs(15 * 60);
+
 /// A call that its permit has cleared. Made in one place only.
 #[derive(Debug)]
 struct Cleared(ToolCall);
@@ -204,10 +207,18 @@ async fn run_stdio(
         early = cancels.early(deadline) => return early.not_sent("the server takes no input"),
         flight = link.begin_with(request) => flight,
     };
-    let mut flight = match flight {
+    let flight = match flight {
         Ok(flight) => flight,
         Err(kind) => return ended_without(Fault::unsent(kind)),
     };
+    fly(flight, (cancels, deadline), grace).await
+}
+
+async fn fly(
+    mut flight: Flight,
+    (cancels, deadline): (&Cancels, Instant),
+    grace: Duration,
+) -> Ended {
     let early = tokio::select! {
         biased;
         answer = flight.answer() => return answer.map_or_else(ended_without, ended_of),
@@ -218,7 +229,10 @@ async fn run_stdio(
     }
     flight.cancel(early.word());
     match early {
-        Early::Timeout => early.in_doubt("no answer in time; the server was told to cancel"),
+        Early::Timeout => {
+            linger(flight, cancels.clone());
+            early.in_doubt("no answer in time; the server was told to cancel")
+        }
         Early::Agent => wait_for_agent(flight, cancels, grace).await,
         Early::Stop => stop(flight, grace).await,
     }
@@ -230,13 +244,32 @@ async fn wait_for_agent(mut flight: Flight, cancels: &Cancels, grace: Duration) 
         answer = flight.answer() => Some(Early::Agent.late(answer)),
         () = cancels.stop.cancelled() => None,
         () = tokio::time::sleep(grace) => {
-            Some(Early::Agent.in_doubt("the server was told to cancel and said nothing more"))
+            linger(flight, cancels.clone());
+            let detail = "the server was told to cancel and said nothing more";
+            return Early::Agent.in_doubt(detail);
         }
     };
     match ended {
         Some(ended) => ended,
         None => stop(flight, grace).await,
     }
+}
+
+/// Keeps an eye on a call that was given up while its server may still be at it: a stop that comes
+/// later kills the server all the same.
+fn linger(mut flight: Flight, cancels: Cancels) {
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            _ = flight.answer() => {}
+            () = cancels.stop.cancelled() => {
+                flight.forget();
+                flight.kill_server().await;
+            }
+            () = tokio::time::sleep(LINGER) => {}
+        }
+        cancels.gone.cancel();
+    });
 }
 
 /// Waits for a call that was told to stop; a server that stays silent is killed, for silence does

@@ -144,11 +144,11 @@ mod tests {
         expect![[r#"
             Holdpoint denied this call (action 019826f1-3a00-7707-8707-070707070707).
             - destructive_not_granted: The tool counts as destructive and the agent has no explicit grant for it.
-            - policy_forbids [change-freeze]: A policy forbids the call. Nothing but reads.
+            - policy_forbids [change-freeze]: Nothing but reads.
             What to do: Find a way that destroys nothing, or report what you would need. Do not retry; find another way or report what you would need."#]].assert_eq(&refusal_text(action, &decision));
         expect![[r#"
             Holdpoint holds this call (action 019826f1-3a00-7707-8707-070707070707).
-            - policy_holds: A policy wants an approval before the call. Prod holds. Needs approval by: owner.
+            - policy_holds: Prod holds. Needs approval by: owner.
             What to do: Wait for an approval; do other work meanwhile."#]].assert_eq(&refusal_text(action, &Decision::from_iter([hold])));
     }
 }

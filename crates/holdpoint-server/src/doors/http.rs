@@ -248,6 +248,12 @@ impl HttpDoor {
             ("server/discover", Era::Modern) => era::discover_result(&identity, capabilities),
             ("tools/list", _) => self.list_tools(&asked).await?,
             ("tools/call", _) => return self.call_tool(asked, turn).await,
+            ("subscriptions/listen", Era::Modern) if asked.server.is_some() => {
+                // A stream is as long as its reader wants: it takes no turn from the calls.
+                drop(turn);
+                let Some(server) = asked.server else { return Err(unknown_method(&asked)) };
+                return self.follow(&asked, server).await;
+            }
             ("resources/read" | "prompts/get" | "completion/complete", _) => {
                 return self.read_resource(asked, turn).await;
             }

@@ -19,7 +19,9 @@ use holdpoint_resources::mcp::{
     Message, MessageFault, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse, governed,
 };
 use holdpoint_resources::{Passage, PassageReceiver, PassageSender, Received, SendFault};
-use holdpoint_types::{AgentName, Door, JsonLimits, Reason, ServerName, ToolRef, ToolState};
+use holdpoint_types::{
+    AgentName, Door, JsonLimits, Reason, ServerName, StopScope, ToolRef, ToolState,
+};
 use serde_json::{Map, Value, json};
 use std::io;
 use std::pin::pin;
@@ -32,6 +34,16 @@ use tokio_util::task::TaskTracker;
 
 /// The modern request that follows what changes.
 const LISTEN: &str = "subscriptions/listen";
+/// What may be asked while everything is stopped: it does nothing but tell who is there.
+const KEEPING_IN_TOUCH: [&str; 7] = [
+    "initialize",
+    "ping",
+    "server/discover",
+    "tools/list",
+    "resources/list",
+    "resources/templates/list",
+    "prompts/list",
+];
 /// How many messages may wait for a slow agent.
 const QUEUE_MAX: usize = 256;
 /// Most pages of a server's `tools/list`.
@@ -219,6 +231,10 @@ impl Between {
             {
                 self.subscribe(request);
             }
+            Message::Request(request) if self.is_stopped_for(&request.method) => {
+                let detail = "an operator stopped this agent or this server";
+                self.send(&failed(request.id, Reason::Stopped, detail)).await;
+            }
             Message::Request(request) if !self.calls.begin_passing(&request.id) => {
                 self.send(&id_refused(request.id, IN_FLIGHT)).await;
             }
@@ -234,6 +250,17 @@ impl Between {
                 }
             }
         }
+    }
+
+    /// True if a stop covers everything here, and `method` is more than keeping in touch.
+    fn is_stopped_for(&self, method: &str) -> bool {
+        !KEEPING_IN_TOUCH.contains(&method)
+            && self.governor.stops().iter().any(|stop| match &stop.scope {
+                StopScope::All => true,
+                StopScope::Agent(agent) => *agent == self.wrap.agent,
+                StopScope::Server(server) => *server == self.wrap.server,
+                StopScope::Tool(_) => false,
+            })
     }
 
     /// Waits until every request has its answer.
@@ -308,11 +335,13 @@ impl Between {
     /// Decides on a call and lets the server run it.
     async fn govern(&self, call: Call, request: RpcRequest, (answer, asked): Begun) -> Governed {
         let (door, tool) = (self.clone(), call.tool.clone());
+        let mut answer = answer;
         let execute = async move |permit, cancels| {
-            let sent = door.server.send_call(permit, &tool, &request, door.governor.now()).await;
-            match sent {
+            let now = door.governor.now();
+            let sending = door.server.send_call(permit, &tool, &request, now);
+            match calls::send(&door, sending, (&mut answer, &cancels)).await {
                 Ok(()) => calls::wait(&door, (&request.id, answer), cancels).await,
-                Err(fault) => calls::unsent(&fault),
+                Err(ended) => ended,
             }
         };
         self.governor.govern(call, asked, execute).await
@@ -324,6 +353,11 @@ impl Between {
             let id = Some(request.id.clone());
             Box::new(RpcResponse::error(id, era::INVALID_PARAMS, text, data))
         };
+        if request.param("task").is_some() {
+            // Its effect would outlive the call, unwatched.
+            let text = "`params.task`: calls as tasks are not governed yet, so they are refused";
+            return Err(invalid(Reason::ParametersInvalid, text));
+        }
         let name = request.param("name").and_then(Value::as_str);
         let name = name
             .ok_or_else(|| invalid(Reason::ParametersInvalid, "`params.name` must be a string"))?;
@@ -394,8 +428,8 @@ impl Between {
         let looked = tokio::time::timeout(self.wrap.timeout, self.list_all(era)).await;
         let definitions = match looked {
             Ok(Ok(definitions)) => definitions,
-            Ok(Err(fault)) => return tracing::warn!(%fault, "the tools cannot be listed"),
-            Err(_) => return tracing::warn!("the server did not list its tools in time"),
+            Ok(Err(fault)) => return self.forget_tools(&fault),
+            Err(_) => return self.forget_tools("the server did not answer in time"),
         };
         match self.governor.observe(&self.wrap.server, definitions).await {
             Ok(observed) => {
@@ -408,6 +442,12 @@ impl Between {
             }
             Err(fault) => tracing::error!(%fault, "the tools cannot be pinned"),
         }
+    }
+
+    /// A server that does not say what its tools are now has none.
+    fn forget_tools(&self, fault: &str) {
+        tracing::warn!(%fault, "the tools cannot be listed");
+        self.governor.catalog().forget(&self.wrap.server);
     }
 
     async fn list_all(&self, era: Era) -> Result<Vec<Value>, String> {

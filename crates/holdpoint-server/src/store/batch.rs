@@ -2,14 +2,16 @@
 //! signed. Must not begin or commit the transaction, nor sign over a log that it did not check.
 
 use super::fault::StoreFault;
+use super::query;
 use holdpoint_ledger::{
     Frontier, Signer, Verifier, encode, leaf_hash, open_checkpoint, sign_checkpoint,
 };
 use holdpoint_types::{
-    DecisionRecord, Digest, Door, Epoch, Field, GatewayId, Record, RecordBody, Ruling, StopScope,
-    Timestamp,
+    DecisionRecord, Digest, Door, Epoch, Field, GatewayId, Record, RecordBody, Ruling, Stop,
+    StopId, StopScope, Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use std::collections::BTreeMap;
 
 /// A checkpoint is kept at every multiple of this size, so that damage can be located.
 pub(super) const KEPT_EVERY: u64 = 256;
@@ -53,6 +55,8 @@ pub(super) struct Batch<'t> {
     gateway: GatewayId,
     state: LogState,
     begun_at: u64,
+    /// The stops that this batch put (`Some`) or lifted (`None`).
+    stops: BTreeMap<StopId, Option<Stop>>,
 }
 
 // === impl Draft ===
@@ -186,7 +190,7 @@ impl<'t> Batch<'t> {
             state.check_signed(txn, &signer.verifier())?;
         }
         let begun_at = state.frontier.size();
-        Ok(Self { txn, signer, gateway, state, begun_at })
+        Ok(Self { txn, signer, gateway, state, begun_at, stops: BTreeMap::new() })
     }
 
     /// The transaction.
@@ -204,6 +208,16 @@ impl<'t> Batch<'t> {
         self.begun_at
     }
 
+    /// The time under which a record of `at` is written: never before the last one.
+    pub(super) fn written_at(&self, at: Timestamp) -> Timestamp {
+        self.state.last_at.map_or(at, |last| last.max(at))
+    }
+
+    /// Promises that, when this batch ends, `id` is `stop`, or no stop.
+    pub(super) fn promise(&mut self, id: StopId, stop: Option<Stop>) {
+        self.stops.insert(id, stop);
+    }
+
     /// Begins the next epoch.
     pub(super) fn next_epoch(&mut self) -> Result<Epoch, StoreFault> {
         let next = self.state.epoch.0.checked_add(1).ok_or(StoreFault::corrupt("epoch overflow"));
@@ -219,11 +233,11 @@ impl<'t> Batch<'t> {
 
     /// Appends one record; gives its position.
     pub(super) fn append(&mut self, draft: &Draft) -> Result<u64, StoreFault> {
-        let last = self.state.last_at;
-        let seq = match last.filter(|last| draft.record.at_ms < *last) {
+        let (asked, at) = (draft.record.at_ms, self.written_at(draft.record.at_ms));
+        let seq = match at == asked {
+            true => self.insert(draft)?,
             // Time never goes backwards inside the log, whatever clocks do.
-            Some(last) => self.insert(&draft.moved_to(last)?)?,
-            None => self.insert(draft)?,
+            false => self.insert(&draft.moved_to(at)?)?,
         };
         if self.state.frontier.size().is_multiple_of(KEPT_EVERY) {
             self.sign()?;
@@ -250,7 +264,28 @@ impl<'t> Batch<'t> {
         let at = self.state.last_at.map(|at| at.0);
         let row = params![int(size)?, edge, at, int(self.state.epoch.0)?];
         self.txn.prepare_cached(sql)?.execute(row)?;
+        if !self.stops.is_empty() {
+            self.check_promises()?;
+        }
         Ok(self.state.frontier)
+    }
+
+    /// Reads again what gateways will obey. An acknowledged stop that is not there would be worse
+    /// than one that failed.
+    fn check_promises(&self) -> Result<(), StoreFault> {
+        if LogState::read(self.txn)? != self.state {
+            return Err(StoreFault::corrupt("the log's end is not what was just written"));
+        }
+        let found = query::stops(self.txn)?;
+        let is_kept = |(id, promised): (&StopId, &Option<Stop>)| {
+            found.iter().find(|stop| stop.id == *id) == promised.as_ref()
+        };
+        match self.stops.iter().find(|promise| !is_kept(*promise)) {
+            Some((id, _)) => {
+                Err(StoreFault::corrupt(format!("stop {id} is not what was just written")))
+            }
+            None => Ok(()),
+        }
     }
 
     fn insert(&mut self, draft: &Draft) -> Result<u64, StoreFault> {

@@ -5,8 +5,12 @@ use super::batch::{Batch, int};
 use super::fault::StoreFault;
 use super::query;
 use super::rows::{NewKey, Pin, PinRow, ReleaseOf, Seen};
-use holdpoint_types::{AgentName, Digest, Epoch, RecordBody, Stop, StopScope, Timestamp, ToolRef};
+use holdpoint_ledger::EncodingFault;
+use holdpoint_types::{
+    AgentName, Digest, Epoch, RecordBody, Stop, StopScope, Timestamp, ToolRef, canonical_digest,
+};
 use rusqlite::params;
+use serde_json::Value;
 
 /// Who pins a tool that nobody pinned before.
 const FIRST_SIGHT: &str = "first-sight";
@@ -24,6 +28,7 @@ pub(super) fn stop(
     let id = batch.txn().prepare_cached(sql)?.insert(row)?;
     let id = u64::try_from(id).map_err(|_| StoreFault::corrupt("negative stop number"))?;
     let stop = Stop { id, scope, reason, by, since: at };
+    batch.promise(id, Some(stop.clone()));
     batch.write(RecordBody::Stopped { stop: stop.clone(), epoch }, at)?;
     Ok((stop, epoch))
 }
@@ -47,6 +52,7 @@ pub(super) fn release(
     for stop in &stops {
         let sql = "DELETE FROM stops WHERE id = ?1";
         batch.txn().prepare_cached(sql)?.execute([int(stop.id)?])?;
+        batch.promise(stop.id, None);
         let (id, scope) = (stop.id, stop.scope.clone());
         let (reason, by) = (reason.to_owned(), by.to_owned());
         batch.write(RecordBody::Released { id, scope, reason, by, epoch }, at)?;
@@ -61,11 +67,11 @@ pub(super) fn pin(
     by: &str,
     at: Timestamp,
 ) -> Result<Option<Digest>, StoreFault> {
+    let (at, json) = (batch.written_at(at), definition(&pin.json, pin.definition)?);
     let previous = query::pin(batch.txn(), &pin.tool)?.map(|row| row.definition);
     let sql = "INSERT OR REPLACE INTO pins (tool, definition, json, by, at_ms) \
                VALUES (?1, ?2, ?3, ?4, ?5)";
-    let row =
-        params![pin.tool.to_string(), pin.definition.as_bytes(), pin.json.to_string(), by, at.0];
+    let row = params![pin.tool.to_string(), pin.definition.as_bytes(), json, by, at.0];
     batch.txn().prepare_cached(sql)?.execute(row)?;
     let (tool, definition, by) = (pin.tool.clone(), pin.definition, by.to_owned());
     batch.write(RecordBody::ToolPinned { tool, definition, previous, by }, at)?;
@@ -78,6 +84,7 @@ pub(super) fn pin_first(
     pins: &[Pin],
     at: Timestamp,
 ) -> Result<Vec<PinRow>, StoreFault> {
+    let at = batch.written_at(at);
     let mut rows = Vec::with_capacity(pins.len());
     for new in pins {
         let row = match query::pin(batch.txn(), &new.tool)? {
@@ -105,10 +112,10 @@ pub(super) fn quarantine(
         return Ok(false);
     }
     let sql = "UPDATE pins SET seen = ?2, seen_json = ?3, seen_ms = ?4 WHERE tool = ?1";
-    let json = seen.json.to_string();
-    let values = params![tool.to_string(), seen.definition.as_bytes(), json, seen.at.0];
+    let (json, at) = (definition(&seen.json, seen.definition)?, batch.written_at(seen.at));
+    let values = params![tool.to_string(), seen.definition.as_bytes(), json, at.0];
     batch.txn().prepare_cached(sql)?.execute(values)?;
-    let (tool, at) = (tool.clone(), seen.at);
+    let tool = tool.clone();
     let body = RecordBody::ToolQuarantined { tool, pinned, seen: seen.definition };
     batch.write(body, at).map(|_| true)
 }
@@ -132,6 +139,7 @@ pub(super) fn issue_key(
     by: String,
     at: Timestamp,
 ) -> Result<bool, StoreFault> {
+    let at = batch.written_at(at);
     let sql = "INSERT INTO keys (key_id, hash, agent, owner, issued_ms) \
                VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
     let (agent, owner) = (key.agent.clone(), key.owner.clone());
@@ -139,7 +147,8 @@ pub(super) fn issue_key(
     if batch.txn().prepare_cached(sql)?.execute(row)? == 0 {
         return Ok(false);
     }
-    let body = RecordBody::KeyIssued { agent, owner, key: key.key_id.clone(), by };
+    let (hash, key) = (Some(key.hash), key.key_id.clone());
+    let body = RecordBody::KeyIssued { agent, owner, key, hash, by };
     batch.write(body, at).map(|_| true)
 }
 
@@ -150,10 +159,22 @@ pub(super) fn revoke_keys(
     by: String,
     at: Timestamp,
 ) -> Result<u64, StoreFault> {
+    let at = batch.written_at(at);
     let sql = "UPDATE keys SET revoked_ms = ?2 WHERE agent = ?1 AND revoked_ms IS NULL";
     let revoked = batch.txn().prepare_cached(sql)?.execute(params![agent.as_str(), at.0])?;
     if revoked > 0 {
         batch.write(RecordBody::KeysRevoked { agent, by }, at)?;
     }
     Ok(revoked as u64)
+}
+
+/// The text of a tool's definition, if what is read from it again has this digest.
+fn definition(json: &Value, digest: Digest) -> Result<String, StoreFault> {
+    let text = json.to_string();
+    let again: Option<Value> = serde_json::from_str(&text).ok();
+    if again.and_then(|again| canonical_digest(&again).ok()) == Some(digest) {
+        return Ok(text);
+    }
+    let detail = "a tool's definition does not have its digest when it is read again";
+    Err(StoreFault::NotRecordable(EncodingFault::NotEncodable(detail.to_owned())))
 }

@@ -25,6 +25,14 @@ pub enum StoreFault {
         /// What the system said.
         detail: String,
     },
+    /// A part of the store that somebody else can change at will.
+    #[error("`{path}` belongs to another user (id {owner}); name a folder of your own")]
+    NotOurs {
+        /// Which part.
+        path: String,
+        /// The user id of its owner.
+        owner: u32,
+    },
     /// No space left.
     #[error("the store is full ({detail}); free disk space, nothing is permitted until then")]
     Full {

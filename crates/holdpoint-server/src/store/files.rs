@@ -6,7 +6,7 @@ use holdpoint_ledger::{Signer, Verifier};
 use holdpoint_types::{Digest, GatewayId};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, FileType, Metadata, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use zeroize::Zeroizing;
 
 /// What the names of logs begin with; the rest is made from the public key.
 const NAME_PREFIX: &str = "holdpoint.local/";
+/// The mode bits of everybody but the owner.
+const OTHERS: u32 = 0o077;
 /// How often taking a lock is tried again while others look whether it is held.
 const LOCK_TRIES: u32 = 16;
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
@@ -63,11 +65,58 @@ impl Layout {
         self.run().join(format!("{gateway}.lock"))
     }
 
-    /// Makes the folders, for their owner only.
+    /// Makes the folders, for their owner only, and takes from others what they may do in older
+    /// ones.
     pub(super) fn create_folders(&self) -> Result<(), StoreFault> {
         let run = self.run();
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&run);
-        made.map_err(|error| StoreFault::file(&run, &error))
+        create_folder(&self.dir)?;
+        self.secure_folder()?;
+        create_folder(&run)?;
+        if let Some(metadata) = owned(&run, FileType::is_dir)? {
+            tighten(&run, &metadata)?;
+        }
+        // Others who may read the key may have read it: `load_key` refuses that.
+        owned(&self.key(), FileType::is_file)?;
+        for part in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db-journal"] {
+            let path = self.dir.join(part);
+            if let Some(metadata) = owned(&path, FileType::is_file)? {
+                tighten(&path, &metadata)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an empty database, for its owner only: SQLite gives the files beside it the same mode.
+    pub(super) fn create_database(&self) -> Result<(), StoreFault> {
+        let path = self.database();
+        if path.exists() {
+            return Ok(());
+        }
+        publish(&path, b"", 0o600).map_err(|error| StoreFault::file(&path, &error))
+    }
+
+    fn secure_folder(&self) -> Result<(), StoreFault> {
+        // The folder itself may be reached through a link; what lies in it may not.
+        let metadata = std::fs::metadata(&self.dir);
+        let metadata = metadata.map_err(|error| StoreFault::file(&self.dir, &error))?;
+        check_owner(&self.dir, &metadata)?;
+        if metadata.mode() & OTHERS != 0 && !self.is_dedicated()? {
+            let detail = "others may use it, and it holds other things than a store; name a \
+                          folder of its own";
+            let path = self.dir.display().to_string();
+            return Err(StoreFault::File { path, detail: detail.to_owned() });
+        }
+        tighten(&self.dir, &metadata)
+    }
+
+    /// True if the folder is a store, or empty: nobody else needs to reach what is in it.
+    fn is_dedicated(&self) -> Result<bool, StoreFault> {
+        if self.key().exists() || self.database().exists() {
+            return Ok(true);
+        }
+        let entries = std::fs::read_dir(&self.dir);
+        let mut entries = entries.map_err(|error| StoreFault::file(&self.dir, &error))?;
+        Ok(entries.next().is_none())
     }
 }
 
@@ -99,6 +148,57 @@ impl Drop for RunLock {
         // Not removing it is harmless: the next process sweeps it away.
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+fn create_folder(path: &Path) -> Result<(), StoreFault> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| StoreFault::file(path, &error))
+}
+
+/// What is at `path`, if anything is: no link, of the right kind, and ours. Opens nothing: closing
+/// a file would let go of this process's own locks on it.
+fn owned(path: &Path, is_kind: impl Fn(&FileType) -> bool) -> Result<Option<Metadata>, StoreFault> {
+    let metadata = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreFault::file(path, &error)),
+    };
+    if !is_kind(&metadata.file_type()) {
+        let detail = "it is a link, or of another kind than a store has there".to_owned();
+        return Err(StoreFault::File { path: path.display().to_string(), detail });
+    }
+    check_owner(path, &metadata)?;
+    Ok(Some(metadata))
+}
+
+/// Refuses what another user owns, who could change it at will. Root may work for anybody.
+fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), StoreFault> {
+    let (us, owner) = (rustix::process::geteuid(), metadata.uid());
+    if us.as_raw() == owner || us.is_root() {
+        return Ok(());
+    }
+    Err(StoreFault::NotOurs { path: path.display().to_string(), owner })
+}
+
+/// Takes from everybody but the owner what they may do with `path`, and says so.
+fn tighten(path: &Path, metadata: &Metadata) -> Result<(), StoreFault> {
+    let mode = metadata.mode() & 0o7777;
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    let (path_text, had) = (path.display(), format!("{mode:04o}"));
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        // Root, in a folder whose owner can put a link to anything in this place at any time.
+        tracing::warn!(path = %path_text, mode = had, "others may reach the store; its owner \
+            should take that from them");
+        return Ok(());
+    }
+    let narrow = Permissions::from_mode(mode & 0o700);
+    let narrowed = std::fs::set_permissions(path, narrow);
+    narrowed.map_err(|error| StoreFault::file(path, &error))?;
+    tracing::warn!(path = %path_text, mode = had, "others could reach the store; only its owner \
+        can now; run `holdpoint verify` if they may have written to it");
+    Ok(())
 }
 
 /// True if the process that governs as `gateway` lives.
@@ -237,6 +337,8 @@ fn publish(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
         OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&draft)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    // Closed before it has its name: closing lets go of all locks of this process on a file.
+    drop(file);
     let linked = std::fs::hard_link(&draft, path);
     std::fs::remove_file(&draft)?;
     match linked {

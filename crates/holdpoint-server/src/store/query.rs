@@ -175,6 +175,17 @@ pub(super) fn stops(connection: &Connection) -> Result<Vec<Stop>, StoreFault> {
     })
 }
 
+/// The largest number that a stop ever had, as the database remembers it.
+pub(super) fn stop_numbers(connection: &Connection) -> Result<Vec<(String, u64)>, StoreFault> {
+    let sql = "SELECT name, seq FROM sqlite_sequence";
+    all(connection, sql, |row| Ok((row.get(0)?, whole(row.get(1)?)?)))
+}
+
+/// How many records each checkpoint signs, smallest first.
+pub(super) fn checkpoint_sizes(connection: &Connection) -> Result<Vec<u64>, StoreFault> {
+    all(connection, "SELECT size FROM checkpoints ORDER BY size", |row| whole(row.get(0)?))
+}
+
 /// The pin of one tool.
 pub(super) fn pin(connection: &Connection, tool: &ToolRef) -> Result<Option<PinRow>, StoreFault> {
     let mut statement = connection.prepare_cached(&format!("{PIN_COLUMNS} WHERE tool = ?1"))?;

@@ -3,7 +3,9 @@
 use super::fault::{LOCK_WAIT_S, StoreFault};
 use super::files::Layout;
 use holdpoint_ledger::Frontier;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -70,11 +72,20 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
+/// One entry of the database's own list of what it holds.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Object {
+    kind: String,
+    name: String,
+    table: String,
+    sql: Option<String>,
+}
+
 /// The writer's connection; makes the database if it is absent.
 pub(super) fn open_to_write(layout: &Layout) -> Result<Connection, StoreFault> {
     let path = layout.database();
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let mut connection = open(&path, flags)?;
+    layout.create_database()?;
+    let mut connection = open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     create_tables(&mut connection)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
@@ -130,6 +141,10 @@ fn configure(mut connection: Connection) -> rusqlite::Result<Connection> {
         tries < tries_max
     }))?;
     connection.set_prepared_statement_cache_capacity(64);
+    // Nothing that somebody else puts into the file runs here.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.pragma_update(None, "trusted_schema", "OFF")?;
     connection.pragma_update(None, "cell_size_check", "ON")?;
     Ok(connection)
@@ -165,7 +180,34 @@ fn check_format(connection: &Connection) -> Result<(), StoreFault> {
     if found > FORMAT {
         return Err(StoreFault::Newer { found, known: FORMAT });
     }
+    check_objects(connection)
+}
+
+/// Compares the tables and indices with [`TABLES`]. Anything else may make the database answer
+/// otherwise than the log says: an index can hide rows, a trigger can undo a stop.
+fn check_objects(connection: &Connection) -> Result<(), StoreFault> {
+    let fresh = Connection::open_in_memory()?;
+    fresh.execute_batch(TABLES)?;
+    let (expected, found) = (objects(&fresh)?, objects(connection)?);
+    if let Some(Object { kind, name, .. }) = found.difference(&expected).next() {
+        let (kind, name) = (kind.escape_debug(), name.escape_debug());
+        let detail = format!("holdpoint did not make its {kind} `{name}` this way");
+        return Err(StoreFault::corrupt(detail));
+    }
+    if let Some(Object { kind, name, .. }) = expected.difference(&found).next() {
+        return Err(StoreFault::corrupt(format!("its {kind} `{name}` is missing")));
+    }
     Ok(())
+}
+
+fn objects(connection: &Connection) -> rusqlite::Result<BTreeSet<Object>> {
+    let mut statement =
+        connection.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema")?;
+    let rows = statement.query_map([], |row| {
+        let (kind, name) = (row.get(0)?, row.get(1)?);
+        Ok(Object { kind, name, table: row.get(2)?, sql: row.get(3)? })
+    })?;
+    rows.collect()
 }
 
 fn format_of(connection: &Connection) -> Result<i64, StoreFault> {

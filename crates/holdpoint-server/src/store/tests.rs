@@ -1,5 +1,7 @@
 //! Unit tests of the store: one process, real files.
 
+mod forged;
+
 use super::{
     Access, Admission, NewKey, Pin, RecordQuery, ReleaseOf, Store, StoreFault, StoreOptions,
     VerifyFault,

@@ -1,14 +1,18 @@
 //! Verification of a whole store, offline: the log first, then everything that is derived from it.
 //! Must not write, and must not trust any column besides the bytes of records.
 
-use super::batch::{Columns, LogState, is_outcome, may_run};
+use super::batch::{Columns, KEPT_EVERY, LogState, is_outcome, may_run};
 use super::fault::StoreFault;
 use super::files::Layout;
+use super::rows::{KeyRow, PinRow};
 use super::{query, schema};
 use holdpoint_ledger::{Entry, LogFault, LogVerifier, Verified, Verifier, open_checkpoint};
-use holdpoint_types::{Digest, Epoch, Record, RecordBody, Stop, Timestamp, canonical_digest};
+use holdpoint_types::{
+    AgentName, Digest, Epoch, Record, RecordBody, Stop, TeamName, Timestamp, ToolRef,
+    canonical_digest,
+};
 use rusqlite::{Connection, Row};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What is wrong with a store, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,9 +53,30 @@ struct Derived {
     epoch: Epoch,
     last_at: Option<Timestamp>,
     stops: BTreeMap<u64, Stop>,
-    pins: BTreeMap<String, Digest>,
-    keys: BTreeMap<String, (String, bool)>,
-    open: BTreeSet<String>,
+    /// The largest number that a stop ever had.
+    stop_last: u64,
+    pins: BTreeMap<ToolRef, Pinned>,
+    keys: BTreeMap<String, Issued>,
+    /// Permitted actions without an outcome, and who permitted them.
+    open: BTreeMap<String, String>,
+}
+
+/// What the log says about a pin.
+struct Pinned {
+    definition: Digest,
+    by: String,
+    at: Timestamp,
+    seen: Option<(Digest, Timestamp)>,
+}
+
+/// What the log says about a key.
+struct Issued {
+    /// Absent in records of older versions.
+    hash: Option<Digest>,
+    agent: AgentName,
+    owner: TeamName,
+    at: Timestamp,
+    revoked_at: Option<Timestamp>,
 }
 
 /// Verifies the store at `layout`.
@@ -75,6 +100,7 @@ pub(super) fn verify(
         return Err(VerifyFault::State { what: "end of the log" });
     }
     derived.compare(&snapshot)?;
+    check_kept(&snapshot, verified.records)?;
     check_database(&snapshot, verified.records)?;
     Ok(verified)
 }
@@ -89,62 +115,108 @@ impl Derived {
                 self.open.remove(action);
             }
             if may_run(&record.body) {
-                self.open.insert(action.clone());
+                self.open.insert(action.clone(), columns.gateway.clone());
             }
         }
+        let at = record.at_ms;
         match &record.body {
             RecordBody::Stopped { stop, epoch } => {
                 self.epoch = *epoch;
+                self.stop_last = self.stop_last.max(stop.id);
                 self.stops.insert(stop.id, stop.clone());
             }
             RecordBody::Released { id, epoch, .. } => {
                 self.epoch = *epoch;
                 self.stops.remove(id);
             }
-            RecordBody::ToolPinned { tool, definition, .. } => {
-                self.pins.insert(tool.to_string(), *definition);
+            RecordBody::ToolPinned { tool, definition, by, .. } => {
+                let pinned = Pinned { definition: *definition, by: by.clone(), at, seen: None };
+                self.pins.insert(tool.clone(), pinned);
             }
-            RecordBody::KeyIssued { agent, key, .. } => {
-                self.keys.insert(key.clone(), (agent.to_string(), true));
+            RecordBody::ToolQuarantined { tool, seen, .. } => {
+                if let Some(pinned) = self.pins.get_mut(tool) {
+                    pinned.seen = Some((*seen, at));
+                }
+            }
+            RecordBody::KeyIssued { agent, owner, key, hash, .. } => {
+                let (agent, owner, hash) = (agent.clone(), owner.clone(), *hash);
+                self.keys.insert(key.clone(), Issued { hash, agent, owner, at, revoked_at: None });
             }
             RecordBody::KeysRevoked { agent, .. } => {
-                let of_agent = self.keys.values_mut().filter(|(name, _)| name == agent.as_str());
-                of_agent.for_each(|(_, valid)| *valid = false);
+                for key in self.keys.values_mut().filter(|key| key.agent == *agent) {
+                    key.revoked_at.get_or_insert(at);
+                }
             }
             RecordBody::Decision(_)
             | RecordBody::Outcome(_)
             | RecordBody::Started { .. }
             | RecordBody::SettingsLoaded { .. }
-            | RecordBody::PolicyLoaded { .. }
-            | RecordBody::ToolQuarantined { .. } => {}
+            | RecordBody::PolicyLoaded { .. } => {}
         }
     }
 
     /// Compares with what the tables say.
     fn compare(self, connection: &Connection) -> Result<(), VerifyFault> {
         let differs = |what| Err(VerifyFault::State { what });
-        if query::stops(connection)? != self.stops.into_values().collect::<Vec<_>>() {
+        let numbers = query::stop_numbers(connection)?;
+        let stop_last = (self.stop_last > 0).then(|| ("stops".to_owned(), self.stop_last));
+        if numbers.into_iter().ne(stop_last)
+            || query::stops(connection)?.into_iter().ne(self.stops.into_values())
+        {
             return differs("list of stops");
         }
         let pins = query::pins(connection)?;
-        if pins.iter().any(|row| canonical_digest(&row.json).ok() != Some(row.definition)) {
+        let fits = |row: &PinRow| self.pins.get(&row.tool).is_some_and(|pin| pin.fits(row));
+        if pins.len() != self.pins.len() || !pins.iter().all(fits) {
             return differs("list of pins");
         }
-        let pins = pins.into_iter().map(|row| (row.tool.to_string(), row.definition));
-        if pins.collect::<BTreeMap<_, _>>() != self.pins {
-            return differs("list of pins");
-        }
-        let keys = query::keys(connection)?.into_iter();
-        let keys = keys.map(|row| (row.key_id, (row.agent.to_string(), row.revoked_at.is_none())));
-        if keys.collect::<BTreeMap<_, _>>() != self.keys {
+        let keys = query::keys(connection)?;
+        let fits = |row: &KeyRow| self.keys.get(&row.key_id).is_some_and(|key| key.fits(row));
+        if keys.len() != self.keys.len() || !keys.iter().all(fits) {
             return differs("list of keys");
         }
         let open = query::open_actions(connection)?.into_iter();
-        if open.map(|(action, _)| action.to_string()).collect::<BTreeSet<_>>() != self.open {
+        let open = open.map(|(action, gateway)| (action.to_string(), gateway.to_string()));
+        if open.ne(self.open) {
             return differs("list of open actions");
         }
         Ok(())
     }
+}
+
+// === impl Pinned ===
+
+impl Pinned {
+    fn fits(&self, row: &PinRow) -> bool {
+        let same = (row.definition, &row.by, row.at) == (self.definition, &self.by, self.at);
+        // That a tool offers again what is pinned is not recorded, so nothing seen fits always.
+        let seen = row.seen.as_ref().is_none_or(|seen| {
+            self.seen == Some((seen.definition, seen.at))
+                && canonical_digest(&seen.json).ok() == Some(seen.definition)
+        });
+        same && seen && canonical_digest(&row.json).ok() == Some(row.definition)
+    }
+}
+
+// === impl Issued ===
+
+impl Issued {
+    fn fits(&self, row: &KeyRow) -> bool {
+        let same = (&row.agent, &row.owner) == (&self.agent, &self.owner);
+        let times = (row.issued_at, row.revoked_at) == (self.at, self.revoked_at);
+        same && times && self.hash.is_none_or(|hash| hash == row.hash)
+    }
+}
+
+/// Checks that the checkpoints are those that are kept: without them, damage is found all the same,
+/// but not located.
+fn check_kept(connection: &Connection, records: u64) -> Result<(), VerifyFault> {
+    let regular = (1..=records / KEPT_EVERY).map(|number| number * KEPT_EVERY);
+    let last = (!records.is_multiple_of(KEPT_EVERY)).then_some(records);
+    if query::checkpoint_sizes(connection)?.into_iter().ne(regular.chain(last)) {
+        return Err(VerifyFault::State { what: "list of checkpoints" });
+    }
+    Ok(())
 }
 
 /// All checkpoints by size, with the one that was kept elsewhere in its place.

@@ -186,7 +186,10 @@ async fn play(role: &str, dir: &Path) {
         }
         "look" => {
             let govern = open(dir, Access::Govern).unwrap_err();
-            println!("govern {}", matches!(govern, StoreFault::NotWritable { .. }));
+            println!(
+                "govern {}",
+                matches!(govern, StoreFault::NotOurs { .. } | StoreFault::NotWritable { .. })
+            );
             let store = open(dir, Access::ReadOnly).unwrap();
             println!("read {}", store.records(&RecordQuery::default()).unwrap().len());
             println!("verified {}", Store::verify(dir, store.verifier(), None).unwrap().records);
@@ -318,6 +321,8 @@ fn a_folder_that_cannot_be_written_can_be_read_and_verified() {
     let program = elsewhere.path().join("look");
     std::fs::copy(this_program(), &program).unwrap();
     mode(elsewhere.path(), 0o755);
+    // What is kept from others by default is handed out.
+    mode(&dir.path().join("ledger.db"), 0o444);
     mode(&dir.path().join("run"), 0o555);
     mode(dir.path(), 0o555);
     let mut command = Command::new(&program);

@@ -15,7 +15,7 @@ pub struct Args {}
 /// # Errors
 /// When there is no configuration, or something cannot be read.
 pub fn run(_: &Args, globals: &Globals) -> anyhow::Result<Exit> {
-    let file = config::find(globals.config.as_deref())?;
+    let file = config::find(globals.config.as_deref(), config::Search::HereFirst)?;
     let (config, report) = examine(&file)?;
     match globals.format {
         Format::Json => answer(&to_json(&file, &report))?,

@@ -69,7 +69,7 @@ fn said(body: &RecordBody, look: &Look) -> String {
         RecordBody::Released { id, scope, reason, by, epoch } => {
             format!("stop {id} on {scope}, epoch {}{}", epoch.0, word(reason, by))
         }
-        RecordBody::KeyIssued { agent, owner, key, by } => {
+        RecordBody::KeyIssued { agent, owner, key, by, .. } => {
             format!("key {} for {agent} of {owner}, by {}", escaped(key), escaped(by))
         }
         RecordBody::KeysRevoked { agent, by } => format!("keys of {agent}, by {}", escaped(by)),

@@ -4,11 +4,11 @@
 use holdpoint_ledger::{encode, leaf_hash};
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
-    ActionId, ActionRecord, AgentFacts, Cause, ClassSource, Decision, DecisionRecord, Digest, Door,
-    EffectClass, Epoch, Facts, Field, Finding, FindingResult, GatewayId, GrantFacts, Intent,
-    IntentSource, Lineage, Mode, OutcomeRecord, OutcomeStatus, PolicySource, Reason, Record,
-    RecordBody, Request, Ruling, Stop, TargetFacts, Timestamp, ToolFacts, ToolOutput, ToolRef,
-    ToolState,
+    ActionId, ActionRecord, AgentFacts, AgentName, Cause, ClassSource, Decision, DecisionRecord,
+    Digest, Door, EffectClass, Epoch, Facts, Field, Finding, FindingResult, GatewayId, GrantFacts,
+    Intent, IntentSource, Lineage, Mode, OutcomeRecord, OutcomeStatus, PolicySource, Reason,
+    Record, RecordBody, Request, Ruling, Stop, TargetFacts, TeamName, Timestamp, ToolFacts,
+    ToolOutput, ToolRef, ToolState,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -91,10 +91,15 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(15, quarantined(tool(), digest("two"), digest("three"))),
         stored(16, RecordBody::Stopped { stop: stop(), epoch: Epoch(4) }),
         stored(17, RecordBody::Released { id, scope, reason, by: by(), epoch: Epoch(5) }),
-        stored(18, RecordBody::KeyIssued { agent, owner, key: "0a0b".to_owned(), by: by() }),
+        stored(18, key_issued(agent, owner)),
         stored(19, RecordBody::KeysRevoked { agent: "coder".parse().unwrap(), by: by() }),
         stored(20, RecordBody::SettingsLoaded { configuration }),
     ]
+}
+
+fn key_issued(agent: AgentName, owner: TeamName) -> RecordBody {
+    let hash = Some(Digest::of(b"key"));
+    RecordBody::KeyIssued { agent, owner, key: "0a0b".to_owned(), hash, by: by() }
 }
 
 fn pinned(tool: ToolRef, definition: Digest, previous: Option<Digest>) -> RecordBody {

@@ -57,7 +57,8 @@ impl ScopeArgs {
     }
 }
 
-/// Runs `holdpoint stop`: exit 0 if the stop is in force.
+/// Runs `holdpoint stop`: exit 0 if the stop is in force and everything that it covers has ended;
+/// exit 1 if the stop is in force, but a process could not be reached or a call still runs.
 ///
 /// # Errors
 /// When the stop cannot be written: then nothing is stopped.
@@ -76,7 +77,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
         Format::Json => answer(&to_json(&acknowledged)?)?,
         Format::Text => answer(&render(&acknowledged, &Look::of_terminal()))?,
     }
-    Ok(Exit::Ok)
+    Ok(if all_ended(&acknowledged) { Exit::Ok } else { Exit::Fault })
 }
 
 /// What the scope names and nobody declared: perhaps a slip of the pen.
@@ -95,6 +96,15 @@ fn undeclared(scope: &StopScope, config: &Config) -> Option<String> {
             (!parts.servers.contains_key(name)).then(|| format!("server `{name}`"))
         }
     }
+}
+
+/// True if every process obeyed and nothing of what was stopped still runs.
+fn all_ended(acknowledged: &Acknowledgement) -> bool {
+    let mut calls = acknowledged.gateways.iter().flat_map(|gateway| &gateway.in_flight);
+    let running = |call: &RunningReply| {
+        call.became.as_deref().is_some_and(|became| became.starts_with("still running"))
+    };
+    acknowledged.unreachable.is_empty() && !calls.any(running)
 }
 
 /// An acknowledgement for programs: `stops`, `epoch`, `gateways` with their `in_flight`, and

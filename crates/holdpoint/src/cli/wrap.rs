@@ -43,7 +43,7 @@ pub struct Args {
 /// # Errors
 /// When the agent is not declared, or the server or the store cannot be opened.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
-    let config = globals.load()?;
+    let config = globals.load_unattended()?;
     if config.settings.agent(&args.agent).is_none() {
         let known: Vec<_> = config.settings.parts().agents.keys().map(AgentName::as_str).collect();
         super::operator::note(&format!(
@@ -122,6 +122,7 @@ async fn find_serve(store: &std::path::Path) -> anyhow::Result<Option<UnixStream
     for process in local::live(store)? {
         if process.kind == Kind::Serve
             && let Ok(stream) = UnixStream::connect(&process.wrap_socket).await
+            && local::client::is_trusted(&process.wrap_socket, &stream)
         {
             return Ok(Some(stream));
         }

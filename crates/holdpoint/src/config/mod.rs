@@ -63,13 +63,22 @@ pub enum Unusable {
     },
 }
 
+/// Whether the working folder is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// A person works in it.
+    HereFirst,
+    /// A client chose it, perhaps a stranger's project that brings a configuration of its own.
+    NotHere,
+}
+
 /// Finds the configuration: the one named, else the first that exists of `./holdpoint.toml`,
 /// `$XDG_CONFIG_HOME/holdpoint/holdpoint.toml` and `/etc/holdpoint/holdpoint.toml`.
 ///
 /// # Errors
 /// When none exists.
-pub fn find(named: Option<&Path>) -> Result<PathBuf, Unusable> {
-    let places = named.map_or_else(usual_places, |named| vec![named.to_owned()]);
+pub fn find(named: Option<&Path>, search: Search) -> Result<PathBuf, Unusable> {
+    let places = named.map_or_else(|| usual_places(search), |named| vec![named.to_owned()]);
     if let Some(found) = places.iter().find(|place| place.is_file()) {
         return Ok(found.clone());
     }
@@ -112,8 +121,11 @@ pub fn read_text(path: &Path) -> Result<String, Unusable> {
     })
 }
 
-fn usual_places() -> Vec<PathBuf> {
-    let mut places = vec![PathBuf::from(FILE_NAME)];
+fn usual_places(search: Search) -> Vec<PathBuf> {
+    let mut places = match search {
+        Search::HereFirst => vec![PathBuf::from(FILE_NAME)],
+        Search::NotHere => Vec::new(),
+    };
     let folder = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
     let folder = folder.filter(|folder| folder.is_absolute());
     let folder =

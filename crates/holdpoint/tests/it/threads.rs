@@ -1,7 +1,7 @@
 //! Legacy clients over HTTP with a thread of their own, against the server that offers everything:
 //! resources, prompts, completion, progress, sampling, elicitation, roots, logging.
 
-use crate::world::{Serve, World};
+use crate::world::{Serve, World, npm_server};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -125,6 +125,35 @@ impl Thread {
         let meta = json!({ "progressToken": "tok" });
         let params = json!({ "name": tool, "arguments": arguments, "_meta": meta });
         self.ask("tools/call", params).await
+    }
+}
+
+/// The same server behind a URL; killed when dropped.
+struct Remote {
+    child: std::process::Child,
+    url: String,
+}
+
+// === impl Remote ===
+
+impl Remote {
+    fn start() -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = std::process::Command::new("node");
+        command.arg(npm_server("everything")).arg("streamableHttp").env("PORT", port.to_string());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let child = command.spawn().unwrap();
+        crate::world::until("the remote server listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        Self { child, url: format!("http://127.0.0.1:{port}/mcp") }
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -262,4 +291,32 @@ async fn without_a_thread_all_servers_are_read_in_one_place() {
     assert_eq!(methods(&before), ["notifications/progress", "notifications/progress"]);
     assert_eq!(before[0]["params"]["progressToken"], "tok");
     serve.end();
+}
+
+#[tokio::test]
+async fn a_server_behind_a_url_has_a_session_of_its_own() {
+    let remote = Remote::start();
+    let there = format!(
+        "[server.remote]\nurl = \"{}\"\nenvironment = \"dev\"\nread = [\"*\"]\n",
+        remote.url
+    );
+    let world = World::new(&format!("{CONFIG}\n{there}"));
+    let key = world.key("coder");
+    let serve = world.serve();
+    let mut thread = Thread::open(&serve, "/remote", &key).await;
+    let ask = json!({ "prompt": "say", "maxTokens": 10 });
+    let (answer, before) = thread.call("trigger-sampling-request", ask).await;
+    assert!(methods(&before).contains(&"sampling/createMessage"), "{before:?}");
+    assert!(answer.to_string().contains("sampled words"), "{answer}");
+    let long = json!({ "duration": 0.2, "steps": 2 });
+    let (answer, before) = thread.call("trigger-long-running-operation", long).await;
+    assert!(answer.to_string().contains("completed"), "{answer}");
+    let progress = methods(&before).iter().filter(|one| **one == "notifications/progress").count();
+    assert_eq!(progress, 2, "{before:?}");
+    // It goes away in the middle: whoever waits hears of it.
+    drop(remote);
+    let (answer, _) = thread.call("echo", json!({ "message": "hi" })).await;
+    assert!(answer.to_string().contains("upstream_"), "{answer}");
+    serve.end();
+    world.must(&["verify"]);
 }

@@ -18,6 +18,8 @@ pub struct Serve {
     child: Child,
     /// Where it listens: `http://…/mcp`.
     pub url: String,
+    /// Where health and metrics are, if the configuration wants them: `http://…`.
+    pub operations: Option<String>,
 }
 
 /// The beginning of a configuration with the small server of `tests/servers/peer.mjs`, whose tools
@@ -150,7 +152,8 @@ impl World {
             let log = std::fs::read_to_string(self.path().join("serve.log")).unwrap();
             panic!("serve did not start: {line}\n{log}");
         };
-        Serve { child, url: answer["url"].as_str().unwrap().to_owned() }
+        let url = answer["url"].as_str().unwrap().to_owned();
+        Serve { child, url, operations: answer["operations"].as_str().map(str::to_owned) }
     }
 
     /// What the last `serve` logged.
@@ -182,13 +185,23 @@ impl World {
 impl Serve {
     /// Where it listens: host and port.
     pub fn address(&self) -> &str {
-        self.url.trim_start_matches("http://").trim_end_matches("/mcp")
+        self.url.split_once("://").unwrap().1.trim_end_matches("/mcp")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself; gives the exit code.
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
     }
 
     /// Ends it as an operator would, and waits.
     pub fn end(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(rustix::process::Signal::TERM);
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
     }

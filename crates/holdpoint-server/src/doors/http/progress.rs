@@ -25,8 +25,8 @@ pub(super) struct Progress {
 
 /// Members of a JSON-RPC error.
 #[derive(serde::Deserialize)]
-struct Code {
-    code: i64,
+pub(super) struct Code {
+    pub(super) code: i64,
 }
 
 // === impl Progress ===

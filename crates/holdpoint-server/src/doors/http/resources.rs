@@ -3,7 +3,7 @@
 //!
 //! Must never read what the governor has not ruled on, nor guess between servers without saying so.
 
-use super::progress::{self, Progress};
+use super::progress::{self, Code, Progress};
 use super::turns::Turn;
 use super::{Asked, HttpDoor, Refused};
 use crate::doors::reads::{self, List};
@@ -24,12 +24,6 @@ const SEPARATOR: &str = "__";
 const PAGES_MAX: usize = 100;
 /// Most entries of one server's list.
 const ENTRIES_MAX: usize = 10_000;
-
-/// Members of a JSON-RPC error.
-#[derive(serde::Deserialize)]
-struct Code {
-    code: i64,
-}
 
 // === impl HttpDoor ===
 

@@ -238,11 +238,10 @@ async fn deliver(session: Arc<Session>, from: DuplexStream) {
 /// Ends the thread once nobody used it for `idle`.
 async fn live(session: Arc<Session>, idle: Duration) {
     loop {
-        let unused = session.used.lock().elapsed();
-        let left = match session.is_busy() {
-            true => idle,
-            false => idle.saturating_sub(unused),
-        };
+        if session.is_busy() {
+            session.touch();
+        }
+        let left = idle.saturating_sub(session.used.lock().elapsed());
         if left.is_zero() {
             tracing::debug!(agent = %session.agent, server = %session.server, "a thread expired");
             return session.end();
@@ -251,5 +250,66 @@ async fn live(session: Arc<Session>, idle: Duration) {
             () = tokio::time::sleep(left) => {}
             () = session.over.cancelled() => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NoSession, Session, SessionLimits, Sessions, live};
+    use holdpoint_resources::mcp::RpcId;
+    use parking_lot::Mutex;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+    use tokio_util::sync::CancellationToken;
+
+    fn session(id: &str, agent: &str) -> Arc<Session> {
+        Arc::new(Session {
+            id: id.to_owned(),
+            agent: agent.parse().unwrap(),
+            server: "fs".parse().unwrap(),
+            streams: Mutex::default(),
+            input: tokio::sync::Mutex::default(),
+            used: Mutex::new(Instant::now()),
+            over: CancellationToken::new(),
+        })
+    }
+
+    fn sessions(per_agent_max: usize, all_max: usize) -> Sessions {
+        Sessions::new(SessionLimits { per_agent_max, all_max, idle: Duration::from_secs(1) })
+    }
+
+    #[test]
+    fn the_longest_unused_thread_makes_room() {
+        let all = sessions(2, 3);
+        let (one, two) = (session("1", "a"), session("2", "a"));
+        all.enter(&one).unwrap();
+        all.enter(&two).unwrap();
+        one.touch();
+        all.enter(&session("3", "a")).unwrap();
+        let server = "fs".parse().unwrap();
+        let known =
+            |id: &str, agent: &str| all.find(id, &agent.parse().unwrap(), Some(&server)).is_some();
+        assert!(known("1", "a") && !known("2", "a") && known("3", "a"));
+        assert!(!known("1", "b"), "it is another agent's");
+        assert!(two.over.is_cancelled());
+        // What is in use stays, and another agent's threads make no room.
+        let _waits = one.streams.lock().open(&RpcId::Number(1), None).unwrap();
+        all.enter(&session("4", "b")).unwrap();
+        all.enter(&session("5", "a")).unwrap();
+        assert!(known("1", "a") && !known("3", "a") && known("5", "a"));
+        let refused = all.enter(&session("6", "c"));
+        assert_eq!(refused, Err(NoSession::TooMany));
+    }
+
+    #[tokio::test]
+    async fn an_unused_thread_ends_and_one_in_use_does_not() {
+        let unused = session("1", "a");
+        live(Arc::clone(&unused), Duration::from_millis(5)).await;
+        assert!(unused.over.is_cancelled());
+        let used = session("2", "a");
+        let _waits = used.streams.lock().open(&RpcId::Number(1), None).unwrap();
+        let lived = live(Arc::clone(&used), Duration::from_millis(5));
+        assert!(tokio::time::timeout(Duration::from_millis(50), lived).await.is_err());
+        assert!(!used.over.is_cancelled());
     }
 }

@@ -5,6 +5,7 @@
 //! never wait for a slow client, and never keep more than its bounds.
 
 use bytes::Bytes;
+use holdpoint_resources::mcp::era::META_SUBSCRIPTION;
 use holdpoint_resources::mcp::{Message, RpcId};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
@@ -158,7 +159,7 @@ impl Streams {
                     (self.of_progress(token), false)
                 }
                 "notifications/message" | "notifications/cancelled" => (self.newest(), false),
-                _ => (OWN, false),
+                _ => (self.of_subscription(note.params.as_ref()), false),
             },
         };
         self.put(number, text, last);
@@ -213,6 +214,13 @@ impl Streams {
         let wanted = |stream: &Stream| token.is_some() && stream.progress.as_ref() == token;
         let found = self.open.iter().find(|(_, stream)| wanted(stream));
         found.map_or(OWN, |(number, _)| *number)
+    }
+
+    /// A modern subscription's notifications belong to the request that asked for them.
+    fn of_subscription(&self, params: Option<&Value>) -> u64 {
+        let id = params.and_then(|params| params.get("_meta")?.get(META_SUBSCRIPTION));
+        let id = id.and_then(RpcId::from_value);
+        self.of_request(id.as_ref()).unwrap_or(OWN)
     }
 
     /// The newest stream of a request whose client reads it.

@@ -3,17 +3,18 @@
 //!
 //! Must never answer one agent from another's thread: an id alone opens nothing.
 
+use super::progress::Code;
 use super::sessions::{NoSession, Over, Session};
 use super::streams::{Deliveries, Delivery, Place, Resumed};
 use super::turns::Turn;
-use super::{Asked, HttpDoor, Refused, check_era};
+use super::{Asked, HttpDoor, Refused, check_era, unknown_method};
 use crate::doors::stdio::Wrap;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use holdpoint_resources::mcp::era::{Era, INTERNAL_ERROR, META_PROTOCOL_VERSION};
+use holdpoint_resources::mcp::era::{Era, INTERNAL_ERROR, META_PROTOCOL_VERSION, METHOD_NOT_FOUND};
 use holdpoint_resources::mcp::{Message, Outcome, RpcRequest, headers};
 use holdpoint_resources::{Passage, PassageReceiver, PassageSender, Transport, Upstream};
 use holdpoint_types::{AgentName, Reason, ServerName};
@@ -41,6 +42,15 @@ pub(super) fn thread_of<'a>(sent: &'a HeaderMap, message: &Message) -> Option<&'
     };
     let id = sent.get(headers::SESSION_ID).filter(|_| !modern)?;
     Some(id.to_str().unwrap_or("?"))
+}
+
+/// Ends a thread when nobody reads its one stream any more.
+struct Ending(Arc<Session>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 // === impl HttpDoor ===
@@ -79,6 +89,55 @@ impl HttpDoor {
         asked: &Asked<'_>,
         server: &ServerName,
     ) -> Result<Option<Response>, Box<Refused>> {
+        let Some((session, upstream)) = self.begin_thread(asked, server)? else { return Ok(None) };
+        match shake_hands(&session, &upstream, &asked.request).await {
+            Opened::Answered(mut response) => {
+                if let Ok(id) = HeaderValue::from_str(&session.id) {
+                    response.headers_mut().insert(HeaderName::from_static(headers::SESSION_ID), id);
+                }
+                Ok(Some(response))
+            }
+            Opened::Stateless => {
+                session.end();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Lets a modern client follow what changes on one server, over a line of its own that lives as
+    /// long as the answer is read.
+    pub(super) async fn follow(
+        &self,
+        asked: &Asked<'_>,
+        server: &ServerName,
+    ) -> Result<Response, Box<Refused>> {
+        let unavailable = || {
+            let detail = "the server cannot be reached".to_owned();
+            let refused = Refused::new(StatusCode::OK, Reason::UpstreamUnavailable, detail);
+            refused.coded(INTERNAL_ERROR).about(&asked.request)
+        };
+        let begun = self.begin_thread(asked, server)?;
+        let (session, upstream) = begun.ok_or_else(unavailable)?;
+        let ending = Ending(Arc::clone(&session));
+        let followed = session.ask(&asked.request.to_bytes(), (&asked.request.id, None)).await;
+        let Ok(Some(mut deliveries)) = followed else { return Err(unavailable()) };
+        let patience = upstream.spec().timeout;
+        let first = tokio::time::timeout(patience, deliveries.recv()).await.ok().flatten();
+        let first = first.ok_or_else(unavailable)?;
+        if first.last && is_unknown_method(&first) {
+            return Err(unknown_method(asked));
+        }
+        if first.last {
+            return Ok(answer(first, deliveries, None));
+        }
+        Ok(events(vec![first], Some(deliveries), ending))
+    }
+
+    fn begin_thread(
+        &self,
+        asked: &Asked<'_>,
+        server: &ServerName,
+    ) -> Result<Option<(Arc<Session>, Upstream)>, Box<Refused>> {
         let upstreams = self.upstreams.load_full();
         let Some(upstream) = upstreams.get(server) else { return Ok(None) };
         let passage = match passage_to(upstream) {
@@ -97,18 +156,7 @@ impl HttpDoor {
         };
         let session = self.sessions.begin(&self.governor, wrap, passage);
         let session = session.map_err(|fault| no_room(fault).about(&asked.request))?;
-        match shake_hands(&session, upstream, &asked.request).await {
-            Opened::Answered(mut response) => {
-                if let Ok(id) = HeaderValue::from_str(&session.id) {
-                    response.headers_mut().insert(HeaderName::from_static(headers::SESSION_ID), id);
-                }
-                Ok(Some(response))
-            }
-            Opened::Stateless => {
-                session.end();
-                Ok(None)
-            }
-        }
+        Ok(Some((session, upstream.clone())))
     }
 
     fn thread(
@@ -140,7 +188,7 @@ impl HttpDoor {
             (Some(None), _) => StatusCode::BAD_REQUEST.into_response(),
             (place, mut streams) => match streams.resume(place.flatten()) {
                 Resumed::Taken => StatusCode::CONFLICT.into_response(),
-                Resumed::Stream(missed, coming) => events(missed, coming, None),
+                Resumed::Stream(missed, coming) => events(missed, coming, ()),
             },
         }
     }
@@ -243,7 +291,7 @@ fn answer(first: Delivery, rest: Deliveries, turn: Option<Turn>) -> Response {
     events(vec![first], Some(rest), turn)
 }
 
-fn events(first: Vec<Delivery>, rest: Option<Deliveries>, turn: Option<Turn>) -> Response {
+fn events(first: Vec<Delivery>, rest: Option<Deliveries>, turn: impl Send + 'static) -> Response {
     let ended = first.last().is_some_and(|delivery| delivery.last);
     let rest = if ended { None } else { rest };
     let coming = stream::unfold((rest, turn), async |(rest, turn)| {
@@ -261,6 +309,15 @@ fn event(delivery: &Delivery) -> Event {
     // In a JSON text on one line a carriage return can only be space.
     let text = String::from_utf8_lossy(&delivery.text).replace('\r', " ");
     Event::default().id(delivery.place.text()).data(text)
+}
+
+fn is_unknown_method(delivery: &Delivery) -> bool {
+    let Ok(Message::Response(response)) = Message::from_upstream(&delivery.text, usize::MAX) else {
+        return false;
+    };
+    let Outcome::Error(raw) = response.outcome else { return false };
+    let code = serde_json::from_str::<Code>(raw.get()).ok().map(|error| error.code);
+    code == Some(METHOD_NOT_FOUND)
 }
 
 pub(super) fn accepts_events(sent: &HeaderMap) -> bool {

@@ -12,7 +12,7 @@ use axum::response::Response;
 use futures::future::join_all;
 use holdpoint_resources::mcp::era::{self, Era};
 use holdpoint_resources::mcp::{RpcId, RpcRequest, RpcResponse, governed};
-use holdpoint_resources::{ToolCall, Upstream};
+use holdpoint_resources::{ToolCall, Upstream, UpstreamFault};
 use holdpoint_types::{AgentName, Door, Reason, ServerName, ToolRef, ToolState};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -128,7 +128,13 @@ impl HttpDoor {
     }
 
     async fn look_at(&self, server: &ServerName, upstream: &Upstream) -> Result<(), String> {
-        let definitions = upstream.list_tools().await.map_err(|fault| fault.to_string())?;
+        let definitions = upstream.list_tools().await.map_err(|fault| {
+            // A server that lives and does not say what its tools are now has none.
+            if !matches!(fault, UpstreamFault::Unavailable(_)) {
+                self.governor.catalog().forget(server);
+            }
+            fault.to_string()
+        })?;
         let observed = self.governor.observe(server, definitions).await;
         let observed = observed.map_err(|fault| fault.to_string())?;
         for (tool, pinned, seen) in &observed.changed {

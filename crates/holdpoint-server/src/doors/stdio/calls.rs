@@ -14,6 +14,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
+/// How long a call may take to be written; shorter than a permit lives.
+const SEND_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a call that was given up is kept in mind.
+const LINGER: Duration = Duration::from_secs(15 * 60);
 /// How long a killed process tree may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// Most answers that are kept for somebody who does not wait yet.
@@ -44,6 +48,8 @@ struct Inner {
 /// The agent's requests that the server has not answered. No id is in both.
 #[derive(Default)]
 struct Flights {
+    /// Ids of governed calls that were given up; an answer may still come.
+    lingering: BTreeSet<RpcId>,
     governed: BTreeMap<RpcId, Waiting>,
     passing: BTreeSet<RpcId>,
 }
@@ -97,8 +103,23 @@ impl Calls {
     }
 
     pub(super) fn end(&self, id: &RpcId) {
-        self.inner.flights.lock().governed.remove(id);
+        let mut flights = self.inner.flights.lock();
+        if !flights.lingering.contains(id) {
+            flights.governed.remove(id);
+        }
+        drop(flights);
         self.inner.landed.notify_waiters();
+    }
+
+    /// Keeps the id of a call that was given up: an answer may still come.
+    fn keep(&self, id: &RpcId) {
+        self.inner.flights.lock().lingering.insert(id.clone());
+    }
+
+    fn release(&self, id: &RpcId) {
+        let mut flights = self.inner.flights.lock();
+        flights.lingering.remove(id);
+        flights.governed.remove(id);
     }
 
     /// Notes a request that passes unchanged; false if its id is in flight, or too many are.
@@ -237,8 +258,28 @@ impl Flights {
     }
 
     fn is_empty(&self) -> bool {
-        self.governed.is_empty() && self.passing.is_empty()
+        self.governed.len() == self.lingering.len() && self.passing.is_empty()
     }
+}
+
+/// Waits until a call is written. A server that takes no input must not hold up a stop.
+pub(super) async fn send(
+    between: &Between,
+    sending: impl Future<Output = Result<(), SendFault>>,
+    (answer, cancels): (&mut oneshot::Receiver<Told>, &Cancels),
+) -> Result<(), Ended> {
+    // Giving up takes the line back, unless a part of it is written already.
+    let early = tokio::select! {
+        sent = sending => return sent.map_err(|fault| unsent(&fault)),
+        () = cancels.stop.cancelled() => Reason::CancelledByStop,
+        () = cancels.agent.cancelled() => Reason::CancelledByAgent,
+        () = tokio::time::sleep(between.wrap.timeout.min(SEND_PATIENCE)) => Reason::UpstreamTimeout,
+    };
+    // INVARIANT: a server that holds a part of a call never gets the rest of it later.
+    between.kill.cancel();
+    let _ = tokio::time::timeout(between.wrap.grace + KILL_PATIENCE, answer).await;
+    let detail = "the server took no input; it was killed".to_owned();
+    Err(Ended::InDoubt { reason: early, detail })
 }
 
 /// Waits for the answer to a call that was sent.
@@ -271,6 +312,8 @@ pub(super) async fn wait(
         between.kill.cancel();
         // Closed once the whole process tree is gone.
         let _ = tokio::time::timeout(grace + KILL_PATIENCE, &mut answer).await;
+    } else {
+        linger(between, (id.clone(), answer), cancels);
     }
     let (reason, detail) = match (stopped, early) {
         (true, _) => {
@@ -280,6 +323,27 @@ pub(super) async fn wait(
         (false, _) => (early, "no answer in time; the server was told to cancel"),
     };
     Ended::InDoubt { reason, detail: detail.to_owned() }
+}
+
+/// Keeps an eye on a call that was given up while the server may still be at it: a stop that comes
+/// later kills the server all the same, and nobody else may use its id meanwhile.
+fn linger(between: &Between, (id, mut answer): (RpcId, oneshot::Receiver<Told>), cancels: Cancels) {
+    // Not the whole of `between`: who lingers must not keep the server's input open.
+    let (calls, kill) = (between.calls.clone(), between.kill.clone());
+    let patience = between.wrap.grace + KILL_PATIENCE;
+    calls.keep(&id);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = &mut answer => {}
+            () = cancels.stop.cancelled() => {
+                kill.cancel();
+                let _ = tokio::time::timeout(patience, &mut answer).await;
+            }
+            () = tokio::time::sleep(LINGER) => {}
+        }
+        calls.release(&id);
+        cancels.gone.cancel();
+    });
 }
 
 /// What it means that a call could not be sent.
