@@ -129,8 +129,9 @@ impl Gauges {
                 self.upstream.get_or_create(&labels).set(is);
             }
             let restarts = i64::try_from(health.restarts).unwrap_or(i64::MAX);
-            self.upstream_restarts.get_or_create(&[server.clone()]).set(restarts);
-            self.upstream_failures.get_or_create(&[server]).set(i64::from(health.failures));
+            let labels = [server];
+            self.upstream_restarts.get_or_create(&labels).set(restarts);
+            self.upstream_failures.get_or_create(&labels).set(i64::from(health.failures));
         }
     }
 }
