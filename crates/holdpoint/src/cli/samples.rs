@@ -98,8 +98,8 @@ pub fn one_of_each() -> Vec<StoredRecord> {
 }
 
 fn key_issued(agent: AgentName, owner: TeamName) -> RecordBody {
-    let hash = Some(Digest::of(b"key"));
-    RecordBody::KeyIssued { agent, owner, key: "0a0b".to_owned(), hash, by: by() }
+    let (hash, by) = (Some(Digest::of(b"key")), "ada".to_owned());
+    RecordBody::KeyIssued { agent, owner, key: "0a0b".to_owned(), hash, by }
 }
 
 fn pinned(tool: ToolRef, definition: Digest, previous: Option<Digest>) -> RecordBody {
