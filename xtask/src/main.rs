@@ -1,18 +1,21 @@
-//! Repository chores that need no shell: `cargo xtask tidy` checks the house style.
+//! Repository chores that need no shell: `cargo xtask tidy` checks the house style, `cargo xtask
+//! bench` measures.
 //!
 //! Owns the command line of the chores. Must never change a file: a chore says what to do.
 
 use anyhow::bail;
 use std::path::{Path, PathBuf};
 
+mod bench;
 mod tidy;
 
-const USAGE: &str = "usage: cargo xtask tidy";
+const USAGE: &str = "usage: cargo xtask tidy | cargo xtask bench [--quick] [--built] [--only PART]";
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
-    match (words.next().as_deref(), words.next()) {
-        (Some("tidy"), None) => run_tidy(),
+    match words.next().as_deref() {
+        Some("tidy") if words.next().is_none() => run_tidy(),
+        Some("bench") => bench::run(&root(), &bench::Plan::parse(words)?),
         _ => bail!("{USAGE}"),
     }
 }

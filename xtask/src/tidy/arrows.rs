@@ -41,6 +41,17 @@ const ARROWS: &[(&str, &[&str])] = &[
             "holdpoint-server",
         ],
     ),
+    (
+        "holdpoint-bench",
+        &[
+            "holdpoint-types",
+            "holdpoint-policy",
+            "holdpoint-ledger",
+            "holdpoint-control",
+            "holdpoint-resources",
+            "holdpoint-server",
+        ],
+    ),
     ("xtask", &[]),
 ];
 
@@ -64,7 +75,7 @@ const PURE_BANS: &[&str] = &[
 ];
 
 /// The crates where the world may be touched.
-const EDGES: &[&str] = &["holdpoint-resources", "holdpoint-server", "holdpoint"];
+const EDGES: &[&str] = &["holdpoint-resources", "holdpoint-server", "holdpoint", "holdpoint-bench"];
 
 /// Dependencies that live in few crates only: (name, crates). A name stands for its family too:
 /// `tokio` for `tokio-util`, `opentelemetry` for `opentelemetry_sdk`.
@@ -282,15 +293,15 @@ mod tests {
             "holdpoint-control",
             renamed,
             expect![[r#"
-            c/Cargo.toml:6: arrows: `tokio-util` belongs only in holdpoint-resources, holdpoint-server, holdpoint
-        "#]],
+                c/Cargo.toml:6: arrows: `tokio-util` belongs only in holdpoint-resources, holdpoint-server, holdpoint, holdpoint-bench
+            "#]],
         );
         rule(
             "xtask",
             "[build-dependencies]\nruntime = { workspace = true }\n",
             expect![[r#"
-            c/Cargo.toml:6: arrows: `tokio` belongs only in holdpoint-resources, holdpoint-server, holdpoint
-        "#]],
+                c/Cargo.toml:6: arrows: `tokio` belongs only in holdpoint-resources, holdpoint-server, holdpoint, holdpoint-bench
+            "#]],
         );
         rule(
             "holdpoint-server",
