@@ -194,8 +194,12 @@ fn tighten(path: &Path, metadata: &Metadata) -> Result<(), StoreFault> {
         return Ok(());
     }
     let narrow = Permissions::from_mode(mode & 0o700);
-    let narrowed = std::fs::set_permissions(path, narrow);
-    narrowed.map_err(|error| StoreFault::file(path, &error))?;
+    match std::fs::set_permissions(path, narrow) {
+        // SQLite of another process has just removed a file that it no longer needs.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(StoreFault::file(path, &error)),
+        Ok(()) => {}
+    }
     tracing::warn!(path = %path_text, mode = had, "others could reach the store; only its owner \
         can now; run `holdpoint verify` if they may have written to it");
     Ok(())

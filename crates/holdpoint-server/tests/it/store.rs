@@ -186,15 +186,20 @@ async fn play(role: &str, dir: &Path) {
         }
         "look" => {
             let govern = open(dir, Access::Govern).unwrap_err();
-            println!(
-                "govern {}",
-                matches!(govern, StoreFault::NotOurs { .. } | StoreFault::NotWritable { .. })
-            );
+            println!("govern {}", refusal(&govern));
             let store = open(dir, Access::ReadOnly).unwrap();
             println!("read {}", store.records(&RecordQuery::default()).unwrap().len());
             println!("verified {}", Store::verify(dir, store.verifier(), None).unwrap().records);
         }
         other => panic!("no role `{other}`"),
+    }
+}
+
+fn refusal(fault: &StoreFault) -> &'static str {
+    match fault {
+        StoreFault::NotOurs { .. } => "not ours",
+        StoreFault::NotWritable { .. } => "not writable",
+        _ => "otherwise",
     }
 }
 
@@ -330,10 +335,28 @@ fn a_folder_that_cannot_be_written_can_be_read_and_verified() {
         command.uid(NOBODY).gid(NOBODY);
     }
     let mut child = Spawned::start(command, "look", dir.path());
-    assert_eq!(child.next("govern ").as_deref(), Some("true"));
+    let refusal = if root { "not ours" } else { "not writable" };
+    assert_eq!(child.next("govern ").as_deref(), Some(refusal));
     assert_eq!(child.next("read ").as_deref(), Some("100"));
     assert_eq!(child.next("verified ").map(|text| text.parse()), Some(Ok(size)));
     while child.next("").is_some() {}
     child.end();
     mode(dir.path(), 0o755);
+}
+
+#[test]
+fn a_store_is_its_owners_alone_whatever_the_umask() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("store");
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 000; exec \"$@\"", "sh"]).arg(this_program());
+    let mut child = Spawned::start(command, "endless", &dir);
+    child.next_acknowledged().unwrap();
+    let mode = |name: &str| dir.join(name).metadata().unwrap().permissions().mode() & 0o777;
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.key"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    assert_eq!((mode(""), mode("run")), (0o700, 0o700));
+    child.child.kill().unwrap();
+    child.child.wait().unwrap();
 }

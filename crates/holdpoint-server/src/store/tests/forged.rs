@@ -197,7 +197,7 @@ async fn a_trigger_undoes_no_stop() {
     sql(dir.path(), "CREATE TRIGGER zz AFTER INSERT ON stops BEGIN DELETE FROM stops; END");
     let stop = |at| store.stop(StopScope::All, "why".into(), ana(), Timestamp(at));
     let (first, _) = stop(1).await.unwrap();
-    assert_eq!(store.control().unwrap().stops, [first.clone()], "triggers do not run");
+    assert_eq!(store.control().unwrap().stops, std::slice::from_ref(&first), "triggers do not run");
 
     with_triggers(&store).await;
     let not_kept = |what: &str| StoreFault::corrupt(format!("{what} is not what was just written"));
