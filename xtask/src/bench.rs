@@ -102,14 +102,15 @@ pub fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
     let scratch = target.join("bench").join(std::process::id().to_string());
     let places = Places { programs: target.join("release"), scratch };
     std::fs::create_dir_all(&places.scratch)?;
-    let measured = measure(&places, plan);
+    let mut sheet = Sheet::default();
+    let measured = measure(&places, plan, &mut sheet);
+    // What was measured before a fault is worth the minutes that it took.
+    println!("{sheet}");
     std::fs::remove_dir_all(&places.scratch)?;
-    println!("{}", measured?);
-    Ok(())
+    measured
 }
 
-fn measure(places: &Places, plan: &Plan) -> anyhow::Result<Sheet> {
-    let mut sheet = Sheet::default();
+fn measure(places: &Places, plan: &Plan, sheet: &mut Sheet) -> anyhow::Result<()> {
     let parts: [(&str, Part); 5] = [
         ("http", http::measure),
         ("decide", decisions),
@@ -119,10 +120,10 @@ fn measure(places: &Places, plan: &Plan) -> anyhow::Result<Sheet> {
     ];
     for (part, measure) in parts {
         if plan.wants(part) {
-            measure(places, plan, &mut sheet).with_context(|| format!("measuring `{part}`"))?;
+            measure(places, plan, sheet).with_context(|| format!("measuring `{part}`"))?;
         }
     }
-    Ok(sheet)
+    Ok(())
 }
 
 /// Two builds, because the gateway that does not wait for its records needs a feature that nothing

@@ -11,7 +11,8 @@ const GRANTS_EACH: usize = 100;
 
 /// What a configuration holds.
 pub(super) struct Config {
-    /// The URL of the server `echo`; none for `wrap`.
+    /// The URL of the server `echo`; none for a
+    /// command, as for `wrap`.
     pub(super) upstream: Option<String>,
     /// How many grants there are besides the caller's.
     pub(super) grants: usize,
@@ -66,11 +67,12 @@ fn text(store: &str, config: &Config) -> anyhow::Result<String> {
          grants = [{{ class = \"read\", tools = [\"echo__*\"] }}]\n\
          [server.echo]\nenvironment = \"dev\"\nread = [\"echo\"]\n"
     );
-    if let Some(url) = &config.upstream {
-        writeln!(text, "url = \"{url}\"")?;
+    match &config.upstream {
+        Some(url) => writeln!(text, "url = \"{url}\"")?,
+        None => writeln!(text, "command = [\"bench-echo\", \"stdio\"]")?,
     }
     for agent in 0..config.grants / GRANTS_EACH {
-        let tools = (0..GRANTS_EACH).map(|tool| format!("\"server-{agent}__tool_{tool}_*\""));
+        let tools = (0..GRANTS_EACH).map(|tool| format!("\"echo__{agent}_{tool}_*\""));
         let tools = tools.collect::<Vec<_>>().join(", ");
         writeln!(text, "[agent.agent-{agent}]\nowner = \"bench\"")?;
         writeln!(text, "grants = [{{ class = \"read\", tools = [{tools}] }}]")?;
