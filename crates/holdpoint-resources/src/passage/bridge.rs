@@ -20,6 +20,8 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// The request whose answer is a stream as long as both want.
+const LISTEN: &str = "subscriptions/listen";
 /// How much may wait in one direction, in bytes.
 pub(super) const PIPE_BYTES: usize = 64 << 10;
 /// Most messages that wait for the server's answer at one time.
@@ -157,6 +159,7 @@ impl Bridge {
                     false => Err("the stream ended without the answer".to_owned()),
                 }
             }
+            Some(id) if method == Some(LISTEN) => self.lines(response, id).await,
             Some(id) => self.body(response, id, opening).await,
         }
     }
@@ -175,6 +178,29 @@ impl Bridge {
         match self.pass(&body, (Some(id), opening)).await? {
             true => Ok(()),
             false => Err(format!("HTTP {status} with something else than the answer")),
+        }
+    }
+
+    /// Some servers answer `subscriptions/listen` with one JSON text a line instead of events.
+    async fn lines(&self, response: Response, id: &RpcId) -> Result<(), String> {
+        let since = Arc::new(AtomicUsize::new(0));
+        let sizes = (self.bytes_max, usize::MAX);
+        let mut chunks = Box::pin(limited(response, sizes, Arc::clone(&since)));
+        let mut rest: Vec<u8> = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            rest.extend_from_slice(&chunk.map_err(|error| error.to_string())?);
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                since.store(rest.len(), Ordering::Relaxed);
+                let text = line.trim_ascii();
+                if !text.is_empty() && self.pass(text, (Some(id), false)).await? {
+                    return Ok(());
+                }
+            }
+        }
+        match self.pass(rest.trim_ascii(), (Some(id), false)).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err("the stream ended without the answer".to_owned()),
         }
     }
 

@@ -219,8 +219,12 @@ impl Streams {
     /// A modern subscription's notifications belong to the request that asked for them.
     fn of_subscription(&self, params: Option<&Value>) -> u64 {
         let id = params.and_then(|params| params.get("_meta")?.get(META_SUBSCRIPTION));
-        let id = id.and_then(RpcId::from_value);
-        self.of_request(id.as_ref()).unwrap_or(OWN)
+        let Some(wanted) = id.and_then(RpcId::from_value) else { return OWN };
+        // Some servers write a number as a text here.
+        let same = |id: &RpcId| plain(id) == plain(&wanted);
+        let mut open = self.open.iter();
+        let found = open.find(|(_, stream)| stream.request.as_ref().is_some_and(same));
+        found.map_or(OWN, |(number, _)| *number)
     }
 
     /// The newest stream of a request whose client reads it.
@@ -246,6 +250,13 @@ impl Stream {
             self.client = None;
         }
         given
+    }
+}
+
+fn plain(id: &RpcId) -> String {
+    match id {
+        RpcId::Number(number) => number.to_string(),
+        RpcId::Text(text) => text.clone(),
     }
 }
 
@@ -297,6 +308,9 @@ mod tests {
         assert_eq!(heard(&mut second), ["2-1 \"sampling/createMessage\""]);
         assert_eq!(heard(&mut own), ["0-1 \"notifications/resources/updated\""]);
         assert!(streams.is_busy());
+        let subscribed = json!({"_meta": {"io.modelcontextprotocol/subscriptionId": "2"}});
+        say(&mut streams, json!({"method": "notifications/x", "params": subscribed}));
+        assert_eq!(heard(&mut second), ["2-2 \"notifications/x\""]);
     }
 
     #[test]
