@@ -125,8 +125,8 @@ impl HttpDoor {
         })
     }
 
-    /// Replaces what the door leads to and whom it lets in. Calls in flight keep their server, which
-    /// is closed after the last of them.
+    /// Replaces what the door leads to and whom it lets in. Calls in flight keep their server,
+    /// which is closed after the last of them.
     pub fn replace(&self, upstreams: BTreeMap<ServerName, Upstream>, settings: HttpSettings) {
         self.governor.telemetry().watch(upstreams.clone());
         let before = self.upstreams.load_full();
@@ -475,7 +475,21 @@ fn unknown_method(asked: &Asked<'_>) -> Box<Refused> {
 
 /// The method as a label: agents may send any text, labels are few.
 fn known_method(method: &str) -> &'static str {
-    const KNOWN: [&str; 5] = ["initialize", "ping", "server/discover", "tools/list", "tools/call"];
+    const KNOWN: [&str; 13] = [
+        "completion/complete",
+        "initialize",
+        "notifications/cancelled",
+        "notifications/initialized",
+        "ping",
+        "prompts/get",
+        "prompts/list",
+        "resources/list",
+        "resources/read",
+        "resources/templates/list",
+        "server/discover",
+        "tools/call",
+        "tools/list",
+    ];
     KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
 }
 

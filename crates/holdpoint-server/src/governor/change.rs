@@ -1,7 +1,7 @@
 //! What changes while a process governs: policies, settings, limits.
 //!
-//! INVARIANT: what comes into force is recorded before it decides anything. Must never leave half of
-//! a change in force.
+//! INVARIANT: what comes into force is recorded before it decides anything. Must never leave half
+//! of a change in force.
 
 use super::{Governor, Limits, policy_record};
 use crate::store::StoreFault;

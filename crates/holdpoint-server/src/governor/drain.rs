@@ -1,5 +1,5 @@
-//! Ending well: no new calls, those in flight get time, the rest is cancelled as by a stop. And what
-//! is told about each call.
+//! Ending well: no new calls, those in flight get time, the rest is cancelled as by a stop. And
+//! what is told about each call.
 //!
 //! Must never wait longer than it was told to, and never lose the record of what it cancelled.
 

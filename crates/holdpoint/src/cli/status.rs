@@ -162,7 +162,8 @@ fn render_gateway(reply: &StatusReply, epoch: u64, look: &Look) -> String {
     let policy = escaped(reply.policy.get(..19).unwrap_or(&reply.policy));
     let tools = u64::try_from(reply.tools).unwrap_or(u64::MAX);
     format!(
-        "{title}\n  version {}, epoch {}{behind}, policy {policy}, {}{ending}\n{upstreams}{running}",
+        "{title}\n  version {}, epoch {}{behind}, policy {policy}, {}{ending}\n\
+         {upstreams}{running}",
         escaped(&reply.version),
         reply.epoch,
         count(tools, "tool"),

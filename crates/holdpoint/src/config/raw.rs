@@ -69,8 +69,8 @@ pub struct RawListen {
     pub operations: Option<At<String>>,
     /// TLS for MCP over HTTP. Without it, plain HTTP.
     pub tls: Option<At<RawTls>>,
-    /// `true` allows addresses that other machines can reach. Then use `[listen.tls]`, or put TLS in
-    /// front.
+    /// `true` allows addresses that other machines can reach. Then use `[listen.tls]`, or put TLS
+    /// in front.
     #[schemars(extend("x-default" = false))]
     pub exposed: Option<At<bool>>,
     /// The authorities that requests may name in `Host` and `Origin`.
@@ -133,7 +133,8 @@ pub struct RawLimits {
     /// Most requests of one agent at one time over HTTP (1 to 65536). More wait for their turn.
     #[schemars(extend("x-default" = 64))]
     pub agent_calls_max: Option<At<u64>>,
-    /// Most requests of one agent that wait for their turn (0 to 65536). More are answered with 503.
+    /// Most requests of one agent that wait for their turn (0 to 65536). More are answered with
+    /// 503.
     #[schemars(extend("x-default" = 64))]
     pub agent_queue_max: Option<At<u64>>,
     /// How long a request may wait for its turn, in milliseconds (1 to 600000).

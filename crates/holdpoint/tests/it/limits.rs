@@ -150,6 +150,41 @@ fn a_connection_that_waits_for_an_answer_is_not_silent() {
 }
 
 #[test]
+fn a_stream_that_waits_for_events_is_not_silent() {
+    let (_world, serve, key) = serve("idle_timeout_ms = 100\nheader_timeout_ms = 100");
+    let client = json!({ "name": "test", "version": "1" });
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client,
+    });
+    let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
+    let answer = post(&serve, ("/peer", &key), &hello);
+    let thread = answer.header("mcp-session-id").unwrap().to_owned();
+    let mut stream = connect(&serve);
+    let head = format!(
+        "GET /mcp/peer HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {key}\r\n\
+         Accept: text/event-stream\r\nMcp-Session-Id: {thread}\r\n\r\n",
+        serve.address()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut seen = Vec::new();
+    let fault = loop {
+        let mut part = [0; 1024];
+        match stream.read(&mut part) {
+            Ok(0) => panic!("it was closed: {}", text(&seen)),
+            Ok(length) => seen.extend(&part[..length]),
+            Err(fault) => break fault,
+        }
+    };
+    assert_eq!(fault.kind(), std::io::ErrorKind::WouldBlock, "{fault}");
+    assert!(text(&seen).starts_with("HTTP/1.1 200"), "{}", text(&seen));
+    // A listener for events does not hold up the end.
+    let begun = Instant::now();
+    serve.end();
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn a_large_head_and_too_many_headers_are_refused() {
     let (_world, serve, _) = serve("header_bytes_max = 8192\nheader_count_max = 16");
     let large = format!("A: {}", "x".repeat(9000));

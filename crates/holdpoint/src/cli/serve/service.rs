@@ -100,8 +100,8 @@ impl Service {
         &self.runtime
     }
 
-    /// Brings another configuration into force. Servers that stay as they are stay connected; of the
-    /// others, calls in flight end as they would have. True if the settings differ.
+    /// Brings another configuration into force. Servers that stay as they are stay connected; of
+    /// the others, calls in flight end as they would have. True if the settings differ.
     ///
     /// # Errors
     /// When a part of the new one cannot be had; then all of the old one stays in force.

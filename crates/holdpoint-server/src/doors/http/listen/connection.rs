@@ -83,8 +83,8 @@ impl<C: Counted> Attendance<C> {
                 let body_timeout = limits.body_timeout;
                 let request = request.map(|body| Body::new(Timely::new(body, body_timeout)));
                 let answered = router.call(request).await;
-                drop(beat);
-                Ok::<_, Infallible>(answered.unwrap_or_else(|never| match never {}))
+                let response = answered.unwrap_or_else(|never| match never {});
+                Ok::<_, Infallible>(response.map(|body| beat.until_sent(body)))
             }
         });
         let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));

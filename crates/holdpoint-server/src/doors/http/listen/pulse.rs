@@ -2,6 +2,8 @@
 //! Must never count waiting for an answer as silence.
 
 use super::FrontLimits;
+use axum::body::{Body, HttpBody as _};
+use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -121,6 +123,20 @@ impl Pulse {
 }
 
 // === impl Beat ===
+
+impl Beat {
+    /// Lasts as long as `body` if that is a stream: its pauses are not silence. A body that is there
+    /// as a whole is only a matter of writing.
+    pub(super) fn until_sent(self, body: Body) -> Body {
+        if body.size_hint().exact().is_some() {
+            return body;
+        }
+        Body::from_stream(StreamExt::map(body.into_data_stream(), move |part| {
+            let _lasts = &self;
+            part
+        }))
+    }
+}
 
 impl Drop for Beat {
     fn drop(&mut self) {
