@@ -1,8 +1,8 @@
 //! What operators watch: counters and histograms of everything that is decided and done.
 //!
 //! Owns the metrics and their names. Must never take a label from an agent: labels are stable
-//! words, or names that the operator declared or a pinned tool has, bounded in number. Must never hold a
-//! call up.
+//! words, or names that the operator declared or a pinned tool has, bounded in number. Must never
+//! hold a call up.
 
 mod gauges;
 mod names;

@@ -125,8 +125,8 @@ impl Pulse {
 // === impl Beat ===
 
 impl Beat {
-    /// Lasts as long as `body` if that is a stream: its pauses are not silence. A body that is there
-    /// as a whole is only a matter of writing.
+    /// Lasts as long as `body` if that is a stream: its pauses are not silence. A body that is
+    /// there as a whole is only a matter of writing.
     pub(super) fn until_sent(self, body: Body) -> Body {
         if body.size_hint().exact().is_some() {
             return body;
