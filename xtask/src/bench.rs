@@ -20,6 +20,10 @@ use sheet::{Sample, Sheet};
 const CONCURRENCIES: [usize; 3] = [1, 8, 64];
 /// Sizes of policy sets.
 const POLICIES: [usize; 3] = [100, 1_000, 10_000];
+/// The profile that is measured, and the folder of its programs: what a package would hold.
+const PROFILE: &str = "dist";
+/// A file system that lives in memory, on every Linux.
+const IN_MEMORY: &str = "/dev/shm";
 /// The parts of a run, for `--only`.
 const PARTS: [&str; 5] = ["http", "decide", "ledger", "stdio", "start"];
 
@@ -38,6 +42,8 @@ type Part = fn(&Places, &Plan, &mut Sheet) -> anyhow::Result<()>;
 struct Places {
     programs: PathBuf,
     scratch: PathBuf,
+    /// The same kind of folder in a file system that lives in memory.
+    memory: PathBuf,
 }
 
 // === impl Plan ===
@@ -100,13 +106,16 @@ pub fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     let scratch = target.join("bench").join(std::process::id().to_string());
-    let places = Places { programs: target.join("release"), scratch };
+    let memory = Path::new(IN_MEMORY).join(format!("holdpoint-bench-{}", std::process::id()));
+    let places = Places { programs: target.join(PROFILE), scratch, memory };
     std::fs::create_dir_all(&places.scratch)?;
+    std::fs::create_dir_all(&places.memory)?;
     let mut sheet = Sheet::default();
     let measured = measure(&places, plan, &mut sheet);
     // What was measured before a fault is worth the minutes that it took.
     println!("{sheet}");
     std::fs::remove_dir_all(&places.scratch)?;
+    std::fs::remove_dir_all(&places.memory)?;
     measured
 }
 
@@ -126,18 +135,11 @@ fn measure(places: &Places, plan: &Plan, sheet: &mut Sheet) -> anyhow::Result<()
     Ok(())
 }
 
-/// Two builds, because the gateway that does not wait for its records needs a feature that nothing
-/// else may have.
 fn build(root: &Path) -> anyhow::Result<()> {
-    let all = ["-p", "holdpoint", "-p", "holdpoint-bench"];
-    let unawaited =
-        ["-p", "holdpoint-bench", "--features", "unawaited", "--bin", "bench-unawaited"];
-    for words in [all.as_slice(), &unawaited] {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        let built = cargo.args(["build", "--release"]).args(words).current_dir(root).status()?;
-        if !built.success() {
-            bail!("the release build failed");
-        }
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo.args(["build", "--profile", PROFILE, "-p", "holdpoint", "-p", "holdpoint-bench"]);
+    if !cargo.current_dir(root).status()?.success() {
+        bail!("the build failed");
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use holdpoint_types::{ActionId, Digest, Epoch, Timestamp, ToolRef};
 
 /// The right to run exactly one action once.
 ///
-/// Minted only by [`crate::Control`], after the decision's record is durable. Consumed by execution.
-/// Nobody else makes one, and nobody copies one:
+/// Minted only by [`crate::Control`], after the decision's record is durable. Consumed by
+/// execution. Nobody else makes one, and nobody copies one:
 ///
 /// ```compile_fail,E0599
 /// fn nobody_copies_a_permit(permit: &holdpoint_control::Permit) -> holdpoint_control::Permit {

@@ -173,7 +173,8 @@ impl PassageSender {
     /// so keep receiving meanwhile.
     ///
     /// # Errors
-    /// When the message is a governed request, uses one of our ids, or the child takes no more input.
+    /// When the message is a governed request, uses one of our ids, or the child takes no more
+    /// input.
     pub async fn send_ungoverned(&self, message: &Message) -> Result<(), SendFault> {
         check_ungoverned(message)?;
         self.write(message.to_bytes()).await

@@ -4,6 +4,7 @@ use super::gateways::{self, Config, Stores};
 use super::process::Served;
 use super::sheet::{Sample, Sheet};
 use super::{CONCURRENCIES, Places, Plan};
+use std::path::Path;
 
 /// How many grants the gateways hold besides the caller's.
 const GRANTS: usize = 10_000;
@@ -70,12 +71,12 @@ impl Ways {
             between: None,
         };
         let (served, key) = governed(places, mode, &upstream)?;
-        let (unawaited, other_key) = unawaited(places, mode, &upstream)?;
+        let (in_memory, other_key) = in_memory(places, mode, &upstream)?;
         let ways = vec![
             direct,
             way("bare proxy", proxy.url.clone(), None, proxy),
             way("holdpoint", format!("{}/echo", served.url), Some(key), served),
-            way("unawaited", format!("{}/echo", unawaited.url), Some(other_key), unawaited),
+            way("store in memory", format!("{}/echo", in_memory.url), Some(other_key), in_memory),
         ];
         Ok(Self { _upstream: upstream, ways })
     }
@@ -100,20 +101,25 @@ impl Way {
 
 /// The product: key, policy, schema, durable record.
 fn governed(places: &Places, mode: &str, upstream: &Served) -> anyhow::Result<(Served, String)> {
-    let stores = Stores::new(&places.scratch);
     let name = format!("governed-{mode}");
-    let key = stores.key(places, &name)?;
-    let upstream = Some(upstream.url.clone());
-    let config = stores.configure(&name, &Config { upstream, grants: GRANTS })?;
-    Ok((gateways::serve(places, &config)?, key))
+    governed_in(places, (&places.scratch, &name), upstream)
 }
 
-/// The same without the wait for the record.
-fn unawaited(places: &Places, mode: &str, upstream: &Served) -> anyhow::Result<(Served, String)> {
-    let stores = Stores::new(&places.scratch);
-    let name = format!("unawaited-{mode}");
-    let key = stores.key(places, &name)?;
-    let mut program = places.program("bench-unawaited");
-    program.args([stores.store(&name).as_str(), &upstream.url, "caller"]);
-    Ok((Served::start(program)?, key))
+/// The same with its store in a file system that lives in memory: nothing waits for a disk. What
+/// the program does is the same to the last line.
+fn in_memory(places: &Places, mode: &str, upstream: &Served) -> anyhow::Result<(Served, String)> {
+    let name = format!("in-memory-{mode}");
+    governed_in(places, (&places.memory, &name), upstream)
+}
+
+fn governed_in(
+    places: &Places,
+    (folder, name): (&Path, &str),
+    upstream: &Served,
+) -> anyhow::Result<(Served, String)> {
+    let stores = Stores::new(folder);
+    let key = stores.key(places, name)?;
+    let upstream = Some(upstream.url.clone());
+    let config = stores.configure(name, &Config { upstream, grants: GRANTS })?;
+    Ok((gateways::serve(places, &config)?, key))
 }

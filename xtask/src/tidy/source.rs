@@ -118,10 +118,12 @@ fn wants_test(condition: &Meta) -> bool {
     }
 }
 
-/// The name of every function that stands in test code, macros included.
+/// The name of every function that stands in test code, macros and `compile_fail` examples
+/// included.
 pub fn test_names(sources: &[Source<'_>]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for source in sources {
+        names.extend(compile_fail_names(source.body));
         for pair in source.tokens.windows(2) {
             let [before, after] = pair else { continue };
             let (Kind::Word(keyword), Kind::Word(name)) = (&before.kind, &after.kind) else {
@@ -133,6 +135,18 @@ pub fn test_names(sources: &[Source<'_>]) -> BTreeSet<String> {
         }
     }
     names
+}
+
+/// The first function of every example that must not compile: such an example is a test.
+fn compile_fail_names(body: &str) -> Vec<String> {
+    let lines: Vec<_> = body.lines().map(str::trim_start).collect();
+    let named = lines.windows(2).filter_map(|pair| {
+        let [fence, first] = pair else { return None };
+        fence.strip_prefix("/// ```compile_fail")?;
+        let (name, _) = first.strip_prefix("/// fn ")?.split_once('(')?;
+        Some(name.to_owned())
+    });
+    named.collect()
 }
 
 fn flatten(stream: TokenStream, tokens: &mut Vec<Flat>) {

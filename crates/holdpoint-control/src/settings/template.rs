@@ -74,10 +74,7 @@ impl ResourceTemplate {
         if rest.len() > RESOURCE_BYTES_MAX {
             return None;
         }
-        let resource = normalise(&format!("{}://{rest}", self.scheme));
-        // Paths below these lead anywhere, under a name that says nothing.
-        let elsewhere = ["file:///proc/", "file:///dev/fd/"];
-        (!elsewhere.iter().any(|prefix| resource.starts_with(prefix))).then_some(resource)
+        named_for_certain(normalise(&format!("{}://{rest}", self.scheme)))
     }
 
     fn fill(&self, parameters: &Value) -> Option<String> {
@@ -177,7 +174,13 @@ fn of_file(rest: &str) -> Option<String> {
     let path = path.strip_prefix("localhost").unwrap_or(&path);
     let path = percent_decoded(path)?;
     let plain = path.starts_with('/') && !path.contains(char::is_control);
-    plain.then(|| normalise(&format!("file://{path}")))
+    plain.then(|| normalise(&format!("file://{path}"))).and_then(named_for_certain)
+}
+
+/// The resource, unless it is a path that leads anywhere, under a name that says nothing.
+fn named_for_certain(resource: String) -> Option<String> {
+    let elsewhere = ["file:///proc/", "file:///dev/fd/"];
+    (!elsewhere.iter().any(|prefix| resource.starts_with(prefix))).then_some(resource)
 }
 
 fn percent_decoded(text: &str) -> Option<String> {

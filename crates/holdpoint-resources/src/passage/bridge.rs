@@ -275,7 +275,8 @@ impl Bridge {
 
     /// Writes one message as one line.
     async fn say(&self, text: &[u8]) {
-        // Between the parts of a JSON text a line's end is space, and inside of strings none occurs.
+        // Between the parts of a JSON text a line's end is space, and inside of strings none
+        // occurs.
         let mut line: Vec<u8> = text
             .iter()
             .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte })

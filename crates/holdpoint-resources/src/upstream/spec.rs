@@ -80,9 +80,9 @@ pub struct Cancels {
     pub stop: CancellationToken,
     /// The agent's own wish: the server is asked, never killed.
     pub agent: CancellationToken,
-    /// Fired when nothing of the call can run any more: it was answered, or its server is gone. Later
-    /// than the end of the call where that was cancelled or late and the server stayed silent; until
-    /// then `stop` still kills.
+    /// Fired when nothing of the call can run any more: it was answered, or its server is gone.
+    /// Later than the end of the call where that was cancelled or late and the server stayed
+    /// silent; until then `stop` still kills.
     pub gone: CancellationToken,
 }
 

@@ -80,8 +80,8 @@ impl Schema {
         self.faults_in_time(validator, parameters)
     }
 
-    /// The same on a thread of its own. A check cannot be called off, so one that takes too long locks
-    /// the tool: a definition costs one such thread at most.
+    /// The same on a thread of its own. A check cannot be called off, so one that takes too long
+    /// locks the tool: a definition costs one such thread at most.
     fn faults_in_time(
         &self,
         validator: &Arc<Validator>,

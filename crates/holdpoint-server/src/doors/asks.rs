@@ -9,8 +9,8 @@ use holdpoint_types::{Reason, ServerName};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// Takes what `server` may not ask out of the capabilities that an agent declares to it. True if the
-/// operator forbids anything at all.
+/// Takes what `server` may not ask out of the capabilities that an agent declares to it. True if
+/// the operator forbids anything at all.
 pub(super) fn withhold(settings: &Settings, server: &ServerName, request: &mut RpcRequest) -> bool {
     let Some(forbidden) = settings.forbidden_asks(server) else { return false };
     let opening = request.method == "initialize";

@@ -1,7 +1,7 @@
 //! Calls that were cancelled or late and whose server stayed silent: it may still be at them.
 //!
-//! Their outcome is recorded as in doubt and the agent was told; but a stop that comes later must end
-//! them all the same. Must never forget one that may still run, short of its limits.
+//! Their outcome is recorded as in doubt and the agent was told; but a stop that comes later must
+//! end them all the same. Must never forget one that may still run, short of its limits.
 
 use super::{Became, Governor};
 use holdpoint_control::{Ending, Running};

@@ -180,13 +180,6 @@ impl Store {
             }
             batch.append(&draft).map(|seq| Admission::Recorded { seq })
         };
-        #[cfg(feature = "bench-unawaited")]
-        {
-            // Written all the same, but nobody waits: shows what the wait for the disk costs.
-            drop(self.writer()?.now(admit)?);
-            return Ok(Admission::Recorded { seq: 0 });
-        }
-        #[cfg(not(feature = "bench-unawaited"))]
         self.change(admit).await
     }
 

@@ -264,7 +264,7 @@ fn calls_that_make_no_sense_are_refused_with_a_reason() {
     );
     door.note("a tool of an unknown server", &both);
     expect![[r#"
-        unknown tool                       200 - destructive_not_granted+tool_unknown
+        unknown tool                       200 - tool_unknown
         no tool                            200 -32602 parameters_invalid
         a tool with no such name           200 -32602 tool_unknown
         a very long name                   200 -32602 tool_unknown

@@ -209,10 +209,10 @@ fn a_server_that_does_not_start_is_unavailable() {
         rows.push_str(&format!("wrap  {how:8} {answer}\n"));
     }
     expect![[r#"
-        serve exit     200 -32603 upstream_unavailable | 200 - destructive_not_granted+tool_unknown
-        wrap  exit     - destructive_not_granted+tool_unknown
-        serve garbage  200 -32603 upstream_unavailable | 200 - destructive_not_granted+tool_unknown
-        wrap  garbage  - destructive_not_granted+tool_unknown
+        serve exit     200 -32603 upstream_unavailable | 200 - tool_unknown
+        wrap  exit     - tool_unknown
+        serve garbage  200 -32603 upstream_unavailable | 200 - tool_unknown
+        wrap  garbage  - tool_unknown
     "#]]
     .assert_eq(&rows);
 }
@@ -223,7 +223,7 @@ fn a_command_that_is_none_is_unavailable() {
     let key = world.key("coder");
     let serve = world.serve();
     let called = post(&serve, ("/peer", &key), &call(2, "echo", json!({})));
-    assert_eq!(reason(&called.body), "destructive_not_granted+tool_unknown");
+    assert_eq!(reason(&called.body), "tool_unknown");
     assert!(world.serve_log().contains("/nowhere/at-all"), "{}", world.serve_log());
     serve.end();
     let output = world.run(&["wrap", "--agent", "coder", "--", "/nowhere/at-all"]);

@@ -134,7 +134,7 @@ fn two_tools_of_one_name_are_none() {
     let key = world.key(KEY_OF);
     let serve = world.serve();
     assert!(!shows(&serve, &key));
-    assert_eq!(called(&serve, &key), "destructive_not_granted+tool_unknown");
+    assert_eq!(called(&serve, &key), "tool_unknown");
     serve.end();
 }
 

@@ -151,7 +151,7 @@ impl Source {
                     r#"{{"jsonrpc":"2.0","method":"{method}","params":{params},"top":{extra}}}"#
                 )
             }
-            _ if number % 2 == 0 => {
+            _ if number.is_multiple_of(2) => {
                 let result = self.params("");
                 format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{result},"top":{extra}}}"#)
             }
@@ -281,7 +281,8 @@ fn a_wrap_passes_what_it_does_not_govern_byte_for_byte() {
     let mut source = Source(1);
     let lines: Vec<_> = (0..MESSAGES).map(|number| source.of_server(number)).collect();
     for said in lines.chunks(BATCH) {
-        let ask = json!({ "jsonrpc": "2.0", "id": 1, "method": "mirror/say", "params": { "lines": said } });
+        let params = json!({ "lines": said });
+        let ask = json!({ "jsonrpc": "2.0", "id": 1, "method": "mirror/say", "params": params });
         pipe.send(&ask.to_string());
         for line in said {
             assert_eq!(pipe.read(), *line);
@@ -312,7 +313,8 @@ async fn a_thread_passes_what_it_does_not_govern_byte_for_byte() {
     for (batch, said) in lines.chunks(BATCH).enumerate() {
         let last = format!(r#"{{"jsonrpc":"2.0","method":"x/last","params":{{"n":{batch}}}}}"#);
         let all: Vec<_> = said.iter().chain([&last]).collect();
-        let ask = json!({ "jsonrpc": "2.0", "id": 1, "method": "mirror/say", "params": { "lines": all } });
+        let params = json!({ "lines": all });
+        let ask = json!({ "jsonrpc": "2.0", "id": 1, "method": "mirror/say", "params": params });
         let answer = thread.post(&ask.to_string()).await.text().await.unwrap();
         let mut found = events(&answer);
         if found.is_empty() {
@@ -321,7 +323,8 @@ async fn a_thread_passes_what_it_does_not_govern_byte_for_byte() {
         assert_eq!(found.pop().unwrap(), r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
         found.extend(thread.own_stream(&last).await);
         let mut expected: Vec<_> = all.into_iter().cloned().collect();
-        (found.sort(), expected.sort());
+        found.sort();
+        expected.sort();
         assert_eq!(found, expected);
     }
     let lines: Vec<_> = (0..MESSAGES).map(|number| source.of_agent(number)).collect();

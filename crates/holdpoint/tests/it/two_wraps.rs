@@ -25,7 +25,7 @@ fn two_wraps_on_one_store_write_one_valid_log() {
         for _ in 0..40 {
             let answer = pipe.next().unwrap();
             let expected = match answer["id"].as_i64().unwrap() % 4 {
-                3 => "destructive_not_granted+tool_unknown",
+                3 => "tool_unknown",
                 _ => "answered",
             };
             assert_eq!(reason(&answer), expected, "{answer}");
@@ -136,19 +136,19 @@ fn a_trial_decides_as_the_real_call() {
         coder    touch    hold      exit 4 policy_holds
         coder    touch    permit    exit 0 answered
         coder    touch    deny      exit 3 parameters_invalid
-        coder    nothing  deny      exit 3 destructive_not_granted+tool_unknown
+        coder    nothing  deny      exit 3 tool_unknown
         reader   echo     permit    exit 0 answered
         reader   touch    deny      exit 3 policy_forbids+agent_read_only
         reader   touch    deny      exit 3 policy_forbids+agent_read_only
         reader   touch    deny      exit 3 policy_forbids+agent_read_only
         reader   touch    deny      exit 3 policy_forbids+parameters_invalid+agent_read_only
-        reader   nothing  deny      exit 3 destructive_not_granted+tool_unknown+agent_read_only
+        reader   nothing  deny      exit 3 tool_unknown+agent_read_only
         planner  echo     deny      exit 3 no_policy_permits+not_granted
         planner  touch    plan-only exit 3 agent_plan_only
         planner  touch    hold      exit 4 policy_holds
         planner  touch    plan-only exit 3 agent_plan_only
         planner  touch    deny      exit 3 parameters_invalid
-        planner  nothing  deny      exit 3 destructive_not_granted+tool_unknown
+        planner  nothing  deny      exit 3 tool_unknown
     "#]]
     .assert_eq(&table);
     let before = world.records().len();

@@ -35,12 +35,12 @@ pub struct SessionLimits {
 /// All threads.
 pub(super) struct Sessions {
     limits: SessionLimits,
-    open: Arc<Mutex<BTreeMap<String, Arc<Session>>>>,
+    open: Arc<Mutex<BTreeMap<String, Arc<ClientThread>>>>,
     tasks: TaskTracker,
 }
 
 /// One client's thread: its own line to one server.
-pub(super) struct Session {
+pub(super) struct ClientThread {
     pub(super) id: String,
     pub(super) agent: AgentName,
     pub(super) server: ServerName,
@@ -85,7 +85,7 @@ impl Sessions {
         id: &str,
         agent: &AgentName,
         server: Option<&ServerName>,
-    ) -> Option<Arc<Session>> {
+    ) -> Option<Arc<ClientThread>> {
         let session = self.open.lock().get(id).cloned()?;
         let fits = session.agent == *agent && server == Some(&session.server);
         (fits && !session.over.is_cancelled()).then_some(session)
@@ -97,12 +97,12 @@ impl Sessions {
         governor: &Governor,
         wrap: Wrap,
         passage: (PassageSender, PassageReceiver),
-    ) -> Result<Arc<Session>, NoSession> {
+    ) -> Result<Arc<ClientThread>, NoSession> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| NoSession::NoRandomness)?;
         let (near_in, far_in) = tokio::io::duplex(PIPE_BYTES);
         let (far_out, near_out) = tokio::io::duplex(PIPE_BYTES);
-        let session = Arc::new(Session {
+        let session = Arc::new(ClientThread {
             id: hex::encode(random),
             agent: wrap.agent.clone(),
             server: wrap.server.clone(),
@@ -157,9 +157,9 @@ impl Sessions {
         self.tasks.wait().await;
     }
 
-    fn enter(&self, session: &Arc<Session>) -> Result<(), NoSession> {
+    fn enter(&self, session: &Arc<ClientThread>) -> Result<(), NoSession> {
         let mut open = self.open.lock();
-        let of_agent = |other: &&Arc<Session>| other.agent == session.agent;
+        let of_agent = |other: &&Arc<ClientThread>| other.agent == session.agent;
         let full = open.values().filter(of_agent).count() >= self.limits.per_agent_max
             || open.len() >= self.limits.all_max;
         if full {
@@ -174,9 +174,9 @@ impl Sessions {
     }
 }
 
-// === impl Session ===
+// === impl ClientThread ===
 
-impl Session {
+impl ClientThread {
     /// Ends the thread: its line closes, its streams end.
     pub(super) fn end(&self) {
         self.over.cancel();
@@ -197,7 +197,8 @@ impl Session {
     /// Sends a message that has no answer of its own, as the client wrote it.
     pub(super) async fn tell(&self, text: &[u8]) -> Result<(), Over> {
         self.touch();
-        // Between the parts of a JSON text a line's end is space, and inside of strings none occurs.
+        // Between the parts of a JSON text a line's end is space, and inside of strings none
+        // occurs.
         let space = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
         let mut line: Vec<u8> = text.iter().map(space).collect();
         line.push(b'\n');
@@ -223,7 +224,7 @@ impl Session {
 }
 
 /// Brings what the line says to the streams of its client.
-async fn deliver(session: Arc<Session>, from: DuplexStream) {
+async fn deliver(session: Arc<ClientThread>, from: DuplexStream) {
     let mut from = BufReader::new(from);
     let mut line = Vec::new();
     // The line's own reader has bounded what a server may say at once.
@@ -236,7 +237,7 @@ async fn deliver(session: Arc<Session>, from: DuplexStream) {
 }
 
 /// Ends the thread once nobody used it for `idle`.
-async fn live(session: Arc<Session>, idle: Duration) {
+async fn live(session: Arc<ClientThread>, idle: Duration) {
     loop {
         if session.is_busy() {
             session.touch();
@@ -255,15 +256,15 @@ async fn live(session: Arc<Session>, idle: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use super::{NoSession, Session, SessionLimits, Sessions, live};
+    use super::{ClientThread, NoSession, SessionLimits, Sessions, live};
     use holdpoint_resources::mcp::RpcId;
     use parking_lot::Mutex;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
     use tokio_util::sync::CancellationToken;
 
-    fn session(id: &str, agent: &str) -> Arc<Session> {
-        Arc::new(Session {
+    fn opened(id: &str, agent: &str) -> Arc<ClientThread> {
+        Arc::new(ClientThread {
             id: id.to_owned(),
             agent: agent.parse().unwrap(),
             server: "fs".parse().unwrap(),
@@ -281,11 +282,11 @@ mod tests {
     #[test]
     fn the_longest_unused_thread_makes_room() {
         let all = sessions(2, 3);
-        let (one, two) = (session("1", "a"), session("2", "a"));
+        let (one, two) = (opened("1", "a"), opened("2", "a"));
         all.enter(&one).unwrap();
         all.enter(&two).unwrap();
         one.touch();
-        all.enter(&session("3", "a")).unwrap();
+        all.enter(&opened("3", "a")).unwrap();
         let server = "fs".parse().unwrap();
         let known =
             |id: &str, agent: &str| all.find(id, &agent.parse().unwrap(), Some(&server)).is_some();
@@ -294,19 +295,19 @@ mod tests {
         assert!(two.over.is_cancelled());
         // What is in use stays, and another agent's threads make no room.
         let _waits = one.streams.lock().open(&RpcId::Number(1), None).unwrap();
-        all.enter(&session("4", "b")).unwrap();
-        all.enter(&session("5", "a")).unwrap();
+        all.enter(&opened("4", "b")).unwrap();
+        all.enter(&opened("5", "a")).unwrap();
         assert!(known("1", "a") && !known("3", "a") && known("5", "a"));
-        let refused = all.enter(&session("6", "c"));
+        let refused = all.enter(&opened("6", "c"));
         assert_eq!(refused, Err(NoSession::TooMany));
     }
 
     #[tokio::test]
     async fn an_unused_thread_ends_and_one_in_use_does_not() {
-        let unused = session("1", "a");
+        let unused = opened("1", "a");
         live(Arc::clone(&unused), Duration::from_millis(5)).await;
         assert!(unused.over.is_cancelled());
-        let used = session("2", "a");
+        let used = opened("2", "a");
         let _waits = used.streams.lock().open(&RpcId::Number(1), None).unwrap();
         let lived = live(Arc::clone(&used), Duration::from_millis(5));
         assert!(tokio::time::timeout(Duration::from_millis(50), lived).await.is_err());

@@ -4,7 +4,7 @@
 //! Must never answer one agent from another's thread: an id alone opens nothing.
 
 use super::progress::Code;
-use super::sessions::{NoSession, Over, Session};
+use super::sessions::{ClientThread, NoSession, Over};
 use super::streams::{Deliveries, Delivery, Place, Resumed};
 use super::turns::Turn;
 use super::{Asked, HttpDoor, Refused, check_era, unknown_method};
@@ -45,7 +45,7 @@ pub(super) fn thread_of<'a>(sent: &'a HeaderMap, message: &Message) -> Option<&'
 }
 
 /// Ends a thread when nobody reads its one stream any more.
-struct Ending(Arc<Session>);
+struct Ending(Arc<ClientThread>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -137,7 +137,7 @@ impl HttpDoor {
         &self,
         asked: &Asked<'_>,
         server: &ServerName,
-    ) -> Result<Option<(Arc<Session>, Upstream)>, Box<Refused>> {
+    ) -> Result<Option<(Arc<ClientThread>, Upstream)>, Box<Refused>> {
         let upstreams = self.upstreams.load_full();
         let Some(upstream) = upstreams.get(server) else { return Ok(None) };
         let passage = match passage_to(upstream) {
@@ -163,7 +163,7 @@ impl HttpDoor {
         &self,
         sent: &HeaderMap,
         server: Option<&ServerName>,
-    ) -> Result<Option<Arc<Session>>, Box<Refused>> {
+    ) -> Result<Option<Arc<ClientThread>>, Box<Refused>> {
         self.check_host(sent)?;
         let agent = self.authenticate(sent)?;
         let Some(id) = sent.get(headers::SESSION_ID) else { return Ok(None) };
@@ -238,7 +238,7 @@ fn passage_to(upstream: &Upstream) -> Result<(PassageSender, PassageReceiver), S
     }
 }
 
-async fn shake_hands(session: &Session, upstream: &Upstream, request: &RpcRequest) -> Opened {
+async fn shake_hands(session: &ClientThread, upstream: &Upstream, request: &RpcRequest) -> Opened {
     let asked = session.ask(&request.to_bytes(), (&request.id, None)).await;
     let Ok(Some(mut deliveries)) = asked else { return Opened::Stateless };
     let patience = upstream.spec().limits.start_timeout;
@@ -259,7 +259,7 @@ async fn shake_hands(session: &Session, upstream: &Upstream, request: &RpcReques
 }
 
 async fn ask(
-    session: &Session,
+    session: &ClientThread,
     text: &[u8],
     request: &RpcRequest,
     (events, turn): (bool, Turn),

@@ -105,7 +105,8 @@ pub fn live(dir: &Path) -> io::Result<Vec<Registration>> {
     Ok(found)
 }
 
-/// Reads `RUN/GATEWAY.json`, if it is a plain file of the folder's owner and says what its name says.
+/// Reads `RUN/GATEWAY.json`, if it is a plain file of the folder's owner and says what its name
+/// says.
 fn read(run: &Path, path: &Path, owner: u32) -> Option<Registration> {
     let gateway: GatewayId = path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()?;
     let metadata = fs::symlink_metadata(path).ok()?;
@@ -132,8 +133,8 @@ fn is_running(registration: &Registration) -> bool {
     std::os::unix::net::UnixStream::connect(&registration.socket).is_ok() || pid.is_some_and(exists)
 }
 
-/// Where a gateway's sockets are: beside the registration, or, if that path is too long for a socket
-/// address, in its user's private folder for temporary files.
+/// Where a gateway's sockets are: beside the registration, or, if that path is too long for a
+/// socket address, in its user's private folder for temporary files.
 fn sockets(run: &Path, (gateway, user): (GatewayId, u32)) -> io::Result<(PathBuf, PathBuf)> {
     let named =
         |dir: &Path| (dir.join(format!("{gateway}.sock")), dir.join(format!("{gateway}.wrap")));

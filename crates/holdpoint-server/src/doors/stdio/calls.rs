@@ -8,6 +8,7 @@ use holdpoint_types::Reason;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -268,14 +269,18 @@ pub(super) async fn send(
     sending: impl Future<Output = Result<(), SendFault>>,
     (answer, cancels): (&mut oneshot::Receiver<Told>, &Cancels),
 ) -> Result<(), Ended> {
-    // Giving up takes the line back, unless a part of it is written already.
+    let mut sending = pin!(sending);
     let early = tokio::select! {
-        sent = sending => return sent.map_err(|fault| unsent(&fault)),
+        sent = &mut sending => return sent.map_err(|fault| unsent(&fault)),
         () = cancels.stop.cancelled() => Reason::CancelledByStop,
         () = cancels.agent.cancelled() => Reason::CancelledByAgent,
         () = tokio::time::sleep(between.wrap.timeout.min(SEND_PATIENCE)) => Reason::UpstreamTimeout,
     };
-    // INVARIANT: a server that holds a part of a call never gets the rest of it later.
+    // A server that is merely slow gets the call, and then is told that it is cancelled.
+    if let Ok(sent) = tokio::time::timeout(between.wrap.grace, sending).await {
+        return sent.map_err(|fault| unsent(&fault));
+    }
+    // INVARIANT: a server that may hold a part of a call never gets the rest of it later.
     between.kill.cancel();
     let _ = tokio::time::timeout(between.wrap.grace + KILL_PATIENCE, answer).await;
     let detail = "the server took no input; it was killed".to_owned();

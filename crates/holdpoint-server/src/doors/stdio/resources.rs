@@ -1,5 +1,5 @@
-//! Resources and prompts of the wrapped server: governed as reads, listed where a grant reaches them.
-//! Must never pass on a subscription that the governor has not ruled on.
+//! Resources and prompts of the wrapped server: governed as reads, listed where a grant reaches
+//! them. Must never pass on a subscription that the governor has not ruled on.
 
 use super::{Between, IN_FLIGHT, id_refused, reads};
 use crate::doors::answer;

@@ -191,10 +191,7 @@ fn everything_has_a_default() {
     assert_eq!(config.settings.digest(), good("# a comment\n").settings.digest());
 }
 
-#[test]
-fn every_key_reaches_the_checked_configuration() {
-    let config = good(
-        r#"
+const EVERY_KEY: &str = r#"
 [store]
 path = "/var/lib/hp"
 [listen]
@@ -255,8 +252,11 @@ tools = ["web__*"]
 name = "f"
 from = 2026-12-18T01:00:00+01:00
 until = 2027-01-04T00:00:00Z
-"#,
-    );
+"#;
+
+#[test]
+fn every_key_reaches_the_checked_configuration() {
+    let config = good(EVERY_KEY);
     assert_eq!(config.policies, Some(PathBuf::from("/etc/hp/policies")));
     assert_eq!(config.listen.hosts, ["mcp.example.com"]);
     assert_eq!(config.listen.operations, Some("0.0.0.0:9000".parse().unwrap()));
