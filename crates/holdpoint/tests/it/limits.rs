@@ -227,11 +227,19 @@ fn a_compressed_message_is_refused() {
     }
 }
 
+/// Issues a key and waits until the running server has heard of it.
+fn known_key(world: &World, serve: &Serve, agent: &str) -> String {
+    let key = world.key(agent);
+    let ping = json!({ "jsonrpc": "2.0", "id": 0, "method": "ping" });
+    until("the key is known", || (post(serve, ("/peer", &key), &ping).status != 401).then_some(()));
+    key
+}
+
 #[test]
 fn an_agent_has_so_many_calls_and_so_many_wait() {
     let limits = "agent_calls_max = 1\nagent_queue_max = 1\nqueue_wait_ms = 20000";
     let (world, serve, key) = serve(limits);
-    let other = world.key("other");
+    let other = known_key(&world, &serve, "other");
     let echo = |id: u64| call(id, "echo", json!({ "text": "hi" }));
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| post(&serve, ("/peer", &key), &call(1, "hang", json!({}))));
@@ -252,7 +260,7 @@ fn an_agent_has_so_many_calls_and_so_many_wait() {
 fn nobody_waits_longer_than_the_limit_and_all_share_one_limit() {
     let limits = "calls_in_flight_max = 1\nqueue_wait_ms = 50";
     let (world, serve, key) = serve(limits);
-    let other = world.key("other");
+    let other = known_key(&world, &serve, "other");
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| post(&serve, ("/peer", &key), &call(1, "hang", json!({}))));
         until("it runs", || (metric(&serve, "holdpoint_calls_in_flight")? >= 1.0).then_some(()));
