@@ -1,7 +1,8 @@
 //! Stops with teeth: acknowledged, binding, across processes and restarts.
 
 use crate::client::{self, Opens, call, failed, reasons, text};
-use crate::world::{World, command_line, npm_server};
+use crate::raw::{Pipe, reason};
+use crate::world::{PEER, World, command_line, npm_server};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -129,4 +130,23 @@ async fn a_stop_binds_every_wrap_on_the_store_without_a_server() {
     one.cancel().await.unwrap();
     two.cancel().await.unwrap();
     world.must(&["verify"]);
+}
+
+#[test]
+fn a_stop_also_ends_a_call_that_the_agent_took_back() {
+    let world = World::new(PEER);
+    let mut pipe = Pipe::wrap(&world);
+    pipe.begin(7, "hang", json!({}));
+    pipe.tell(&json!({
+        "jsonrpc": "2.0",
+        "method": "notifications/cancelled",
+        "params": { "requestId": 7 },
+    }));
+    assert_eq!(reason(&pipe.answer(7)), "cancelled_by_agent");
+    let stopped = world.json(&["stop", "--all", "--reason", "test"]);
+    let in_flight = stopped["gateways"][0]["in_flight"].as_array().unwrap();
+    assert_eq!(in_flight.len(), 1, "{stopped}");
+    let became = in_flight[0]["became"].as_str().unwrap();
+    assert!(became.contains("its server was killed"), "{became}");
+    assert_eq!(reason(&pipe.call(8, "echo", json!({ "text": "hi" }))), "stopped");
 }
