@@ -371,7 +371,7 @@ mod tests {
             {"tool":"fs__rm","class":"destructive","class_source":"unclassified","state":"pinned","pinned":"sha256:5a4dbe21e8dba03afebff59f96737901f1d4262ae051ab83aa17e12316d0dbfe","pinned_by":"first-sight","pinned_at_ms":1753000000000,"seen":null,"seen_at_ms":null,"agents":[{"agent":"ops","grant":"destructive fs__rm"}]}
             {"tool":"fs__write_file","class":"destructive","class_source":"annotation","state":"changed","pinned":"sha256:7283ee74a987d0828b02507f5adb81a809b6e378cdca29c4d96a6207c4279630","pinned_by":"first-sight","pinned_at_ms":1753000000000,"seen":"sha256:819f405db624eaef19df343809b3f5fcd3b4a385a94102a4754a382a19fd3097","seen_at_ms":1753000000000,"agents":[]}"#]].assert_eq(&json.join("\n"));
         expect![[r#"
-            no tool was seen yet: start `holdpoint serve` or `wrap`, and its servers are asked
+            no tool was seen yet: let an agent list its tools once, through `holdpoint serve` or `wrap`
         "#]]
         .assert_eq(&render(&[], &look()));
     }

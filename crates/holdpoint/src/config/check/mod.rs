@@ -93,6 +93,8 @@ impl Checker<'_> {
         let operators = self.operators(&raw.operator);
         let store = self.path(raw.store.path.as_ref()).unwrap_or(self.folder.join(".holdpoint"));
         let policies = self.path(raw.policies.path.as_ref());
+        let own = [Some(file.to_owned()), policies.clone(), Some(store.clone())];
+        self.reach(&raw.server, &own.into_iter().flatten().collect::<Vec<_>>());
         if self.has_faults() {
             return None;
         }

@@ -12,7 +12,7 @@ use holdpoint_control::{
 use holdpoint_types::{ServerName, ToolRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 type RawValues = BTreeMap<At<String>, At<RawValue>>;
 
@@ -90,6 +90,27 @@ impl Checker<'_> {
                 }
                 None
             }
+        }
+    }
+
+    /// Warns of servers that were given a folder in which Holdpoint's own files lie: an agent that may
+    /// write there may write its own rules.
+    pub(super) fn reach(&mut self, raw: &Named<RawServer>, own: &[PathBuf]) {
+        let words = raw.values().filter_map(|server| server.get().command.as_ref());
+        let words = words.flat_map(|command| command.get().iter().skip(1));
+        let folders = raw.values().filter_map(|server| server.get().cwd.as_ref());
+        let mut found = Vec::new();
+        for word in words.chain(folders) {
+            let folder = Path::new(word.get());
+            let inside = own.iter().find(|path| path.starts_with(folder));
+            if let (true, Some(inside)) = (folder.is_absolute(), inside) {
+                found.push((word.span(), inside.display().to_string()));
+            }
+        }
+        for (span, inside) in found {
+            let message = format!("`{inside}` lies in this folder, which the server can reach");
+            let suggestion = "keep configuration, policies and store where no agent can write";
+            self.warn(span, message, suggestion.to_owned());
         }
     }
 

@@ -23,6 +23,18 @@ fn good(text: &str) -> Config {
     config.unwrap()
 }
 
+#[test]
+fn a_server_that_reaches_our_own_files_is_warned_of() {
+    let text = "[server.fs]\ncommand = [\"server\", \"/etc/hp\", \"/srv/app\"]\n";
+    let (config, report) = read(text);
+    assert!(config.is_some());
+    let shown = report.render(Colour::Never);
+    assert!(
+        shown.contains("/etc/hp/holdpoint.toml") && !shown.contains("/srv/app` lies"),
+        "{shown}"
+    );
+}
+
 const TEN_MISTAKES: &str = r#"[store]
 pth = "data"
 
