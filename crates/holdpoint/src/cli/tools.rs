@@ -145,7 +145,7 @@ fn pins(config: &Config) -> anyhow::Result<Vec<PinRow>> {
 
 fn render(tools: &[Listed<'_>], look: &Look) -> String {
     if tools.is_empty() {
-        let how = "start `holdpoint serve` or `wrap`, and its servers are asked";
+        let how = "let an agent list its tools once, through `holdpoint serve` or `wrap`";
         return format!("no tool was seen yet: {how}\n");
     }
     let mut table = Table::default();
