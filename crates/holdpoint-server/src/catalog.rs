@@ -158,15 +158,11 @@ impl Tool {
         pins: &BTreeMap<ToolRef, Digest>,
         strict: bool,
     ) -> Result<Self, String> {
-        let text = definition.get("name").and_then(Value::as_str);
-        let text = text.ok_or_else(|| format!("`{server}` offers a tool without a name"))?;
-        let name = ToolRef::new(server.clone(), text).map_err(|fault| fault.to_string())?;
-        if name.is_read_request() {
-            return Err(format!("`{name}` is the name of a request of MCP"));
-        }
+        let name = name_of(server, &definition)?;
         let digest = digest(&definition).map_err(|fault| format!("`{name}`: {fault}"))?;
         let state = match pins.get(&name) {
             Some(&pinned) if pinned != digest => ToolState::Changed { pinned },
+            // Without a pin it is new, and `unpinned` has it pinned before it can be called.
             Some(_) | None => ToolState::Pinned,
         };
         let hints = ToolHints::of(&definition);
@@ -232,6 +228,37 @@ impl Observed {
             Some(_) => {}
         }
     }
+}
+
+/// The usable tools among `definitions` that have no pin yet, each with its digest. A name that is
+/// offered twice is none.
+pub fn unpinned(
+    server: &ServerName,
+    definitions: &[Value],
+    pins: &BTreeMap<ToolRef, Digest>,
+) -> Vec<(ToolRef, Digest, Value)> {
+    let mut found: BTreeMap<ToolRef, Option<(Digest, &Value)>> = BTreeMap::new();
+    for definition in definitions {
+        let Ok(name) = name_of(server, definition) else { continue };
+        let Ok(digest) = digest(definition) else { continue };
+        let entry = found.entry(name);
+        entry.and_modify(|first| *first = None).or_insert(Some((digest, definition)));
+    }
+    let new = found.into_iter().filter(|(name, _)| !pins.contains_key(name));
+    let new =
+        new.filter_map(|(name, once)| once.map(|(digest, json)| (name, digest, json.clone())));
+    new.collect()
+}
+
+/// The tool that a definition defines.
+fn name_of(server: &ServerName, definition: &Value) -> Result<ToolRef, String> {
+    let text = definition.get("name").and_then(Value::as_str);
+    let text = text.ok_or_else(|| format!("`{server}` offers a tool without a name"))?;
+    let name = ToolRef::new(server.clone(), text).map_err(|fault| fault.to_string())?;
+    if name.is_read_request() {
+        return Err(format!("`{name}` is the name of a request of MCP"));
+    }
+    Ok(name)
 }
 
 /// The digest of a definition that is fit to be kept.

@@ -13,7 +13,7 @@ mod given_up;
 pub use drain::Drained;
 pub use gather::{Known, gather};
 
-use crate::catalog::{Catalog, Observed};
+use crate::catalog::{self, Catalog, Observed};
 use crate::clock::Clock;
 use crate::store::{Admission, Pin, Store, StoreFault};
 use crate::telemetry::Telemetry;
@@ -236,18 +236,26 @@ impl Governor {
         server: &ServerName,
         definitions: Vec<Value>,
     ) -> Result<Observed, StoreFault> {
-        let pins = self.pins()?;
-        let catalog = &self.inner.catalog;
-        let observed = catalog.observe(server, definitions, &pins);
         let at = self.now();
-        let new = observed.new.iter().filter_map(|name| catalog.tool(name));
-        let new = new.map(|tool| Pin::new(tool.name.clone(), tool.digest, tool.definition.clone()));
+        let catalog = &self.inner.catalog;
+        // INVARIANT: a tool is pinned before it can be called. Another process may have been first,
+        // with another definition: what counts is what then stands in the store.
+        let new = catalog::unpinned(server, &definitions, &self.pins()?);
+        let new = new.into_iter().map(|(name, digest, json)| Pin::new(name, digest, json));
         let new: Vec<_> = new.collect();
+        let names = new.iter().map(|pin| pin.tool.clone()).collect();
         if !new.is_empty() {
-            // Another process may have been first, with another definition.
             self.inner.store.pin_first(new, at).await?;
-            catalog.repin(&self.pins()?);
         }
+        let pins = self.pins()?;
+        let (governor, name) = (self.clone(), server.clone());
+        // Compiling what a server sends may take a while: not where calls are waited for.
+        let looking = move || governor.inner.catalog.observe(&name, definitions, &pins);
+        let observed = tokio::task::spawn_blocking(looking).await;
+        let observed = observed.unwrap_or_else(|fault| {
+            catalog.forget(server);
+            Observed { unusable: vec![format!("its tools: {fault}")], ..Observed::default() }
+        });
         for (name, pinned, seen) in &observed.changed {
             let Some(tool) = catalog.tool(name) else { continue };
             let definition = tool.definition.clone();
@@ -255,7 +263,7 @@ impl Governor {
             store.note_quarantine(name.clone(), *pinned, *seen, definition, at).await?;
         }
         self.note_restored(server).await?;
-        Ok(observed)
+        Ok(Observed { new: names, ..observed })
     }
 
     /// Notes which tools of `server` are again what was pinned.
