@@ -93,8 +93,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Warns of servers that were given a folder in which Holdpoint's own files lie: an agent that may
-    /// write there may write its own rules.
+    /// Warns of servers that were given a folder in which Holdpoint's own files lie: an agent that
+    /// may write there may write its own rules.
     pub(super) fn reach(&mut self, raw: &Named<RawServer>, own: &[PathBuf]) {
         let words = raw.values().filter_map(|server| server.get().command.as_ref());
         let words = words.flat_map(|command| command.get().iter().skip(1));
