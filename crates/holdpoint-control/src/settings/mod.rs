@@ -524,6 +524,16 @@ mod tests {
     }
 
     #[test]
+    fn a_target_that_cannot_be_named_lies_on_every_surface_of_resources() {
+        let settings = settings();
+        for path in [json!({}), json!({"path": "~/x"}), json!({"path": "/proc/self/root/x"})] {
+            let target = settings.target(&tool("fs__write_file"), &path);
+            assert!(target.surfaces.contains("secrets"), "{path}: {target:?}");
+            assert_eq!((target.environment.as_str(), target.environment_resolved), ("prod", false));
+        }
+    }
+
+    #[test]
     fn a_freeze_covers_its_first_but_not_its_last_moment() {
         let settings = settings();
         for (at, expected) in

@@ -1,9 +1,10 @@
 //! Hostile and mistaken clients on a `wrap`'s pipes.
 
 use crate::raw::{Pipe, REVISION, call, modern, reason, row, wrap_command};
-use crate::world::{PEER, World, until};
+use crate::world::{PEER, World, text, until};
 use expect_test::expect;
 use serde_json::{Value, json};
+use std::process::{Command, Stdio};
 
 /// A wrap, and the rows of what it answered.
 struct Door {
@@ -289,4 +290,27 @@ fn standard_output_carries_the_protocol_and_nothing_else() {
     pipe.send("rubbish\n");
     assert_eq!(reason(&pipe.next().unwrap()), "message_malformed");
     assert_eq!(pipe.end(), (Some(0), vec![]));
+}
+
+#[test]
+fn a_wrap_takes_no_configuration_from_the_folder_it_is_started_in() {
+    let world = World::new(PEER);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdpoint"));
+    command.current_dir(world.path()).env_remove("HOLDPOINT_CONFIG");
+    command.env("XDG_CONFIG_HOME", world.files()).env("HOME", world.files());
+    command.args(["wrap", "--agent", "coder", "--", "true"]).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("no configuration found"), "{said}");
+}
+
+#[test]
+fn a_call_as_a_task_is_refused() {
+    let mut door = Door::new();
+    let params = json!({ "name": "echo", "arguments": { "text": "hi" }, "task": { "ttl": 1 } });
+    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    door.pipe.tell(&call);
+    assert_eq!(reason(&door.pipe.answer(1)), "parameters_invalid");
+    door.end();
 }

@@ -157,3 +157,39 @@ fn sockets(run: &Path, (gateway, user): (GatewayId, u32)) -> io::Result<(PathBuf
     }
     Ok(named(&dir))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, Registration, live, register};
+    use holdpoint_types::{GatewayId, Timestamp};
+    use std::fs;
+
+    fn gateway(number: u8) -> GatewayId {
+        GatewayId::new(Timestamp(1), [number; 10])
+    }
+
+    #[tokio::test]
+    async fn a_forged_registration_leads_nowhere_and_removes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (registered, _listener) = register(dir.path(), gateway(1), Kind::Serve).unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        // A process that is gone, and sockets that are somebody else's file.
+        let forged = Registration {
+            gateway: gateway(2),
+            pid: 0,
+            kind: Kind::Serve,
+            socket: victim.clone(),
+            wrap_socket: victim.clone(),
+        };
+        let run = dir.path().join("run");
+        let text = serde_json::to_vec(&forged).unwrap();
+        fs::write(run.join(format!("{}.json", gateway(2))), &text).unwrap();
+        fs::write(run.join(format!("{}.json", gateway(3))), &text).unwrap();
+        fs::write(run.join("notes.json"), "{}").unwrap();
+        let found = live(dir.path()).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].socket, registered.registration.socket);
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
+}
