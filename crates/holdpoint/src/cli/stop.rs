@@ -199,7 +199,7 @@ pub fn render_gateways(acknowledged: &Acknowledgement, look: &Look) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{render, to_json};
+    use super::{all_ended, render, to_json};
     use crate::cli::look::tests::look;
     use expect_test::expect;
     use holdpoint_server::wire::{Acknowledgement, ObeyReply, RunningReply};
@@ -247,6 +247,17 @@ mod tests {
               look at the process, and end it if in doubt
             release it with: holdpoint release 7 --reason …
         "#]].assert_eq(&render(&acknowledgement(), &look()));
+    }
+
+    #[test]
+    fn a_stop_is_done_when_all_obeyed_and_nothing_runs() {
+        let nobody = Acknowledgement { gateways: vec![], unreachable: vec![], ..acknowledgement() };
+        assert!(all_ended(&nobody));
+        assert!(!all_ended(&acknowledgement()));
+        let silent = Acknowledgement { gateways: vec![], ..acknowledgement() };
+        assert!(!all_ended(&silent), "one was not reached");
+        let running = Acknowledgement { unreachable: vec![], ..acknowledgement() };
+        assert!(!all_ended(&running), "one call still runs");
     }
 
     #[test]

@@ -47,45 +47,62 @@ resources = ["file://${files}/secrets/**"]
 "#;
 
 #[tokio::test]
-async fn wrap_governs_the_filesystem_server_in_both_eras() {
-    for opens in [Opens::Legacy] {
-        let world = World::new(CONFIG);
-        let (program, files) = (npm_server("filesystem"), world.files());
-        let program = program.to_str().unwrap();
-        let command = ["node", program, files.to_str().unwrap()];
-        let client = client::wrap(&world, "fs", &command, opens).await;
-        let names = tools(&client).await;
-        assert!(names.contains(&"read_text_file".to_owned()), "{names:?}");
-        assert!(names.contains(&"write_file".to_owned()), "{names:?}");
-        // Not granted: not shown.
-        assert!(!names.contains(&"edit_file".to_owned()), "{names:?}");
-        assert!(!names.contains(&"move_file".to_owned()), "{names:?}");
+async fn wrap_governs_the_filesystem_server() {
+    let world = World::new(CONFIG);
+    let (program, files) = (npm_server("filesystem"), world.files());
+    let program = program.to_str().unwrap();
+    let command = ["node", program, files.to_str().unwrap()];
+    let client = client::wrap(&world, "fs", &command, Opens::Legacy).await;
+    let names = tools(&client).await;
+    assert!(names.contains(&"read_text_file".to_owned()), "{names:?}");
+    assert!(names.contains(&"write_file".to_owned()), "{names:?}");
+    // Not granted: not shown.
+    assert!(!names.contains(&"edit_file".to_owned()), "{names:?}");
+    assert!(!names.contains(&"move_file".to_owned()), "{names:?}");
 
-        let path = files.join("a.txt");
-        let written = json!({ "path": path, "content": "hello" });
-        let result = call(&client, "write_file", written).await;
-        assert!(!failed(&result), "{}", text(&result));
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "hello");
-        let result = call(&client, "read_text_file", json!({ "path": path })).await;
-        assert_eq!(text(&result), "hello");
+    let path = files.join("a.txt");
+    let written = json!({ "path": path, "content": "hello" });
+    let result = call(&client, "write_file", written).await;
+    assert!(!failed(&result), "{}", text(&result));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "hello");
+    let result = call(&client, "read_text_file", json!({ "path": path })).await;
+    assert_eq!(text(&result), "hello");
 
-        let moved = json!({ "source": path, "destination": files.join("b.txt") });
-        let result = call(&client, "move_file", moved).await;
-        assert_eq!(reasons(&result), ["no_policy_permits", "destructive_not_granted"]);
-        assert!(path.exists());
-        let secret = files.join("secrets/key");
-        let result = call(&client, "write_file", json!({ "path": secret, "content": "x" })).await;
-        assert_eq!(reasons(&result).first().map(String::as_str), Some("policy_holds"));
-        let result = call(&client, "write_file", json!({ "path": 7 })).await;
-        assert!(text(&result).contains("at `/path`"), "{}", text(&result));
-        client.cancel().await.unwrap();
+    let moved = json!({ "source": path, "destination": files.join("b.txt") });
+    let result = call(&client, "move_file", moved).await;
+    assert_eq!(reasons(&result), ["no_policy_permits", "destructive_not_granted"]);
+    assert!(path.exists());
+    let secret = files.join("secrets/key");
+    let result = call(&client, "write_file", json!({ "path": secret, "content": "x" })).await;
+    assert_eq!(reasons(&result).first().map(String::as_str), Some("policy_holds"));
+    let result = call(&client, "write_file", json!({ "path": 7 })).await;
+    assert!(text(&result).contains("at `/path`"), "{}", text(&result));
+    client.cancel().await.unwrap();
 
-        world.must(&["verify"]);
-        let decisions: Vec<_> = world.records().into_iter().collect();
-        let of = |kind: &str| decisions.iter().filter(|record| record["kind"] == kind).count();
-        assert_eq!((of("decision"), of("outcome")), (5, 2));
-        world.must(&["why", "last"]);
-    }
+    world.must(&["verify"]);
+    let decisions: Vec<_> = world.records().into_iter().collect();
+    let of = |kind: &str| decisions.iter().filter(|record| record["kind"] == kind).count();
+    assert_eq!((of("decision"), of("outcome")), (5, 2));
+    world.must(&["why", "last"]);
+}
+
+#[tokio::test]
+async fn wrap_governs_the_memory_server() {
+    let world = World::new(CONFIG);
+    let program = npm_server("memory");
+    let file = format!("MEMORY_FILE_PATH={}/memory.jsonl", world.files().display());
+    let command = ["env", &file, "node", program.to_str().unwrap()];
+    let client = client::wrap(&world, "memory", &command, Opens::Legacy).await;
+    assert!(!tools(&client).await.contains(&"delete_entities".to_owned()));
+    let entity = json!({ "name": "n", "entityType": "t", "observations": ["o"] });
+    let result = call(&client, "create_entities", json!({ "entities": [entity] })).await;
+    assert!(!failed(&result), "{}", text(&result));
+    assert!(text(&call(&client, "read_graph", json!({})).await).contains("\"n\""));
+    let result = call(&client, "delete_entities", json!({ "entityNames": ["n"] })).await;
+    assert!(reasons(&result).contains(&"destructive_not_granted".to_owned()));
+    assert!(text(&call(&client, "read_graph", json!({})).await).contains("\"n\""));
+    client.cancel().await.unwrap();
+    world.must(&["verify"]);
 }
 
 #[tokio::test]
@@ -100,6 +117,12 @@ async fn serve_governs_three_servers_in_both_eras() {
             assert!(names.contains(&name.to_owned()), "{opens:?} {name}: {names:?}");
         }
         assert!(!names.contains(&"memory__delete_entities".to_owned()), "{names:?}");
+        let path = world.files().join(format!("{opens:?}.txt"));
+        let written = json!({ "path": path, "content": "hello" });
+        let result = call(&client, "fs__write_file", written).await;
+        assert!(!failed(&result), "{}", text(&result));
+        let result = call(&client, "fs__read_text_file", json!({ "path": path })).await;
+        assert_eq!(text(&result), "hello");
         let result = call(&client, "everything__echo", json!({ "message": "hi" })).await;
         assert_eq!(text(&result), "Echo: hi");
         let entity = json!({ "name": "n", "entityType": "t", "observations": ["o"] });
