@@ -9,9 +9,11 @@ mod drain;
 mod endings;
 mod gather;
 mod given_up;
+mod questions;
 
 pub use drain::Drained;
 pub use gather::{Known, gather};
+pub(crate) use questions::{Question, Waiting};
 
 use crate::catalog::{self, Catalog, Observed};
 use crate::clock::Clock;
@@ -124,6 +126,7 @@ struct Inner {
     cancels: Mutex<BTreeMap<ActionId, Cancels>>,
     given_up: GivenUp,
     endings: Endings,
+    questions: questions::Handed,
     telemetry: Telemetry,
 }
 
@@ -160,6 +163,7 @@ impl Governor {
             cancels: Mutex::default(),
             given_up: GivenUp::default(),
             endings: Endings::default(),
+            questions: questions::Handed::default(),
             telemetry: Telemetry::default(),
             store,
         };

@@ -34,7 +34,7 @@ pub use json::{JsonFault, JsonLimits, canonical_bytes, canonical_digest, check, 
 pub use mode::{Mode, ParseModeError};
 pub use reason::{Reason, Stage};
 pub use record::{
-    ActionRecord, DecisionRecord, Field, Lineage, OutcomeRecord, OutcomeStatus, PolicySource,
-    Record, RecordBody, ToolOutput,
+    ActionRecord, AskedRecord, AskedRuling, DecisionRecord, Field, Lineage, OutcomeRecord,
+    OutcomeStatus, PolicySource, Record, RecordBody, RepliedRecord, ReplyStatus, ToolOutput,
 };
 pub use stop::{ParseScopeError, Stop, StopId, StopScope};

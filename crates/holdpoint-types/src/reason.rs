@@ -228,6 +228,10 @@ reasons! {
         "The upstream server's answer breaks the protocol.",
         "Check the state before you retry.",
         "Look at the upstream server.";
+    QuestionForbidden, "question_forbidden", Execution,
+        "The server asked something of the agent that the operator forbids.",
+        "Do without what the server wanted to know.",
+        "See `holdpoint log --kind asked`, and the server's `sampling`, `elicitation`, `roots`.";
     CancelledByStop, "cancelled_by_stop", Execution,
         "A stop cancelled the call while it ran; what it did is not known.",
         "Stop and wait.",

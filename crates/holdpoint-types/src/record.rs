@@ -6,7 +6,7 @@
 use crate::decision::{Decision, Finding};
 use crate::digest::Digest;
 use crate::facts::{Facts, Intent, Request};
-use crate::ids::{ActionId, AgentName, Epoch, GatewayId, TeamName, Timestamp, ToolRef};
+use crate::ids::{ActionId, AgentName, Epoch, GatewayId, ServerName, TeamName, Timestamp, ToolRef};
 use crate::reason::Reason;
 use crate::stop::{Stop, StopId, StopScope};
 use serde::{Deserialize, Serialize};
@@ -114,6 +114,10 @@ pub enum RecordBody {
         /// Who revoked them.
         by: String,
     },
+    /// A server asked an agent something. Durable before the agent hears of it.
+    Asked(Box<AskedRecord>),
+    /// What came back for such a question.
+    Replied(Box<RepliedRecord>),
 }
 
 /// One file of a policy set.
@@ -222,6 +226,96 @@ pub struct OutcomeRecord {
     pub duration_ms: u64,
 }
 
+/// A question of a server: sampling, elicitation or roots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedRecord {
+    /// Who asks.
+    pub server: ServerName,
+    /// Who is asked.
+    pub agent: AgentName,
+    /// The action during which it is asked; absent if no single one was running.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub action: Option<ActionId>,
+    /// What is asked.
+    pub method: String,
+    /// Digest of the question's parameters.
+    pub parameters: Digest,
+    /// Whether the agent hears of it.
+    pub ruling: AskedRuling,
+}
+
+/// Whether an agent hears of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AskedRuling {
+    /// It does.
+    Passed,
+    /// The operator forbids this server to ask that.
+    Forbidden,
+}
+
+/// What came back for a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepliedRecord {
+    /// The position of the question's record in the log.
+    pub asked: u64,
+    /// Who asked.
+    pub server: ServerName,
+    /// Who was asked.
+    pub agent: AgentName,
+    /// The action during which it was asked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub action: Option<ActionId>,
+    /// What came back.
+    pub status: ReplyStatus,
+    /// Digest of the reply; absent if none came.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reply: Option<Digest>,
+}
+
+/// What came back for a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplyStatus {
+    /// An answer.
+    Answered,
+    /// The user declined.
+    Declined,
+    /// The user dismissed it.
+    Dismissed,
+    /// An error.
+    Error,
+    /// Nothing, before the connection ended.
+    Unanswered,
+}
+
+// === impl AskedRuling ===
+
+impl AskedRuling {
+    /// The stable word used in records and the CLI.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
+// === impl ReplyStatus ===
+
+impl ReplyStatus {
+    /// The stable word used in records and the CLI.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Declined => "declined",
+            Self::Dismissed => "dismissed",
+            Self::Error => "error",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
 // === impl OutcomeStatus ===
 
 impl OutcomeStatus {
@@ -253,6 +347,8 @@ impl RecordBody {
             Self::Released { .. } => "released",
             Self::KeyIssued { .. } => "key_issued",
             Self::KeysRevoked { .. } => "keys_revoked",
+            Self::Asked(_) => "asked",
+            Self::Replied(_) => "replied",
         }
     }
 }

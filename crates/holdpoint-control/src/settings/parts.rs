@@ -86,6 +86,8 @@ pub enum ServerAsk {
     Sampling,
     /// To ask its user something (`elicitation/create`).
     Elicitation,
+    /// Where it works (`roots/list`).
+    Roots,
 }
 
 /// What the operator says about one tool.
@@ -220,13 +222,14 @@ impl ServerRules {
 
 impl ServerAsk {
     /// Everything that a server can ask.
-    pub const ALL: [Self; 2] = [Self::Sampling, Self::Elicitation];
+    pub const ALL: [Self; 3] = [Self::Sampling, Self::Elicitation, Self::Roots];
 
     /// The word for it: an agent's capability, and the beginning of the method's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sampling => "sampling",
             Self::Elicitation => "elicitation",
+            Self::Roots => "roots",
         }
     }
 

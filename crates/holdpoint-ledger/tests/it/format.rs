@@ -3,11 +3,11 @@
 use expect_test::{Expect, expect};
 use holdpoint_ledger::{EncodingFault, decode, encode};
 use holdpoint_types::{
-    ActionId, ActionRecord, AgentFacts, Cause, ClassSource, Decision, DecisionRecord, Digest, Door,
-    EffectClass, Epoch, Facts, Field, Finding, FindingResult, GatewayId, GrantFacts, Intent,
-    IntentSource, Lineage, Mode, OutcomeRecord, OutcomeStatus, PolicySource, Reason, Record,
-    RecordBody, Request, Ruling, Stop, StopScope, TargetFacts, Timestamp, ToolFacts, ToolOutput,
-    ToolState,
+    ActionId, ActionRecord, AgentFacts, AskedRecord, AskedRuling, Cause, ClassSource, Decision,
+    DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding, FindingResult,
+    GatewayId, GrantFacts, Intent, IntentSource, Lineage, Mode, OutcomeRecord, OutcomeStatus,
+    PolicySource, Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request, Ruling, Stop,
+    StopScope, TargetFacts, Timestamp, ToolFacts, ToolOutput, ToolState,
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Value, json};
@@ -232,6 +232,53 @@ fn keys() {
         RecordBody::KeysRevoked { agent, by: "ana".into() },
         expect![[
             r#"{"agent":"coder","at_ms":1700000000123,"by":"ana","gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"keys_revoked"}"#
+        ]],
+    );
+}
+
+#[test]
+fn questions() {
+    let mut asked = AskedRecord {
+        server: "fs".parse().unwrap(),
+        agent: "coder".parse().unwrap(),
+        action: Some(action()),
+        method: "elicitation/create".into(),
+        parameters: Digest::of(b"{}"),
+        ruling: AskedRuling::Passed,
+    };
+    check(
+        RecordBody::Asked(Box::new(asked.clone())),
+        expect![[
+            r#"{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"asked","method":"elicitation/create","parameters":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","ruling":"passed","server":"fs"}"#
+        ]],
+    );
+    asked.action = None;
+    asked.ruling = AskedRuling::Forbidden;
+    check(
+        RecordBody::Asked(Box::new(asked)),
+        expect![[
+            r#"{"agent":"coder","at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"asked","method":"elicitation/create","parameters":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","ruling":"forbidden","server":"fs"}"#
+        ]],
+    );
+    let mut replied = RepliedRecord {
+        asked: 7,
+        server: "fs".parse().unwrap(),
+        agent: "coder".parse().unwrap(),
+        action: Some(action()),
+        status: ReplyStatus::Declined,
+        reply: Some(Digest::of(b"{}")),
+    };
+    check(
+        RecordBody::Replied(Box::new(replied.clone())),
+        expect![[
+            r#"{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","asked":7,"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"replied","reply":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","server":"fs","status":"declined"}"#
+        ]],
+    );
+    (replied.status, replied.reply) = (ReplyStatus::Unanswered, None);
+    check(
+        RecordBody::Replied(Box::new(replied)),
+        expect![[
+            r#"{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","asked":7,"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"replied","server":"fs","status":"unanswered"}"#
         ]],
     );
 }

@@ -1,13 +1,49 @@
-//! What servers ask of agents: sampling and elicitation, where the operator forbids them.
-//! Must never touch anything else that a server asks.
+//! What servers ask of agents: sampling, elicitation, roots. Recorded, and refused where the
+//! operator forbids it. Must never touch anything else that a server asks.
 
 use super::answer::refused_data;
+use crate::governor::{Governed, Governor, Question, Waiting};
 use holdpoint_control::{ServerAsk, Settings};
 use holdpoint_resources::mcp::era::{self, META_CLIENT_CAPABILITIES};
-use holdpoint_resources::mcp::{RpcRequest, RpcResponse};
-use holdpoint_types::{Reason, ServerName};
+use holdpoint_resources::mcp::{Outcome, RpcId, RpcRequest, RpcResponse};
+use holdpoint_types::{AgentName, AskedRuling, Reason, ServerName};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What servers ask.
+pub(super) const QUESTIONS: [&str; 3] =
+    ["sampling/createMessage", "elicitation/create", "roots/list"];
+/// Most questions in one result.
+const WANTED_MAX: usize = 64;
+
+/// What a result asks of an agent.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wanted {
+    /// By the keys under which the replies come.
+    #[serde(rename = "inputRequests", default)]
+    pub(super) requests: BTreeMap<String, WantedRequest>,
+    /// What comes back with the replies.
+    #[serde(rename = "requestState", default)]
+    pub(super) state: Option<String>,
+}
+
+/// One question in a result.
+#[derive(Debug, Deserialize)]
+pub(super) struct WantedRequest {
+    /// What is asked.
+    pub(super) method: String,
+    /// About what.
+    #[serde(default)]
+    pub(super) params: Value,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(rename = "resultType", default)]
+    result_type: Option<String>,
+}
 
 /// Takes what `server` may not ask out of the capabilities that an agent declares to it. True if
 /// the operator forbids anything at all.
@@ -27,19 +63,118 @@ pub(super) fn withhold(settings: &Settings, server: &ServerName, request: &mut R
     true
 }
 
-/// The answer to a server that asks what it may not ask of agents.
-pub(super) fn refusal(
-    settings: &Settings,
-    server: &ServerName,
-    request: &RpcRequest,
-) -> Option<RpcResponse> {
-    let ask = ServerAsk::of_method(&request.method)?;
-    if !settings.forbidden_asks(server)?.contains(&ask) {
-        return None;
+/// True for what a server may ask of an agent.
+pub(super) fn is_question(method: &str) -> bool {
+    QUESTIONS.contains(&method)
+}
+
+/// Records a question; it may be passed on only if this gives it back.
+///
+/// # Errors
+/// Why the agent must not hear of it.
+pub(super) async fn hear(
+    governor: &Governor,
+    question: &Question,
+) -> Result<Waiting, (Reason, String)> {
+    let Question { server, agent, method, .. } = question;
+    match governor.note_question(question).await {
+        Ok((AskedRuling::Passed, waiting)) => {
+            tracing::debug!(%server, %agent, %method, "a server asks an agent");
+            Ok(waiting)
+        }
+        Ok((AskedRuling::Forbidden, _)) => {
+            tracing::info!(%server, %agent, %method, "a server asks what it may not ask");
+            Err((Reason::QuestionForbidden, format!("the operator forbids this server `{method}`")))
+        }
+        Err(fault) => {
+            tracing::error!(%server, %fault, "a question could not be recorded: not passed on");
+            let text = "the question could not be recorded, so it is not passed on".to_owned();
+            Err((Reason::LedgerUnavailable, text))
+        }
     }
-    let text = format!("the operator forbids this server `{}`", ask.as_str());
-    let data = refused_data(Reason::MethodUnknown, &text);
-    Some(RpcResponse::error(Some(request.id.clone()), era::METHOD_NOT_FOUND, &text, data))
+}
+
+/// The answer to a server whose question is not passed on.
+pub(super) fn refusal(id: RpcId, (reason, text): (Reason, &str)) -> RpcResponse {
+    let code = match reason {
+        Reason::QuestionForbidden => era::METHOD_NOT_FOUND,
+        _ => era::INTERNAL_ERROR,
+    };
+    RpcResponse::error(Some(id), code, text, refused_data(reason, text))
+}
+
+/// Records what a result asks of its agent (2026-07-28, `input_required`). What must not be asked
+/// is taken back with the whole result.
+pub(super) async fn screen(
+    governor: &Governor,
+    (server, agent): (&ServerName, &AgentName),
+    governed: Governed,
+) -> Governed {
+    let Governed::Answered(action, Outcome::Result(raw)) = &governed else { return governed };
+    let found = match Wanted::read(raw) {
+        Ok(None) => return governed,
+        Ok(Some(found)) => found,
+        Err(detail) => {
+            let (reason, action) = (Reason::UpstreamInvalid, *action);
+            return Governed::Failed { action, reason, detail, sent: true };
+        }
+    };
+    let (action, mut refused) = (*action, None);
+    for (key, wanted) in found.requests {
+        let question = Question {
+            server: server.clone(),
+            agent: agent.clone(),
+            action: Some(action),
+            method: wanted.method,
+            parameters: wanted.params,
+        };
+        match hear(governor, &question).await {
+            Ok(waiting) => governor.hand_question(waiting, found.state.as_deref(), &key),
+            Err(why) => refused = Some(why),
+        }
+    }
+    match refused {
+        Some((reason, detail)) => Governed::Failed { action, reason, detail, sent: true },
+        None => governed,
+    }
+}
+
+/// Records the replies that a request carries to what was asked before.
+pub(super) fn note_replies(
+    governor: &Governor,
+    (server, agent): (&ServerName, &AgentName),
+    request: &RpcRequest,
+) {
+    let state = request.param("requestState").and_then(Value::as_str);
+    let replies = request.param("inputResponses").and_then(Value::as_object);
+    for (key, reply) in replies.into_iter().flatten().take(WANTED_MAX) {
+        governor.note_handed_reply((server, agent), (state, key), reply);
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// What a result asks for; `None` for a result that asks nothing.
+    pub(super) fn read(raw: &RawValue) -> Result<Option<Self>, String> {
+        // Nearly no result asks, and a result may be large.
+        if !raw.get().contains(era::RESULT_INPUT_REQUIRED) {
+            return Ok(None);
+        }
+        let kind = serde_json::from_str::<Kind>(raw.get()).map_err(|fault| fault.to_string())?;
+        if kind.result_type.as_deref() != Some(era::RESULT_INPUT_REQUIRED) {
+            return Ok(None);
+        }
+        let wanted = serde_json::from_str::<Self>(raw.get());
+        let wanted = wanted.map_err(|fault| format!("`inputRequests`: {fault}"))?;
+        if wanted.requests.len() > WANTED_MAX {
+            return Err(format!("more than {WANTED_MAX} `inputRequests`"));
+        }
+        match wanted.requests.values().find(|wanted| !is_question(&wanted.method)) {
+            Some(other) => Err(format!("`inputRequests`: `{:.64}` is no question", other.method)),
+            None => Ok(Some(wanted)),
+        }
+    }
 }
 
 fn remove(declared: &mut Value, forbidden: &BTreeSet<ServerAsk>) {

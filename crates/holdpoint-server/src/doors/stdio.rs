@@ -6,6 +6,7 @@
 mod calls;
 pub mod host;
 mod listing;
+mod questions;
 mod resources;
 
 use super::answer::{self, refused_data};
@@ -13,12 +14,14 @@ use super::asks;
 use super::reads;
 use crate::governor::{Call, Governed, Governor};
 use calls::{Begun, Calls, Whose};
+use holdpoint_control::Permit;
 use holdpoint_resources::mcp::era::{self, EraFault};
 use holdpoint_resources::mcp::{
     Message, MessageFault, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse, governed,
 };
 use holdpoint_resources::{Passage, PassageReceiver, PassageSender, Received, SendFault};
 use holdpoint_types::{AgentName, Door, JsonLimits, Reason, ServerName, StopScope, ToolRef};
+use questions::Questions;
 use serde_json::{Value, json};
 use std::io;
 use std::pin::pin;
@@ -83,6 +86,7 @@ struct Between {
     server: PassageSender,
     agent: mpsc::Sender<Vec<u8>>,
     calls: Calls,
+    questions: Questions,
     /// The requests that are being answered here.
     tasks: TaskTracker,
     /// Fired when a stop wants the server dead.
@@ -136,6 +140,7 @@ pub(super) async fn run_as(
         server,
         agent,
         calls: Calls::default(),
+        questions: Questions::default(),
         tasks: TaskTracker::new(),
         kill: CancellationToken::new(),
         refusals: TaskTracker::new(),
@@ -163,6 +168,7 @@ pub(super) async fn run_as(
     };
     // An agent that reads nothing is not waited for.
     let _ = tokio::time::timeout(grace, door.fail_all()).await;
+    door.questions.unanswered(&door.governor);
     drop(door);
     child.close(grace).await;
     // The agent may be gone already; whatever still waits for it is lost with it.
@@ -238,6 +244,9 @@ impl Between {
             Message::Notification(note)
                 if note.method == "notifications/cancelled" && self.cancelled(&note) => {}
             message => {
+                if let Message::Response(RpcResponse { id: Some(id), outcome }) = &message {
+                    self.questions.replied(&self.governor, id, outcome);
+                }
                 let sent = match withheld {
                     true => self.server.send_ungoverned(&message).await,
                     false => self.server.send_line(&message, line.trim_ascii()).await,
@@ -331,17 +340,21 @@ impl Between {
 
     /// Decides on a call and lets the server run it.
     async fn govern(&self, call: Call, request: RpcRequest, (answer, asked): Begun) -> Governed {
+        let whose = (&self.wrap.server, &self.wrap.agent);
+        asks::note_replies(&self.governor, whose, &request);
         let (door, tool) = (self.clone(), call.tool.clone());
         let mut answer = answer;
-        let execute = async move |permit, cancels| {
+        let execute = async move |permit: Permit, cancels| {
             let now = door.governor.now();
+            door.calls.note_action(&request.id, permit.action());
             let sending = door.server.send_call(permit, &tool, &request, now);
             match calls::send(&door, sending, (&mut answer, &cancels)).await {
                 Ok(()) => calls::wait(&door, (&request.id, answer), cancels).await,
                 Err(ended) => ended,
             }
         };
-        self.governor.govern(call, asked, execute).await
+        let governed = self.governor.govern(call, asked, execute).await;
+        asks::screen(&self.governor, whose, governed).await
     }
 
     fn read_call(&self, request: &RpcRequest) -> Result<(ToolRef, Value), Box<RpcResponse>> {
@@ -414,13 +427,11 @@ impl Between {
                 Whose::Nobody => tracing::warn!(%id, "the server answers what nobody asked"),
             };
         }
-        if let Message::Request(request) = &message {
-            tracing::info!(agent = %self.wrap.agent, server = %self.wrap.server,
-                method = %request.method, "a server asks an agent");
-            let settings = self.governor.settings();
-            if let Some(refusal) = asks::refusal(&settings, &self.wrap.server, request) {
-                return self.refuse(refusal);
-            }
+        if let Message::Request(request) = &message
+            && asks::is_question(&request.method)
+            && let Err(why) = self.hear(request).await
+        {
+            return self.refuse(asks::refusal(request.id.clone(), (why.0, &why.1)));
         }
         if message.method() == Some("notifications/tools/list_changed") {
             self.calls.note_tools_changed();

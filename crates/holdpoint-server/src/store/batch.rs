@@ -122,6 +122,14 @@ impl Columns {
             RecordBody::KeyIssued { agent, .. } | RecordBody::KeysRevoked { agent, .. } => {
                 self.agent = Some(agent.to_string());
             }
+            RecordBody::Asked(asked) => {
+                self.action = asked.action.map(|action| action.to_string());
+                self.agent = Some(asked.agent.to_string());
+            }
+            RecordBody::Replied(replied) => {
+                self.action = replied.action.map(|action| action.to_string());
+                self.agent = Some(replied.agent.to_string());
+            }
             RecordBody::Started { .. }
             | RecordBody::SettingsLoaded { .. }
             | RecordBody::PolicyLoaded { .. } => {}

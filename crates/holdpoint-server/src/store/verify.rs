@@ -151,7 +151,9 @@ impl Derived {
             | RecordBody::Outcome(_)
             | RecordBody::Started { .. }
             | RecordBody::SettingsLoaded { .. }
-            | RecordBody::PolicyLoaded { .. } => {}
+            | RecordBody::PolicyLoaded { .. }
+            | RecordBody::Asked(_)
+            | RecordBody::Replied(_) => {}
         }
     }
 

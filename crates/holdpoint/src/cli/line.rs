@@ -3,8 +3,8 @@
 use super::look::{Look, Tone, count, escaped, shortened};
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
-    ActionRecord, Cause, DecisionRecord, Field, Lineage, OutcomeRecord, OutcomeStatus, RecordBody,
-    Ruling,
+    ActionId, ActionRecord, AskedRuling, Cause, DecisionRecord, Field, Lineage, OutcomeRecord,
+    OutcomeStatus, RecordBody, Ruling,
 };
 use serde_json::{Map, Value, json};
 
@@ -73,6 +73,34 @@ fn said(body: &RecordBody, look: &Look) -> String {
             format!("key {} for {agent} of {owner}, by {}", escaped(key), escaped(by))
         }
         RecordBody::KeysRevoked { agent, by } => format!("keys of {agent}, by {}", escaped(by)),
+        RecordBody::Asked(asked) => {
+            let word = look.paint(tone_of_question(asked.ruling), &in_width(asked.ruling.as_str()));
+            let (agent, server) = (&asked.agent, &asked.server);
+            let action = during(asked.action, look);
+            format!("{word} {agent}  {server}  {}{action}", escaped(&asked.method))
+        }
+        RecordBody::Replied(replied) => {
+            let word = in_width(replied.status.as_str());
+            let (agent, server, asked) = (&replied.agent, &replied.server, replied.asked);
+            format!("{word} {agent}  {server}  to #{asked}{}", during(replied.action, look))
+        }
+    }
+}
+
+fn in_width(word: &str) -> String {
+    format!("{word:WORD_WIDTH$}")
+}
+
+fn during(action: Option<ActionId>, look: &Look) -> String {
+    let action = action.map(|action| look.paint(Tone::Dim, &action.to_string()));
+    action.map(|action| format!("  {action}")).unwrap_or_default()
+}
+
+/// The tone of a question.
+pub fn tone_of_question(ruling: AskedRuling) -> Tone {
+    match ruling {
+        AskedRuling::Passed => Tone::Good,
+        AskedRuling::Forbidden => Tone::Careful,
     }
 }
 
@@ -156,7 +184,9 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #17 released         stop 7 on agent:coder, epoch 5, by ada: looked at
             2025-07-20T08:26:40.000+00:00 #18 key_issued       key 0a0b for coder of platform, by ada
             2025-07-20T08:26:40.000+00:00 #19 keys_revoked     keys of coder, by ada
-            2025-07-20T08:26:40.000+00:00 #20 settings_loaded  configuration b7d64a922100"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #20 settings_loaded  configuration b7d64a922100
+            2025-07-20T08:26:40.000+00:00 #21 asked            passed     coder  fs  elicitation/create  019826f1-3a00-7707-8707-070707070707
+            2025-07-20T08:26:40.000+00:00 #22 replied          declined   coder  fs  to #21  019826f1-3a00-7707-8707-070707070707"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

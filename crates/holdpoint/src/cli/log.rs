@@ -14,7 +14,7 @@ use serde_json::json;
 /// How many records are shown unless `--limit` says otherwise.
 const LIMIT: u32 = 100;
 /// The kinds of records.
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 13] = [
     "decision",
     "outcome",
     "started",
@@ -26,6 +26,8 @@ const KINDS: [&str; 11] = [
     "released",
     "key_issued",
     "keys_revoked",
+    "asked",
+    "replied",
 ];
 
 /// Show records, newest last. For programs: `records`, or with `--follow` one record on a line.

@@ -4,11 +4,11 @@
 use holdpoint_ledger::{encode, leaf_hash};
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
-    ActionId, ActionRecord, AgentFacts, AgentName, Cause, ClassSource, Decision, DecisionRecord,
-    Digest, Door, EffectClass, Epoch, Facts, Field, Finding, FindingResult, GatewayId, GrantFacts,
-    Intent, IntentSource, Lineage, Mode, OutcomeRecord, OutcomeStatus, PolicySource, Reason,
-    Record, RecordBody, Request, Ruling, Stop, TargetFacts, TeamName, Timestamp, ToolFacts,
-    ToolOutput, ToolRef, ToolState,
+    ActionId, ActionRecord, AgentFacts, AgentName, AskedRecord, AskedRuling, Cause, ClassSource,
+    Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding,
+    FindingResult, GatewayId, GrantFacts, Intent, IntentSource, Lineage, Mode, OutcomeRecord,
+    OutcomeStatus, PolicySource, Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request,
+    Ruling, Stop, TargetFacts, TeamName, Timestamp, ToolFacts, ToolOutput, ToolRef, ToolState,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -94,7 +94,33 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(18, key_issued(agent, owner)),
         stored(19, RecordBody::KeysRevoked { agent: "coder".parse().unwrap(), by: by() }),
         stored(20, RecordBody::SettingsLoaded { configuration }),
+        stored(21, asked()),
+        stored(22, replied()),
     ]
+}
+
+/// A question during the permitted action.
+pub fn asked() -> RecordBody {
+    RecordBody::Asked(Box::new(AskedRecord {
+        server: "fs".parse().unwrap(),
+        agent: "coder".parse().unwrap(),
+        action: Some(action()),
+        method: "elicitation/create".to_owned(),
+        parameters: Digest::of(b"question"),
+        ruling: AskedRuling::Passed,
+    }))
+}
+
+/// What came back for it.
+pub fn replied() -> RecordBody {
+    RecordBody::Replied(Box::new(RepliedRecord {
+        asked: 21,
+        server: "fs".parse().unwrap(),
+        agent: "coder".parse().unwrap(),
+        action: Some(action()),
+        status: ReplyStatus::Declined,
+        reply: Some(Digest::of(b"no")),
+    }))
 }
 
 fn key_issued(agent: AgentName, owner: TeamName) -> RecordBody {

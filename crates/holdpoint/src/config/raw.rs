@@ -259,6 +259,9 @@ pub struct RawServer {
     /// Whether it may ask an agent's user something.
     #[schemars(extend("x-default" = "pass"))]
     pub elicitation: Option<RawAsk>,
+    /// Whether it may ask where an agent works.
+    #[schemars(extend("x-default" = "pass"))]
+    pub roots: Option<RawAsk>,
 }
 
 /// What holds for one tool, whatever the server's patterns say.

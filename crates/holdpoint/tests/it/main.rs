@@ -12,6 +12,7 @@ mod operate;
 mod operator;
 mod privacy;
 mod quarantine;
+mod questions;
 mod raw;
 mod real_servers;
 mod reload;

@@ -165,12 +165,20 @@ pub fn call(id: impl Into<Value>, tool: &str, arguments: Value) -> Value {
 }
 
 /// A request as the modern era wants it.
-pub fn modern(id: impl Into<Value>, method: &str, mut params: Value) -> Value {
-    params["_meta"] = json!({
-        REVISION: "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
+pub fn modern(id: impl Into<Value>, method: &str, params: Value) -> Value {
+    modern_able(id, method, (params, json!({})))
+}
+
+/// The same, of a client with these capabilities.
+pub fn modern_able(
+    id: impl Into<Value>,
+    method: &str,
+    (mut params, capabilities): (Value, Value),
+) -> Value {
+    params["_meta"][REVISION] = "2026-07-28".into();
+    params["_meta"]["io.modelcontextprotocol/clientInfo"] =
+        json!({ "name": "test", "version": "1" });
+    params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities;
     json!({ "jsonrpc": "2.0", "id": id.into(), "method": method, "params": params })
 }
 
@@ -198,6 +206,23 @@ pub fn reason(answer: &Value) -> String {
 /// Posts a message to `/mcp` and below with a key.
 pub fn post(serve: &Serve, place: (&str, &str), message: &Value) -> Answer {
     try_post(serve, place, message).expect("an HTTP answer")
+}
+
+/// Posts a modern request, with the headers that say what it says.
+pub fn post_modern(serve: &Serve, (below, key): (&str, &str), message: &Value) -> Answer {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let params = &message["params"];
+    let name = [&params["name"], &params["uri"]].into_iter().find_map(Value::as_str);
+    let head = [
+        format!("Authorization: Bearer {key}"),
+        "Content-Type: application/json".to_owned(),
+        "Accept: application/json, text/event-stream".to_owned(),
+        "MCP-Protocol-Version: 2026-07-28".to_owned(),
+        format!("Mcp-Method: {}", word(&message["method"])),
+        format!("Mcp-Name: {}", name.unwrap_or("none")),
+    ];
+    let head: Vec<_> = head.iter().map(String::as_str).collect();
+    exchange(serve, &format!("POST /mcp{below}"), &head, message.to_string().as_bytes())
 }
 
 /// As [`post`], to a server that may be gone.

@@ -64,8 +64,8 @@ static NPM: LazyLock<PathBuf> = LazyLock::new(install_npm);
 
 impl World {
     /// A folder with this `holdpoint.toml` and an empty `files` folder. `${files}` in it becomes
-    /// that folder's path, `${peer}` the program of the small server,
-    /// `${npm:NAME}` the program of an npm server.
+    /// that folder's path, `${peer}` the program of the small server, `${asker}` that of the one
+    /// that asks, `${npm:NAME}` the program of an npm server.
     pub fn new(config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("hp").tempdir().unwrap();
         std::fs::create_dir(dir.path().join("files")).unwrap();
@@ -79,6 +79,7 @@ impl World {
         let files = self.files().display().to_string();
         let mut text = config.replace("${files}", &files);
         text = text.replace("${peer}", &peer().display().to_string());
+        text = text.replace("${asker}", &asker().display().to_string());
         for name in ["filesystem", "memory", "everything"] {
             let place = format!("${{npm:{name}}}");
             if text.contains(&place) {
@@ -247,6 +248,12 @@ pub fn command_line(pid: u32) -> String {
 pub fn peer() -> PathBuf {
     LazyLock::force(&NODE);
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/peer.mjs")
+}
+
+/// The program of the server that asks its callers, in the era that its argument names.
+pub fn asker() -> PathBuf {
+    LazyLock::force(&NODE);
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/asker.mjs")
 }
 
 /// The program of an npm server.

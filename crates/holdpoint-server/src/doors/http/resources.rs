@@ -88,8 +88,11 @@ impl HttpDoor {
             upstream.call(permit, read, now.now(), cancels).await
         };
         let (era, governor) = (asked.era, self.governor.clone());
+        let whose = (server, call.agent.clone());
+        asks::note_replies(&governor, (&whose.0, &whose.1), &request);
         let work = async move {
             let governed = governor.govern(call, gone, execute).await;
+            let governed = asks::screen(&governor, (&whose.0, &whose.1), governed).await;
             drop(cancellable);
             RpcResponse { id: Some(id), outcome: answer::read_outcome(governed) }
         };

@@ -97,8 +97,11 @@ impl HttpDoor {
             upstream.call(permit, call, now.now(), cancel).await
         };
         let governor = self.governor.clone();
+        let whose = (call.tool.server().clone(), call.agent.clone());
+        asks::note_replies(&governor, (&whose.0, &whose.1), &asked.request);
         let work = async move {
             let governed = governor.govern(call, gone, execute).await;
+            let governed = asks::screen(&governor, (&whose.0, &whose.1), governed).await;
             drop(cancellable);
             RpcResponse { id: Some(id), outcome: answer::outcome(governed, era) }
         };

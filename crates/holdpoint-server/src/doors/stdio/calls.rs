@@ -4,7 +4,7 @@
 use super::Between;
 use holdpoint_resources::mcp::{Outcome, RpcId};
 use holdpoint_resources::{Cancels, Ended, Injected, SendFault};
-use holdpoint_types::Reason;
+use holdpoint_types::{ActionId, Reason};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +67,8 @@ struct Waiting {
     /// Taken when the answer comes; a second answer finds nobody.
     answer: Option<oneshot::Sender<Told>>,
     asked: CancellationToken,
+    /// Known once it is permitted.
+    action: Option<ActionId>,
 }
 
 /// All that is read of a tool's result.
@@ -98,7 +100,7 @@ impl Calls {
         }
         let (sender, receiver) = oneshot::channel();
         let asked = CancellationToken::new();
-        let waiting = Waiting { answer: Some(sender), asked: asked.clone() };
+        let waiting = Waiting { answer: Some(sender), asked: asked.clone(), action: None };
         flights.governed.insert(id.clone(), waiting);
         Some((receiver, asked))
     }
@@ -110,6 +112,20 @@ impl Calls {
         }
         drop(flights);
         self.inner.landed.notify_waiters();
+    }
+
+    /// Notes which action a governed call is.
+    pub(super) fn note_action(&self, id: &RpcId, action: ActionId) {
+        if let Some(waiting) = self.inner.flights.lock().governed.get_mut(id) {
+            waiting.action = Some(action);
+        }
+    }
+
+    /// The action that the server is at, if it is at a single one.
+    pub(super) fn only_action(&self) -> Option<ActionId> {
+        let flights = self.inner.flights.lock();
+        let mut actions = flights.governed.values().filter_map(|waiting| waiting.action);
+        actions.next().filter(|_| actions.next().is_none())
     }
 
     /// Keeps the id of a call that was given up: an answer may still come.

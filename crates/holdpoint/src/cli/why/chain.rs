@@ -3,8 +3,8 @@
 use holdpoint_ledger::{open_checkpoint, verify_inclusion};
 use holdpoint_server::store::{RecordQuery, Store, StoredRecord};
 use holdpoint_types::{
-    ActionId, ActionRecord, DecisionRecord, Digest, Field, GatewayId, Lineage, OutcomeRecord,
-    RecordBody, Ruling, Timestamp,
+    ActionId, ActionRecord, AskedRecord, DecisionRecord, Digest, Field, GatewayId, Lineage,
+    OutcomeRecord, RecordBody, RepliedRecord, Ruling, Timestamp,
 };
 
 /// How many records are read at a time.
@@ -19,6 +19,8 @@ pub struct Chain {
     pub outcome: Option<Said<OutcomeRecord>>,
     /// Where it stands.
     pub state: State,
+    /// What its server asked the agent meanwhile, with what came back, in order.
+    pub questions: Vec<Question>,
     /// The names of the files of the policy set that decided, if the ledger knows it.
     pub policy_files: Option<Vec<String>>,
     /// Its records, each with its proof.
@@ -34,6 +36,17 @@ pub struct Said<T> {
     pub gateway: GatewayId,
     /// What.
     pub record: ActionRecord<T>,
+}
+
+/// A question of the action's server.
+#[derive(Debug)]
+pub struct Question {
+    /// The position of its record.
+    pub seq: u64,
+    /// What was asked.
+    pub asked: AskedRecord,
+    /// What came back, if anything did.
+    pub replied: Option<RepliedRecord>,
 }
 
 /// Where an action stands.
@@ -112,6 +125,7 @@ impl State {
 pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> {
     let mut decision = None;
     let mut outcome = None;
+    let mut questions = Vec::new();
     let mut records = Vec::new();
     for stored in store.of_action(action)? {
         records.push(prove(store, &stored)?);
@@ -119,6 +133,10 @@ pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> 
         match stored.record.body {
             RecordBody::Decision(record) => decision = Some(Said { at, gateway, record: *record }),
             RecordBody::Outcome(record) => outcome = Some(Said { at, gateway, record: *record }),
+            RecordBody::Asked(asked) => {
+                questions.push(Question { seq: stored.seq, asked: *asked, replied: None });
+            }
+            RecordBody::Replied(replied) => reply_to(&mut questions, *replied),
             _ => {}
         }
     }
@@ -129,11 +147,17 @@ pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> 
         (None, Ruling::Permit) => State::Running,
         (None, _) => State::Refused,
     };
-    let mut chain = Chain { decision, outcome, state, policy_files: None, records };
+    let mut chain = Chain { decision, outcome, state, questions, policy_files: None, records };
     if let Some(policy) = chain.policy() {
         chain.policy_files = policy_files(store, policy)?;
     }
     Ok(Some(chain))
+}
+
+pub(super) fn reply_to(questions: &mut [Question], replied: RepliedRecord) {
+    if let Some(question) = questions.iter_mut().find(|one| one.seq == replied.asked) {
+        question.replied = Some(replied);
+    }
 }
 
 fn prove(store: &Store, stored: &StoredRecord) -> anyhow::Result<Proved> {

@@ -1,6 +1,6 @@
 //! The chain of an action as JSON, whole. Fields may be added, never renamed.
 
-use super::chain::{Chain, Proved};
+use super::chain::{Chain, Proved, Question};
 use holdpoint_types::Ruling;
 use serde_json::{Value, json};
 
@@ -28,9 +28,14 @@ pub fn to_json(chain: &Chain) -> Value {
             "detail": outcome.record.more.detail,
             "duration_ms": outcome.record.more.duration_ms,
         })),
+        "questions": chain.questions.iter().map(question).collect::<Vec<_>>(),
         "lineage": chain.lineage(),
         "records": chain.records.iter().map(record).collect::<Vec<_>>(),
     })
+}
+
+fn question(question: &Question) -> Value {
+    json!({ "seq": question.seq, "asked": question.asked, "replied": question.replied })
 }
 
 fn record(proved: &Proved) -> Value {

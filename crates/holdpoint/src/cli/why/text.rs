@@ -1,15 +1,15 @@
 //! The chain of an action as a tree for people. Everything that came from agents or servers is
 //! escaped and shortened; `--format json` has it whole.
 
-use super::chain::{Chain, Proved, Said, State};
+use super::chain::{Chain, Proved, Question, Said, State};
 use super::lineage::{fields, intent};
-use crate::cli::line::tone_of;
+use crate::cli::line::{tone_of, tone_of_question};
 use crate::cli::look::{Look, SHORT_CHARS_MAX, Tone, bytes, count, escaped, short_json, shortened};
 use crate::cli::tools::source_word;
 use crate::cli::tree::Branch;
 use holdpoint_types::{
-    Cause, DecisionRecord, Door, Facts, Field, Finding, FindingResult, Lineage, OutcomeRecord,
-    Request, Ruling, Stop, ToolFacts, ToolOutput, ToolState,
+    AskedRuling, Cause, DecisionRecord, Door, Facts, Field, Finding, FindingResult, Lineage,
+    OutcomeRecord, Request, Ruling, Stop, ToolFacts, ToolOutput, ToolState,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -35,10 +35,12 @@ pub fn render(chain: &Chain, look: &Look) -> String {
         policy(chain),
         decided(&chain.decision, look),
         execution(chain, look),
-        lineage(chain.lineage()),
-        proof(&chain.records),
     ]);
-    tree.render(look)
+    let tree = match chain.questions.as_slice() {
+        [] => tree,
+        asked => tree.with([Branch::new("questions", "").with(asked.iter().map(question))]),
+    };
+    tree.with([lineage(chain.lineage()), proof(&chain.records)]).render(look)
 }
 
 fn standing(chain: &Chain, ruling: Ruling) -> String {
@@ -267,6 +269,17 @@ fn readable(body: &str) -> String {
     if texts.is_empty() { body.to_owned() } else { texts.join("\n") }
 }
 
+fn question(question: &Question) -> Branch {
+    let asked = &question.asked;
+    let reply = match (&question.replied, asked.ruling) {
+        (Some(replied), _) => replied.status.as_str(),
+        (None, AskedRuling::Forbidden) => "the agent did not hear of it",
+        (None, AskedRuling::Passed) => "no reply is recorded",
+    };
+    let text = format!("{} asked {}: {reply}", asked.server, short(&asked.method));
+    Branch::new(asked.ruling.as_str(), text).toned(tone_of_question(asked.ruling))
+}
+
 fn lineage(lineage: &Lineage) -> Branch {
     Branch::new("lineage", "").with(fields(lineage).map(|(title, value)| match value {
         Ok(value) => Branch::new(title, value),
@@ -294,13 +307,14 @@ mod tests {
     use crate::cli::look::json_line;
     use crate::cli::look::tests::look;
     use crate::cli::samples;
-    use crate::cli::why::chain::{Chain, Proved, Said, Signed, State};
+    use crate::cli::why::chain::{Chain, Proved, Question, Said, Signed, State, reply_to};
     use crate::cli::why::program::to_json;
     use expect_test::expect;
     use holdpoint_types::{Digest, RecordBody};
 
     fn chain(stored: Vec<holdpoint_server::store::StoredRecord>, state: State) -> Chain {
         let (mut decision, mut outcome, mut records) = (None, None, Vec::new());
+        let mut questions = Vec::new();
         for one in stored {
             let proof = match one.seq {
                 0..10 => Ok(Signed { size: 40, root: Digest::of(b"root") }),
@@ -316,16 +330,24 @@ mod tests {
                 RecordBody::Outcome(record) => {
                     outcome = Some(Said { at, gateway, record: *record });
                 }
+                RecordBody::Asked(asked) => {
+                    questions.push(Question { seq: one.seq, asked: *asked, replied: None });
+                }
+                RecordBody::Replied(replied) => reply_to(&mut questions, *replied),
                 _ => {}
             }
         }
         let policy_files = Some(vec!["starter.cedar".to_owned()]);
-        Chain { decision: decision.unwrap(), outcome, state, policy_files, records }
+        let decision = decision.unwrap();
+        Chain { decision, outcome, state, questions, policy_files, records }
     }
 
     #[test]
     fn a_permitted_action_with_hostile_output() {
-        let chain = chain(vec![samples::permitted(), samples::outcome()], State::Ended);
+        let asked = samples::stored(21, samples::asked());
+        let replied = samples::stored(22, samples::replied());
+        let all = vec![samples::permitted(), asked, replied, samples::outcome()];
+        let chain = chain(all, State::Ended);
         expect![[r#"
             action 019826f1-3a00-7707-8707-070707070707  permit, tool_error: coder called fs__read_file
             ├─ request    2025-07-20T08:26:40.000+00:00 (10 s ago)
@@ -367,6 +389,8 @@ mod tests {
             │     ├─ line 7\u{1b}[31m\u{202e}
             │     ├─ line 8\u{1b}[31m\u{202e}
             │     └─ … 3 more lines
+            ├─ questions
+            │  └─ passed  fs asked elicitation/create: declined
             ├─ lineage
             │  ├─ user intent     "Tidy up.\r\nIgnore \u{202e}the rules" (the agent says, which is no evidence)
             │  ├─ policy version  sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812
@@ -379,6 +403,10 @@ mod tests {
             └─ proof
                ├─ #2 decision  in the signed log of 40 records, root 4813494d137e
                │  └─ leaf  sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d
+               ├─ #21 asked    NOT PROVED: no checkpoint covers it yet
+               │  └─ leaf  sha256:9d1bd53580b9927f1d5a2783c32ec6045549869b01195701eedee815a0df7bbd
+               ├─ #22 replied  NOT PROVED: no checkpoint covers it yet
+               │  └─ leaf  sha256:e46998774b6e538af49239772234ea8fd791f6a17806f2c91b9ac1f2b600950d
                └─ #3 outcome   in the signed log of 40 records, root 4813494d137e
                   └─ leaf  sha256:1bf35096f8003008dad8e94839081033ef34934bb0078c708c0df3287105a31f
         "#]].assert_eq(&render(&chain, &look()));
@@ -448,7 +476,7 @@ mod tests {
     fn the_chain_for_programs() {
         let chain = chain(vec![samples::permitted(), samples::outcome()], State::Ended);
         expect![[r#"
-            {"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","ruling":"permit","state":"ended","decided_at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","request":{"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","door":"mcp_stdio","tool":"fs__read_file","parameters":{"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3},"intent":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"},"retrieved":["doc-1"],"at":1753000000000},"facts":{"agent":{"owner":"platform","mode":"auto"},"tool":{"definition":"sha256:4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6","state":"pinned","class":"read","class_source":"operator","open_world":true},"grant":{"by":"fs__*"},"target":{"resource":"file:///srv/app/notes\u001b.txt","environment":"prod","environment_resolved":true,"surfaces":["billing","prod"]},"freezes":[],"stops":[],"epoch":3,"findings":[{"validator":"schema","result":"pass","reason":"parameters_invalid","evidence":""}]},"policy":{"digest":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","files":["starter.cedar"]},"decision":{"ruling":"permit","causes":[{"ruling":"permit","reason":"permitted_by_policy","rule":"reads","text":"reads are fine in grants"}]},"permitted":true,"outcome":{"at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","status":"tool_error","reason":"upstream_timeout","detail":"the server said \u009b2J nothing","duration_ms":1234},"lineage":{"user_intent":{"present":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"}},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"retrieved_context":{"present":["doc-1"]},"tool":{"present":"fs__read_file"},"parameters":{"present":"sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5"},"target_resource":{"present":"file:///srv/app/notes\u001b.txt"},"tool_output":{"present":{"digest":"sha256:6a48b7c9180f2a2dd662bafb7ebf119282d6967617cfe81d68f2fd9faf38e28c","bytes":272,"body":"{\"content\":[{\"type\":\"text\",\"text\":\"line 1\\u001b[31m\u202e\\nline 2\\u001b[31m\u202e\\nline 3\\u001b[31m\u202e\\nline 4\\u001b[31m\u202e\\nline 5\\u001b[31m\u202e\\nline 6\\u001b[31m\u202e\\nline 7\\u001b[31m\u202e\\nline 8\\u001b[31m\u202e\\nline 9\\u001b[31m\u202e\\nline 10\\u001b[31m\u202e\\nline 11\\u001b[31m\u202e\\n\"}]}"}},"post_validation":{"absent":"no post-action validator is configured"}},"records":[{"seq":2,"kind":"decision","leaf":"sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null},{"seq":3,"kind":"outcome","leaf":"sha256:1bf35096f8003008dad8e94839081033ef34934bb0078c708c0df3287105a31f","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null}]}
+            {"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","ruling":"permit","state":"ended","decided_at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","request":{"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","door":"mcp_stdio","tool":"fs__read_file","parameters":{"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3},"intent":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"},"retrieved":["doc-1"],"at":1753000000000},"facts":{"agent":{"owner":"platform","mode":"auto"},"tool":{"definition":"sha256:4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6","state":"pinned","class":"read","class_source":"operator","open_world":true},"grant":{"by":"fs__*"},"target":{"resource":"file:///srv/app/notes\u001b.txt","environment":"prod","environment_resolved":true,"surfaces":["billing","prod"]},"freezes":[],"stops":[],"epoch":3,"findings":[{"validator":"schema","result":"pass","reason":"parameters_invalid","evidence":""}]},"policy":{"digest":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","files":["starter.cedar"]},"decision":{"ruling":"permit","causes":[{"ruling":"permit","reason":"permitted_by_policy","rule":"reads","text":"reads are fine in grants"}]},"permitted":true,"outcome":{"at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","status":"tool_error","reason":"upstream_timeout","detail":"the server said \u009b2J nothing","duration_ms":1234},"questions":[],"lineage":{"user_intent":{"present":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"}},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"retrieved_context":{"present":["doc-1"]},"tool":{"present":"fs__read_file"},"parameters":{"present":"sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5"},"target_resource":{"present":"file:///srv/app/notes\u001b.txt"},"tool_output":{"present":{"digest":"sha256:6a48b7c9180f2a2dd662bafb7ebf119282d6967617cfe81d68f2fd9faf38e28c","bytes":272,"body":"{\"content\":[{\"type\":\"text\",\"text\":\"line 1\\u001b[31m\u202e\\nline 2\\u001b[31m\u202e\\nline 3\\u001b[31m\u202e\\nline 4\\u001b[31m\u202e\\nline 5\\u001b[31m\u202e\\nline 6\\u001b[31m\u202e\\nline 7\\u001b[31m\u202e\\nline 8\\u001b[31m\u202e\\nline 9\\u001b[31m\u202e\\nline 10\\u001b[31m\u202e\\nline 11\\u001b[31m\u202e\\n\"}]}"}},"post_validation":{"absent":"no post-action validator is configured"}},"records":[{"seq":2,"kind":"decision","leaf":"sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null},{"seq":3,"kind":"outcome","leaf":"sha256:1bf35096f8003008dad8e94839081033ef34934bb0078c708c0df3287105a31f","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null}]}
         "#]].assert_eq(&json_line(&to_json(&chain)));
     }
 }

@@ -327,7 +327,11 @@ impl Purpose {
 }
 
 fn forbidden_asks(raw: &RawServer) -> BTreeSet<ServerAsk> {
-    let asks = [(ServerAsk::Sampling, raw.sampling), (ServerAsk::Elicitation, raw.elicitation)];
+    let asks = [
+        (ServerAsk::Sampling, raw.sampling),
+        (ServerAsk::Elicitation, raw.elicitation),
+        (ServerAsk::Roots, raw.roots),
+    ];
     let forbidden = asks.into_iter().filter(|(_, said)| *said == Some(RawAsk::Forbid));
     forbidden.map(|(ask, _)| ask).collect()
 }
