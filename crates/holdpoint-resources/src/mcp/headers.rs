@@ -9,6 +9,7 @@ use super::message::RpcRequest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// Names the revision, in both eras.
@@ -32,19 +33,19 @@ pub enum HeaderFault {
     #[error("header mismatch: `{name}` is missing")]
     Missing {
         /// The header.
-        name: &'static str,
+        name: Cow<'static, str>,
     },
     /// A header's value cannot be read.
     #[error("header mismatch: the value of `{name}` is malformed")]
     Malformed {
         /// The header.
-        name: &'static str,
+        name: Cow<'static, str>,
     },
     /// A header differs from the body.
     #[error("header mismatch: `{name}` says `{header}`, the body says `{body}`")]
     Differs {
         /// The header.
-        name: &'static str,
+        name: Cow<'static, str>,
         /// Its value.
         header: String,
         /// The body's value.
@@ -107,17 +108,21 @@ impl HeaderFault {
 impl ParamHeader {
     /// Name and encoded value of the header for these arguments; `None` if they lack the value.
     pub fn mirror(&self, arguments: &Value) -> Option<(String, String)> {
+        self.text(arguments).map(|text| (self.name.clone(), encode(&text)))
+    }
+
+    /// What the header has to say, not encoded; `None` if the arguments lack the value.
+    fn text(&self, arguments: &Value) -> Option<String> {
         let mut value = arguments;
         for step in &self.path {
             value = value.get(step)?;
         }
-        let text = match value {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            Value::Bool(truth) => truth.to_string(),
-            Value::Null | Value::Array(_) | Value::Object(_) => return None,
-        };
-        Some((self.name.clone(), encode(&text)))
+        match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Bool(truth) => Some(truth.to_string()),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        }
     }
 }
 
@@ -162,12 +167,32 @@ pub fn check_headers<'a>(
     match (header, body.and_then(Value::as_str)) {
         (None, None) => Ok(()),
         (Some(header), None) => check_legacy(header),
-        (None, Some(_)) => Err(HeaderFault::Missing { name: PROTOCOL_VERSION }),
+        (None, Some(_)) => Err(HeaderFault::Missing { name: PROTOCOL_VERSION.into() }),
         (Some(header), Some(body)) if header != body => {
             Err(differs(PROTOCOL_VERSION, header, body))
         }
         (Some(_), Some(_)) => check_modern(lookup, request),
     }
+}
+
+/// Checks the headers that mirror a call's arguments, as `input_schema` wants. A schema whose
+/// annotations break the rules wants nothing.
+///
+/// # Errors
+/// When a header is missing, unreadable, or differs from its argument, or has none.
+pub fn check_params<'a>(
+    lookup: impl Fn(&str) -> Option<&'a str>,
+    input_schema: &Value,
+    arguments: &Value,
+) -> Result<(), HeaderFault> {
+    for param in param_headers(input_schema).unwrap_or_default() {
+        match (lookup(&param.name), param.text(arguments)) {
+            (None, None) => {}
+            (header, Some(body)) => check_mirror(header, param.name.into(), &body)?,
+            (Some(header), None) => return Err(differs(param.name, header, "no argument")),
+        }
+    }
+    Ok(())
 }
 
 /// The headers that `input_schema` wants its parameters mirrored into.
@@ -214,22 +239,28 @@ fn check_modern<'a>(
     lookup: impl Fn(&str) -> Option<&'a str>,
     request: &RpcRequest,
 ) -> Result<(), HeaderFault> {
-    let method = lookup(METHOD).ok_or(HeaderFault::Missing { name: METHOD })?;
+    let method = lookup(METHOD).ok_or(HeaderFault::Missing { name: METHOD.into() })?;
     if method != request.method {
         return Err(differs(METHOD, method, &request.method));
     }
     let Some(body) = mirrored_name(request) else { return Ok(()) };
-    let value = lookup(NAME).ok_or(HeaderFault::Missing { name: NAME })?;
-    let name = decode(value).ok_or(HeaderFault::Malformed { name: NAME })?;
-    if name != body {
-        return Err(differs(NAME, &name, body));
-    }
-    Ok(())
+    check_mirror(lookup(NAME), NAME.into(), body)
 }
 
-fn differs(name: &'static str, header: &str, body: &str) -> HeaderFault {
+/// Checks a header that has to say `body`.
+fn check_mirror(
+    header: Option<&str>,
+    name: Cow<'static, str>,
+    body: &str,
+) -> Result<(), HeaderFault> {
+    let Some(header) = header else { return Err(HeaderFault::Missing { name }) };
+    let Some(text) = decode(header) else { return Err(HeaderFault::Malformed { name }) };
+    if text == body { Ok(()) } else { Err(differs(name, &text, body)) }
+}
+
+fn differs(name: impl Into<Cow<'static, str>>, header: &str, body: &str) -> HeaderFault {
     let short = |text: &str| text.chars().take(128).collect();
-    HeaderFault::Differs { name, header: short(header), body: short(body) }
+    HeaderFault::Differs { name: name.into(), header: short(header), body: short(body) }
 }
 
 fn collect(
@@ -294,7 +325,7 @@ fn named_annotations(schemas: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{check_headers, decode, encode, param_headers, standard};
+    use super::{check_headers, check_params, decode, encode, param_headers, standard};
     use crate::mcp::{RpcId, RpcRequest};
     use expect_test::{Expect, expect};
     use proptest::prelude::*;
@@ -389,6 +420,45 @@ mod tests {
             json!({"name": "x"}),
             expect!["-32022 protocol version `1999-01-01` is not supported"],
         );
+    }
+
+    #[test]
+    fn headers_must_say_what_the_arguments_say() {
+        let schema = json!({ "type": "object", "properties": {
+            "region": { "type": "string", "x-mcp-header": "Region" },
+            "count": { "type": "integer", "x-mcp-header": "Count" },
+        } });
+        let check = |headers: &[(&str, &str)], arguments: Value| {
+            let lookup =
+                |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+            check_params(lookup, &schema, &arguments)
+                .map_or_else(|fault| fault.to_string(), |()| "fits".into())
+        };
+        let region = "mcp-param-region";
+        let rows = [
+            check(&[], json!({})),
+            check(&[(region, "eu")], json!({ "region": "eu" })),
+            check(&[(region, "=?base64?ZXU=?=")], json!({ "region": "eu" })),
+            check(&[("mcp-param-count", "7")], json!({ "count": 7 })),
+            check(&[], json!({ "region": "eu" })),
+            check(&[(region, "us")], json!({ "region": "eu" })),
+            check(&[(region, "=?base64?ZXU?=")], json!({ "region": "eu" })),
+            check(&[(region, "=?base64?Z!U=?=")], json!({ "region": "eu" })),
+            check(&[(region, "eu")], json!({})),
+            check(&[(region, "eu")], json!({ "region": null })),
+        ];
+        expect![[r#"
+            fits
+            fits
+            fits
+            fits
+            header mismatch: `mcp-param-region` is missing
+            header mismatch: `mcp-param-region` says `us`, the body says `eu`
+            header mismatch: the value of `mcp-param-region` is malformed
+            header mismatch: the value of `mcp-param-region` is malformed
+            header mismatch: `mcp-param-region` says `eu`, the body says `no argument`
+            header mismatch: `mcp-param-region` says `eu`, the body says `no argument`"#]]
+        .assert_eq(&rows.join("\n"));
     }
 
     #[test]

@@ -23,6 +23,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection is kept for the next request. Node.js and uvicorn close an idle one after
+/// five seconds; a request that meets the close is lost, and nobody can say whether it was done.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a message that nobody waits for may take.
 pub(crate) const ASIDE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most requests of a server that are refused within one event stream; later ones are ignored.
@@ -372,6 +375,7 @@ pub(crate) fn client(url: &Url) -> Result<Client, UpstreamFault> {
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT);
     if is_loopback(url) {
         // A proxy named in the environment cannot reach what listens on this machine.

@@ -99,6 +99,7 @@ struct Asked<'a> {
     era: Era,
     /// True if the client reads event streams.
     events: bool,
+    headers: &'a HeaderMap,
     request: RpcRequest,
 }
 
@@ -213,7 +214,7 @@ impl HttpDoor {
         let era = check_era(&head.headers, &request)?;
         let turn = self.turn(&agent, &request).await?;
         let events = threads::accepts_events(&head.headers);
-        let asked = Asked { agent, server, era, events, request };
+        let asked = Asked { agent, server, era, events, headers: &head.headers, request };
         self.dispatch(asked, turn).await
     }
 
@@ -441,7 +442,7 @@ fn check_era(headers_sent: &HeaderMap, request: &RpcRequest) -> Result<Era, Box<
         let refused = Refused::new(StatusCode::BAD_REQUEST, reason, detail);
         refused.coded(code).about(request).telling(data)
     };
-    let lookup = |name: &str| headers_sent.get(name).and_then(|value| value.to_str().ok());
+    let lookup = by_name(headers_sent);
     let body = request.meta().and_then(|meta| meta.get(era::META_PROTOCOL_VERSION));
     let body = body.and_then(Value::as_str);
     let header = lookup(headers::PROTOCOL_VERSION);
@@ -453,14 +454,23 @@ fn check_era(headers_sent: &HeaderMap, request: &RpcRequest) -> Result<Era, Box<
     let era = era::era_of(request).map_err(|fault| {
         refuse(Reason::RevisionUnsupported, fault.code(), fault.to_string(), fault.data())
     })?;
-    headers::check_headers(lookup, request).map_err(|fault| {
-        let reason = match fault {
-            HeaderFault::Unsupported { .. } => Reason::RevisionUnsupported,
-            _ => Reason::HeaderMismatch,
-        };
-        refuse(reason, fault.code(), fault.to_string(), fault.data())
-    })?;
+    headers::check_headers(lookup, request).map_err(|fault| misfit(&fault, request))?;
     Ok(era)
+}
+
+/// Finds the value of a header by its lower-case name.
+fn by_name<'a>(headers: &'a HeaderMap) -> impl Fn(&str) -> Option<&'a str> {
+    |name| headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The answer to a request whose headers do not fit it.
+fn misfit(fault: &HeaderFault, request: &RpcRequest) -> Box<Refused> {
+    let reason = match fault {
+        HeaderFault::Unsupported { .. } => Reason::RevisionUnsupported,
+        _ => Reason::HeaderMismatch,
+    };
+    let refused = Refused::new(StatusCode::BAD_REQUEST, reason, fault.to_string());
+    refused.coded(fault.code()).about(request).telling(fault.data())
 }
 
 fn unknown_method(asked: &Asked<'_>) -> Box<Refused> {

@@ -15,7 +15,7 @@ use holdpoint_resources::mcp::era::{self, METHOD_NOT_FOUND};
 use holdpoint_resources::mcp::{Outcome, RpcRequest, RpcResponse};
 use holdpoint_resources::{ToolCall, Upstream};
 use holdpoint_types::{Door, Reason, ServerName};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// What separates server and prompt where many servers share one endpoint.
@@ -136,7 +136,10 @@ impl HttpDoor {
                 .iter()
                 .filter(|(server, _)| list.is_shown(&settings, &asked.agent, server));
             let looks = shown.map(async |(server, upstream)| {
-                let found = entries(upstream, list).await.unwrap_or_default();
+                let found = entries(upstream, list).await.unwrap_or_else(|why| {
+                    tracing::warn!(%server, why, method = list.method, "left out");
+                    Vec::new()
+                });
                 (server, found.iter().any(|entry| fits(entry.get(member), uri)))
             });
             let found = join_all(looks).await.into_iter().find(|(_, fits)| *fits);
@@ -219,7 +222,8 @@ fn renamed(request: &RpcRequest, name: &str) -> RpcRequest {
 fn not_found(request: &RpcRequest) -> Box<Refused> {
     let detail = "no server offers such a resource or prompt to this agent".to_owned();
     let refused = Refused::new(StatusCode::OK, Reason::ToolUnknown, detail);
-    refused.coded(era::INVALID_PARAMS).about(request)
+    let uri = request.param("uri").map_or(Value::Null, |uri| json!({ "uri": uri }));
+    refused.coded(era::INVALID_PARAMS).about(request).telling(uri)
 }
 
 #[cfg(test)]

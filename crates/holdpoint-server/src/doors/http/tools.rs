@@ -3,7 +3,7 @@
 
 use super::progress::{self, Progress};
 use super::turns::Turn;
-use super::{Asked, HttpDoor, InFlight, Refused, own_result};
+use super::{Asked, HttpDoor, InFlight, Refused, by_name, misfit, own_result};
 use crate::catalog::Tool;
 use crate::doors::{answer, asks};
 use crate::governor::Call;
@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures::future::join_all;
 use holdpoint_resources::mcp::era::{self, Era};
-use holdpoint_resources::mcp::{RpcId, RpcRequest, RpcResponse, governed};
+use holdpoint_resources::mcp::{RpcId, RpcRequest, RpcResponse, governed, headers};
 use holdpoint_resources::{ToolCall, Upstream, UpstreamFault};
 use holdpoint_types::{AgentName, Door, Reason, ServerName, ToolRef, ToolState};
 use parking_lot::Mutex;
@@ -75,6 +75,7 @@ impl HttpDoor {
                 tracing::warn!(server = %tool.server(), %fault, "its tools cannot be listed");
             }
         }
+        self.check_params(&asked, &tool, &parameters)?;
         asks::withhold(&self.governor.settings(), tool.server(), &mut asked.request);
         let meta = asked.request.param("_meta").cloned();
         let call = Call {
@@ -106,6 +107,23 @@ impl HttpDoor {
             RpcResponse { id: Some(id), outcome: answer::outcome(governed, era) }
         };
         Ok(progress::answer(era, progress, work).await)
+    }
+
+    /// Checks the headers that mirror arguments, which only modern clients send. An unknown tool
+    /// has none; it is denied later.
+    fn check_params(
+        &self,
+        asked: &Asked<'_>,
+        tool: &ToolRef,
+        parameters: &Value,
+    ) -> Result<(), Box<Refused>> {
+        let Some(tool) = self.governor.catalog().tool(tool) else { return Ok(()) };
+        if asked.era == Era::Legacy {
+            return Ok(());
+        }
+        let schema = tool.definition.get("inputSchema").unwrap_or(&Value::Null);
+        headers::check_params(by_name(asked.headers), schema, parameters)
+            .map_err(|fault| misfit(&fault, &asked.request))
     }
 
     /// Lists the tools of every server that the endpoint serves; a server that fails is left out.
