@@ -9,12 +9,32 @@ use std::ops::Range;
 
 /// Integers with fewer digits are the same in every notation.
 const DIGITS_MAX: usize = 15;
+/// The largest whole number that every JSON reader keeps exactly (RFC 7493, section 2.2).
+const INTEGER_MAX: u64 = (1 << 53) - 1;
+/// What the keys begin with by which `serde_json` passes on what JSON has no form for. Its reader
+/// takes an object with such a key for something else than an object.
+const RESERVED: &[u8] = b"\"$serde_json::private::";
+
+/// A canonical form, and what a reader may stumble over in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Canonical {
+    /// The form.
+    pub bytes: Vec<u8>,
+    /// How deep arrays and objects are nested.
+    pub depth: usize,
+    /// The first whole number that not every reader keeps exactly.
+    pub inexact: Option<String>,
+    /// True if a key is one that `serde_json` takes for its own.
+    pub reserved_key: bool,
+}
 
 /// Reads a JSON text without blanks and writes its canonical form.
 struct Canon<'a> {
     text: &'a [u8],
     at: usize,
     out: Vec<u8>,
+    depth: usize,
+    found: Canonical,
     /// Members of all open objects, those of the innermost last.
     members: Vec<Member>,
     /// An object as it was before its members were put in order.
@@ -26,14 +46,18 @@ struct Canon<'a> {
 struct Member {
     name: Range<usize>,
     whole: Range<usize>,
+    /// True if the order of its name's bytes is that of its UTF-16 code units.
+    plain: bool,
 }
 
 /// The canonical form of `text`, which `serde_json` wrote; `None` if it holds something unexpected.
-pub(crate) fn reorder(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn reorder(text: &[u8]) -> Option<Canonical> {
     let out = Vec::with_capacity(text.len());
-    let mut canon = Canon { text, at: 0, out, members: Vec::new(), unsorted: Vec::new() };
+    let (members, unsorted, found) = (Vec::new(), Vec::new(), Canonical::default());
+    let mut canon = Canon { text, at: 0, out, depth: 0, found, members, unsorted };
     canon.value()?;
-    (canon.at == text.len()).then_some(canon.out)
+    let Canon { at, out: bytes, found, .. } = canon;
+    (at == text.len()).then_some(Canonical { bytes, ..found })
 }
 
 // === impl Canon ===
@@ -57,6 +81,7 @@ impl Canon<'_> {
 
     fn array(&mut self) -> Option<()> {
         self.take(b'[')?;
+        self.deeper();
         self.out.push(b'[');
         if self.peek()? != b']' {
             self.value()?;
@@ -68,11 +93,13 @@ impl Canon<'_> {
         }
         self.take(b']')?;
         self.out.push(b']');
+        self.depth -= 1;
         Some(())
     }
 
     fn object(&mut self) -> Option<()> {
         self.take(b'{')?;
+        self.deeper();
         self.out.push(b'{');
         let first = self.members.len();
         let begun = self.out.len();
@@ -91,18 +118,27 @@ impl Canon<'_> {
             self.out.pop();
         }
         self.out.push(b'}');
+        self.depth -= 1;
         Some(())
+    }
+
+    fn deeper(&mut self) {
+        self.depth += 1;
+        self.found.depth = self.found.depth.max(self.depth);
     }
 
     fn member(&mut self) -> Option<()> {
         let begun = self.out.len();
         let name = self.string()?;
-        self.copy(name.clone())?;
+        let written = self.text.get(name.clone())?;
+        self.found.reserved_key |= written.starts_with(RESERVED);
+        let plain = written.is_ascii() && !written.contains(&b'\\');
+        self.out.extend_from_slice(written);
         self.take(b':')?;
         self.out.push(b':');
         self.value()?;
         self.out.push(b',');
-        self.members.push(Member { name, whole: begun..self.out.len() });
+        self.members.push(Member { name, whole: begun..self.out.len(), plain });
         Some(())
     }
 
@@ -139,7 +175,11 @@ impl Canon<'_> {
             return self.copy(run);
         }
         let number: f64 = serde_json::from_slice(self.text.get(run)?).ok()?;
-        self.out.extend_from_slice(&serde_json_canonicalizer::to_vec(&number).ok()?);
+        let number = serde_json_canonicalizer::to_vec(&number).ok()?;
+        if self.found.inexact.is_none() {
+            self.found.inexact = inexact(&number);
+        }
+        self.out.extend_from_slice(&number);
         Some(())
     }
 
@@ -184,15 +224,23 @@ impl Canon<'_> {
 
 /// The order of names: by UTF-16 code units (RFC 8785, section 3.2.3).
 fn compare(text: &[u8], one: &Member, other: &Member) -> Ordering {
-    let [one, other] = [one, other].map(|member| {
+    let plain = one.plain && other.plain;
+    let [name, other_name] = [one, other].map(|member| {
         let inside = member.name.start + 1..member.name.end - 1;
         text.get(inside).unwrap_or_default()
     });
-    let plain = |name: &[u8]| name.is_ascii() && !name.contains(&b'\\');
-    if plain(one) && plain(other) {
-        return one.cmp(other);
+    if plain {
+        return name.cmp(other_name);
     }
-    units(one).cmp(&units(other))
+    units(name).cmp(&units(other_name))
+}
+
+/// The number, if it is a whole one that lost digits, or would lose them.
+fn inexact(number: &[u8]) -> Option<String> {
+    let number = str::from_utf8(number).ok()?;
+    let whole = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    let exact = number.parse().is_ok_and(|number: i64| number.unsigned_abs() <= INTEGER_MAX);
+    (whole && !exact).then(|| number.to_owned())
 }
 
 fn units(name: &[u8]) -> Vec<u16> {
@@ -212,7 +260,7 @@ mod tests {
         let reordered = reorder(&serde_json::to_vec(value).unwrap());
         let canonical = serde_json_canonicalizer::to_vec(value).unwrap();
         let [reordered, canonical] =
-            [reordered.unwrap(), canonical].map(|bytes| String::from_utf8(bytes).unwrap());
+            [reordered.unwrap().bytes, canonical].map(|bytes| String::from_utf8(bytes).unwrap());
         assert_eq!(reordered, canonical);
     }
 
@@ -239,6 +287,25 @@ mod tests {
         {
             assert_eq!(reorder(text.as_bytes()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_readers_may_stumble_over_is_told() {
+        let found = |value: &Value| {
+            let found = reorder(&serde_json::to_vec(value).unwrap()).unwrap();
+            (found.depth, found.inexact, found.reserved_key)
+        };
+        assert_eq!(found(&json!("{[1234567890123456789")), (0, None, false));
+        let exact =
+            json!({ "a": [9_007_199_254_740_991_i64, -9_007_199_254_740_991_i64, 1.5e300] });
+        assert_eq!(found(&exact), (2, None, false));
+        let first = Some("-9007199254740992".to_owned());
+        let inexact = json!([[{}], -9_007_199_254_740_992_i64, u64::MAX]);
+        assert_eq!(found(&inexact), (3, first, false));
+        assert_eq!(found(&json!(1e20)).1.as_deref(), Some("100000000000000000000"));
+        let key = "$serde_json::private::Number";
+        assert_eq!(found(&json!({ "a": { key: "1" }, "b": key })), (2, None, true));
+        assert_eq!(found(&json!({ "a": format!("\"{key}") })), (1, None, false));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

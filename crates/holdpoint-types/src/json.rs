@@ -4,6 +4,7 @@
 //! can never share a digest. Canonical form is RFC 8785. Must never accept what it cannot
 //! reproduce.
 
+use crate::canonical::Canonical;
 use crate::digest::Digest;
 use crate::reason::Reason;
 use serde::Serialize;
@@ -14,6 +15,9 @@ use std::fmt;
 
 /// The largest integer that every JSON reader keeps exactly: 2^53 - 1 (RFC 7493, section 2.2).
 const INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// The room for a text to begin with: enough for most records.
+const TEXT_BYTES: usize = 2 << 10;
 
 /// How keys begin that `serde_json` itself gives a meaning to.
 const RESERVED_PREFIX: &str = "$serde_json::private::";
@@ -234,10 +238,21 @@ pub fn check(value: &Value, limits: JsonLimits) -> Result<(), JsonFault> {
 /// # Errors
 /// When `value` cannot be serialised, which for the types of this crate cannot happen.
 pub fn canonical_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
-    match crate::canonical::reorder(&serde_json::to_vec(value)?) {
-        Some(bytes) => Ok(bytes),
+    match canonical_form(value)? {
+        Some(form) => Ok(form.bytes),
         None => serde_json_canonicalizer::to_vec(value),
     }
+}
+
+/// The canonical form of `value` with what a reader may stumble over in it; `None` if it has none,
+/// for a key comes twice.
+///
+/// # Errors
+/// As [`canonical_bytes`].
+pub fn canonical_form<T: Serialize>(value: &T) -> Result<Option<Canonical>, serde_json::Error> {
+    let mut text = Vec::with_capacity(TEXT_BYTES);
+    serde_json::to_writer(&mut text, value)?;
+    Ok(crate::canonical::reorder(&text))
 }
 
 /// The digest of the canonical form of `value`.

@@ -19,6 +19,7 @@ mod reason;
 mod record;
 mod stop;
 
+pub use canonical::Canonical;
 pub use class::{ClassSource, EffectClass, ParseClassError};
 pub use decision::{Cause, Decision, Finding, FindingResult, Ruling};
 pub use digest::{Digest, ParseDigestError};
@@ -30,7 +31,9 @@ pub use ids::{
     ActionId, AgentName, Epoch, GatewayId, InvalidName, OperatorName, READ_REQUESTS, ServerName,
     TaskId, TeamName, Timestamp, ToolRef,
 };
-pub use json::{JsonFault, JsonLimits, canonical_bytes, canonical_digest, check, parse};
+pub use json::{
+    JsonFault, JsonLimits, canonical_bytes, canonical_digest, canonical_form, check, parse,
+};
 pub use mode::{Mode, ParseModeError};
 pub use reason::{Reason, Stage};
 pub use record::{
