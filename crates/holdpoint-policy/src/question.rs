@@ -84,7 +84,9 @@ impl<'a> Asked<'a> {
         let call = tags.map(|tags| self.call_entity(tags)).transpose()?;
         let around = self.circumstances(tool.clone())?;
         let tool = self.tool_entity(tool)?;
-        let entities = Entities::from_entities(always.into_iter().chain(tool).chain(call), None)?;
+        // Adding to none takes a third of the time that making all at once takes.
+        let all = always.into_iter().chain(tool).chain(call);
+        let entities = Entities::empty().add_entities(all, None)?;
         let action = self.names.action(self.tool.class);
         let request = CedarRequest::new(agent, action, resource, around, None)?;
         Ok(Question { request, entities, tool_id, class: self.tool.class })
