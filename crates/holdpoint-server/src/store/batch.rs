@@ -2,19 +2,17 @@
 //! signed. Must not begin or commit the transaction, nor sign over a log that it did not check.
 
 use super::fault::StoreFault;
-use super::query;
+use super::{blocks, query};
 use holdpoint_ledger::{
     Frontier, Signer, Verifier, encode, leaf_hash, open_checkpoint, sign_checkpoint,
 };
 use holdpoint_types::{
-    DecisionRecord, Digest, Door, Epoch, Field, GatewayId, Record, RecordBody, Ruling, Stop,
-    StopId, StopScope, Timestamp,
+    DecisionRecord, Digest, Epoch, Field, GatewayId, Record, RecordBody, Stop, StopId, StopScope,
+    Timestamp,
 };
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use std::collections::BTreeMap;
 
-/// A checkpoint is kept at every multiple of this size, so that damage can be located.
-pub(super) const KEPT_EVERY: u64 = 256;
 /// Longest record, in bytes.
 const RECORD_BYTES_MAX: usize = 64 << 20;
 
@@ -167,9 +165,7 @@ impl LogState {
 
     /// Checks that the newest checkpoint signs exactly this edge.
     fn check_signed(&self, connection: &Connection, key: &Verifier) -> Result<(), StoreFault> {
-        let sql = "SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1";
-        let note = connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, String>(0));
-        let (size, root) = match note.optional()? {
+        let (size, root) = match query::checkpoint(connection)? {
             Some(note) => {
                 let checkpoint = open_checkpoint(&note, key)?;
                 (checkpoint.size, checkpoint.root)
@@ -247,8 +243,12 @@ impl<'t> Batch<'t> {
             // Time never goes backwards inside the log, whatever clocks do.
             false => self.insert(&draft.moved_to(at)?)?,
         };
-        if self.state.frontier.size().is_multiple_of(KEPT_EVERY) {
-            self.sign()?;
+        let size = self.state.frontier.size();
+        if size.is_multiple_of(blocks::BLOCK) {
+            let note = sign_checkpoint(&self.state.frontier, self.signer)?;
+            let sql = "INSERT INTO checkpoints (size, note) VALUES (?1, ?2)";
+            self.txn.prepare_cached(sql)?.execute(params![int(size)?, note])?;
+            blocks::close(self.txn, size)?;
         }
         Ok(seq)
     }
@@ -260,17 +260,12 @@ impl<'t> Batch<'t> {
         if size == self.begun_at {
             return Ok(self.state.frontier);
         }
-        if !size.is_multiple_of(KEPT_EVERY) {
-            self.sign()?;
-        }
-        if !self.begun_at.is_multiple_of(KEPT_EVERY) {
-            let sql = "DELETE FROM checkpoints WHERE size = ?1";
-            self.txn.prepare_cached(sql)?.execute([int(self.begun_at)?])?;
-        }
-        let sql = "UPDATE log_state SET size = ?1, frontier = ?2, last_at_ms = ?3, epoch = ?4";
+        let note = sign_checkpoint(&self.state.frontier, self.signer)?;
+        let sql = "UPDATE log_state SET size = ?1, frontier = ?2, note = ?3, last_at_ms = ?4, \
+                   epoch = ?5";
         let edge = self.state.frontier.to_bytes();
         let at = self.state.last_at.map(|at| at.0);
-        let row = params![int(size)?, edge, at, int(self.state.epoch.0)?];
+        let row = params![int(size)?, edge, note, at, int(self.state.epoch.0)?];
         self.txn.prepare_cached(sql)?.execute(row)?;
         if !self.stops.is_empty() {
             self.check_promises()?;
@@ -314,46 +309,10 @@ impl<'t> Batch<'t> {
             draft.record.at_ms.0,
             draft.bytes,
         ])?;
-        self.note_open_action(&draft.record, columns)?;
         self.state.frontier.push(draft.leaf);
         self.state.last_at = Some(draft.record.at_ms);
         Ok(seq)
     }
-
-    /// Keeps the list of permitted actions without an outcome.
-    fn note_open_action(&self, record: &Record, columns: &Columns) -> Result<(), StoreFault> {
-        if is_outcome(&record.body) {
-            let sql = "DELETE FROM open_actions WHERE action = ?1";
-            self.txn.prepare_cached(sql)?.execute([&columns.action])?;
-        }
-        if may_run(&record.body) {
-            let sql = "INSERT OR REPLACE INTO open_actions (action, gateway) VALUES (?1, ?2)";
-            self.txn
-                .prepare_cached(sql)?
-                .execute([&columns.action, &Some(columns.gateway.clone())])?;
-        }
-        Ok(())
-    }
-
-    fn sign(&self) -> Result<(), StoreFault> {
-        let note = sign_checkpoint(&self.state.frontier, self.signer)?;
-        let sql = "INSERT INTO checkpoints (size, note) VALUES (?1, ?2)";
-        self.txn.prepare_cached(sql)?.execute(params![int(self.state.frontier.size())?, note])?;
-        Ok(())
-    }
-}
-
-/// True for the decision of an action that is executed: from here on it has an effect or an
-/// outcome.
-pub(super) fn may_run(body: &RecordBody) -> bool {
-    let RecordBody::Decision(decision) = body else { return false };
-    let DecisionRecord { request, decision, .. } = &decision.more;
-    request.door != Door::Try && decision.ruling() == Ruling::Permit
-}
-
-/// True for the end of an action.
-pub(super) fn is_outcome(body: &RecordBody) -> bool {
-    matches!(body, RecordBody::Outcome(_))
 }
 
 /// A number as SQLite keeps it.

@@ -12,6 +12,7 @@
 //! ```
 
 mod batch;
+mod blocks;
 mod changes;
 mod fault;
 mod files;

@@ -2,6 +2,7 @@
 //! bytes do not fit its hash.
 
 use super::batch::int;
+use super::blocks;
 use super::fault::StoreFault;
 use super::rows::{
     ControlRow, Inclusion, KeyRow, PinRow, RecordQuery, Seen as SeenRow, StoredRecord,
@@ -65,16 +66,18 @@ impl Conditions {
         }
     }
 
-    fn of(query: &RecordQuery) -> Result<Self, StoreFault> {
+    fn of(connection: &Connection, query: &RecordQuery) -> Result<Self, StoreFault> {
         let mut all = Self::default();
         all.add("agent = ?", query.agent.as_ref().map(ToString::to_string));
         all.add("tool = ?", query.tool.as_ref().map(ToString::to_string));
         all.add("instr(resource, ?) > 0", query.resource.clone());
         all.add("ruling = ?", query.ruling.map(|ruling| ruling.as_str().to_owned()));
         all.add("kind = ?", query.kind.clone());
-        all.add("at_ms >= ?", query.since.map(|at| at.0));
-        all.add("at_ms < ?", query.until.map(|at| at.0));
         all.add("seq > ?", query.after_seq.map(int).transpose()?);
+        // Time never goes backwards in the log, so a span of time is a span of positions.
+        let at = |at: Option<Timestamp>| at.map(|at| first_at(connection, at)).transpose();
+        all.add("seq >= ?", at(query.since)?);
+        all.add("seq < ?", at(query.until)?);
         Ok(all)
     }
 }
@@ -84,7 +87,7 @@ pub(super) fn records(
     connection: &Connection,
     query: &RecordQuery,
 ) -> Result<Vec<StoredRecord>, StoreFault> {
-    let conditions = Conditions::of(query)?;
+    let conditions = Conditions::of(connection, query)?;
     let filter = match conditions.sql.is_empty() {
         true => String::new(),
         false => format!("WHERE {}", conditions.sql.join(" AND ")),
@@ -96,21 +99,64 @@ pub(super) fn records(
     read_records(connection, &sql, conditions.values)
 }
 
+/// The position of the first record that was written at `at` or later.
+fn first_at(connection: &Connection, at: Timestamp) -> Result<i64, StoreFault> {
+    let mut written = connection.prepare_cached("SELECT at_ms FROM records WHERE seq = ?1")?;
+    let (mut low, mut high) = (0, int(size(connection)?)?);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found: Option<i64> = written.query_row([middle], |row| row.get(0)).optional()?;
+        match found {
+            Some(found) if found < at.0 => low = middle + 1,
+            Some(_) => high = middle,
+            None => return Err(StoreFault::corrupt(format!("record {middle} is missing"))),
+        }
+    }
+    Ok(low)
+}
+
 /// The records of one action, oldest first.
 pub(super) fn of_action(
     connection: &Connection,
     action: ActionId,
 ) -> Result<Vec<StoredRecord>, StoreFault> {
-    let sql = "SELECT seq, leaf, body FROM records WHERE action = ?1 ORDER BY seq";
-    read_records(connection, sql, vec![action.to_string().into()])
+    let snapshot = connection.unchecked_transaction()?;
+    let sql = "SELECT seq, leaf, body FROM records WHERE seq IN \
+               (SELECT seq FROM action_records WHERE action = ?1 UNION ALL \
+               SELECT seq FROM records WHERE seq >= ?2 AND action = ?1) ORDER BY seq";
+    let fresh = int(blocks::end(size(&snapshot)?))?;
+    read_records(&snapshot, sql, vec![action.to_string().into(), fresh.into()])
 }
 
 /// Permitted actions without an outcome, with who permitted them.
 pub(super) fn open_actions(
     connection: &Connection,
 ) -> Result<Vec<(ActionId, GatewayId)>, StoreFault> {
+    let snapshot = connection.unchecked_transaction()?;
+    let fresh = int(blocks::end(size(&snapshot)?))?;
+    let opened = "SELECT action, gateway FROM open_actions UNION \
+                  SELECT action, gateway FROM records WHERE seq >= ?1 AND ruling = 'permit'";
+    let ended = "SELECT action FROM records WHERE seq >= ?1 AND kind = 'outcome'";
+    let sql = format!("SELECT * FROM ({opened}) WHERE action NOT IN ({ended}) ORDER BY action");
+    all(&snapshot, (&sql, &[fresh]), |row| Ok((text(row, 0)?, text(row, 1)?)))
+}
+
+/// Permitted actions without an outcome, as the store listed them after its last whole block.
+pub(super) fn listed_open(connection: &Connection) -> Result<Vec<(String, String)>, StoreFault> {
     let sql = "SELECT action, gateway FROM open_actions ORDER BY action";
-    all(connection, sql, |row| Ok((text(row, 0)?, text(row, 1)?)))
+    all(connection, (sql, &[]), |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// How many records the index of actions has, and how many it should have with `indexed` records in
+/// whole blocks; equal sets give equal numbers three times.
+pub(super) fn index_counts(connection: &Connection, indexed: u64) -> Result<[u64; 3], StoreFault> {
+    let sql = "SELECT (SELECT count(*) FROM action_records), \
+               (SELECT count(action) FROM records WHERE seq < ?1), \
+               (SELECT count(*) FROM records JOIN action_records USING (action, seq) \
+               WHERE seq < ?1)";
+    let row = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
+    let [index, records, both] = connection.query_row(sql, [int(indexed)?], row)?;
+    Ok([whole(index)?, whole(records)?, whole(both)?])
 }
 
 /// When the newest record was written.
@@ -132,8 +178,8 @@ pub(super) fn size(connection: &Connection) -> Result<u64, StoreFault> {
 
 /// The newest checkpoint.
 pub(super) fn checkpoint(connection: &Connection) -> Result<Option<String>, StoreFault> {
-    let sql = "SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1";
-    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?)
+    let sql = "SELECT note FROM log_state";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
 /// The proof that record `seq` is in the log.
@@ -168,7 +214,7 @@ pub(super) fn control(connection: &Connection) -> Result<ControlRow, StoreFault>
 /// The stops in force, oldest first.
 pub(super) fn stops(connection: &Connection) -> Result<Vec<Stop>, StoreFault> {
     let sql = "SELECT id, scope, reason, by, since_ms FROM stops ORDER BY id";
-    all(connection, sql, |row| {
+    all(connection, (sql, &[]), |row| {
         let since = Timestamp(row.get(4)?);
         let (reason, by) = (row.get(2)?, row.get(3)?);
         Ok(Stop { id: whole(row.get(0)?)?, scope: text(row, 1)?, reason, by, since })
@@ -178,12 +224,12 @@ pub(super) fn stops(connection: &Connection) -> Result<Vec<Stop>, StoreFault> {
 /// The largest number that a stop ever had, as the database remembers it.
 pub(super) fn stop_numbers(connection: &Connection) -> Result<Vec<(String, u64)>, StoreFault> {
     let sql = "SELECT name, seq FROM sqlite_sequence";
-    all(connection, sql, |row| Ok((row.get(0)?, whole(row.get(1)?)?)))
+    all(connection, (sql, &[]), |row| Ok((row.get(0)?, whole(row.get(1)?)?)))
 }
 
 /// How many records each checkpoint signs, smallest first.
 pub(super) fn checkpoint_sizes(connection: &Connection) -> Result<Vec<u64>, StoreFault> {
-    all(connection, "SELECT size FROM checkpoints ORDER BY size", |row| whole(row.get(0)?))
+    all(connection, ("SELECT size FROM checkpoints ORDER BY size", &[]), |row| whole(row.get(0)?))
 }
 
 /// The pin of one tool.
@@ -195,7 +241,7 @@ pub(super) fn pin(connection: &Connection, tool: &ToolRef) -> Result<Option<PinR
 
 /// All pins, by tool.
 pub(super) fn pins(connection: &Connection) -> Result<Vec<PinRow>, StoreFault> {
-    all(connection, &format!("{PIN_COLUMNS} ORDER BY tool"), pin_row)
+    all(connection, (&format!("{PIN_COLUMNS} ORDER BY tool"), &[]), pin_row)
 }
 
 /// The key with this id.
@@ -207,7 +253,7 @@ pub(super) fn key(connection: &Connection, key_id: &str) -> Result<Option<KeyRow
 
 /// All keys, oldest first.
 pub(super) fn keys(connection: &Connection) -> Result<Vec<KeyRow>, StoreFault> {
-    all(connection, &format!("{KEY_COLUMNS} ORDER BY issued_ms, key_id"), key_row)
+    all(connection, (&format!("{KEY_COLUMNS} ORDER BY issued_ms, key_id"), &[]), key_row)
 }
 
 /// A text column as the type it was made from.
@@ -223,11 +269,11 @@ pub(super) fn whole(number: i64) -> Result<u64, StoreFault> {
 
 fn all<T>(
     connection: &Connection,
-    sql: &str,
+    (sql, values): (&str, &[i64]),
     read: impl Fn(&Row<'_>) -> Result<T, StoreFault>,
 ) -> Result<Vec<T>, StoreFault> {
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query(params_from_iter(values))?;
     let mut values = Vec::new();
     while let Some(row) = rows.next()? {
         values.push(read(row)?);

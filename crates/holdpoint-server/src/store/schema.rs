@@ -22,6 +22,7 @@ const TABLES: &str = "
         id INTEGER PRIMARY KEY CHECK (id = 1),
         size INTEGER NOT NULL,
         frontier BLOB NOT NULL,
+        note TEXT,
         last_at_ms INTEGER,
         epoch INTEGER NOT NULL
     ) STRICT;
@@ -38,9 +39,12 @@ const TABLES: &str = "
         at_ms INTEGER NOT NULL,
         body BLOB NOT NULL
     ) STRICT;
-    CREATE INDEX records_by_action ON records (action) WHERE action IS NOT NULL;
-    CREATE INDEX records_by_time ON records (at_ms);
     CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
+    CREATE TABLE action_records (
+        action TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (action, seq)
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE open_actions (
         action TEXT PRIMARY KEY,
         gateway TEXT NOT NULL

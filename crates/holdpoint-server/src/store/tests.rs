@@ -187,7 +187,7 @@ async fn concurrent_appends_share_commits_and_all_arrive() {
     let database = Connection::open(dir.path().join("ledger.db")).unwrap();
     let mut kept = database.prepare("SELECT size FROM checkpoints ORDER BY size").unwrap();
     let kept = kept.query_map([], |row| row.get::<_, i64>(0)).unwrap();
-    assert_eq!(kept.map(Result::unwrap).collect::<Vec<_>>(), [256, 512, 700]);
+    assert_eq!(kept.map(Result::unwrap).collect::<Vec<_>>(), [256, 512]);
 }
 
 #[tokio::test]
@@ -251,6 +251,30 @@ async fn only_actions_of_dead_processes_are_in_doubt() {
     assert_eq!(store.in_doubt(), Ok(vec![action(2)]));
     assert_eq!(store.of_action(action(1)).unwrap().len(), 2);
     assert_eq!(verify(dir.path()), Ok(4));
+}
+
+#[tokio::test]
+async fn an_action_is_found_whatever_block_its_records_are_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 1);
+    for number in 1..=3 {
+        store.admit(decided(number, Ruling::Permit, 5), Epoch(0)).await.unwrap();
+    }
+    store.append(outcome(1, 6)).await.unwrap();
+    for at in 10..300 {
+        store.append_later(note(at)).unwrap();
+    }
+    store.flush().await.unwrap();
+    store.append(outcome(2, 300)).await.unwrap();
+    store.admit(decided(4, Ruling::Permit, 301), Epoch(0)).await.unwrap();
+    let seqs = |number| -> Vec<u64> {
+        store.of_action(action(number)).unwrap().iter().map(|record| record.seq).collect()
+    };
+    assert_eq!([1, 2, 3, 4, 5].map(seqs), [vec![0, 3], vec![1, 294], vec![2], vec![295], vec![]]);
+    drop(store);
+    let store = open(dir.path(), 2);
+    assert_eq!(store.in_doubt(), Ok(vec![action(3), action(4)]));
+    assert_eq!(verify(dir.path()), Ok(296));
 }
 
 #[tokio::test]
@@ -394,16 +418,10 @@ async fn a_replaced_database_is_noticed_and_queued_records_are_kept() {
 async fn a_log_whose_end_is_not_signed_is_not_written_on() {
     let dir = filled().await;
     let store = open(dir.path(), 3);
-    tamper(
-        dir.path(),
-        "UPDATE checkpoints SET note = replace(note, '600', '601') WHERE size = 600",
-    );
+    tamper(dir.path(), "UPDATE log_state SET note = replace(note, '600', '601')");
     assert!(store.append(note(900)).await.is_ok(), "its own end is known to be good");
     drop(store);
-    tamper(
-        dir.path(),
-        "UPDATE checkpoints SET note = replace(note, '601', '602') WHERE size = 601",
-    );
+    tamper(dir.path(), "UPDATE log_state SET note = replace(note, '601', '602')");
     let refused = Store::open(dir.path(), StoreOptions::new(gateway(4), Access::Govern));
     assert!(matches!(refused, Err(StoreFault::Corrupt { .. })), "{refused:?}");
 }
@@ -472,7 +490,7 @@ async fn what_was_done_to_the_database_is_found_and_located() {
              anywhere after the first 512",
         ),
         (
-            &["DELETE FROM checkpoints WHERE size = 600"],
+            &["UPDATE log_state SET note = NULL"],
             "records 512 to 599 are not covered by any checkpoint: inserted",
         ),
         (

@@ -1,14 +1,15 @@
 //! Verification of a whole store, offline: the log first, then everything that is derived from it.
 //! Must not write, and must not trust any column besides the bytes of records.
 
-use super::batch::{Columns, KEPT_EVERY, LogState, is_outcome, may_run};
+use super::batch::{Columns, LogState};
+use super::blocks;
 use super::fault::StoreFault;
 use super::files::Layout;
 use super::rows::{KeyRow, PinRow};
 use super::{query, schema};
 use holdpoint_ledger::{Entry, LogFault, LogVerifier, Verified, Verifier, open_checkpoint};
 use holdpoint_types::{
-    AgentName, Digest, Epoch, Record, RecordBody, Stop, TeamName, Timestamp, ToolRef,
+    AgentName, Digest, Epoch, Record, RecordBody, Ruling, Stop, TeamName, Timestamp, ToolRef,
     canonical_digest,
 };
 use rusqlite::{Connection, Row};
@@ -59,6 +60,9 @@ struct Derived {
     keys: BTreeMap<String, Issued>,
     /// Permitted actions without an outcome, and who permitted them.
     open: BTreeMap<String, String>,
+    /// The same after the last whole block.
+    open_then: BTreeMap<String, String>,
+    size: u64,
 }
 
 /// What the log says about a pin.
@@ -110,14 +114,7 @@ pub(super) fn verify(
 impl Derived {
     fn apply(&mut self, record: &Record, columns: &Columns) {
         self.last_at = Some(record.at_ms);
-        if let Some(action) = &columns.action {
-            if is_outcome(&record.body) {
-                self.open.remove(action);
-            }
-            if may_run(&record.body) {
-                self.open.insert(action.clone(), columns.gateway.clone());
-            }
-        }
+        self.apply_action(record, columns);
         let at = record.at_ms;
         match &record.body {
             RecordBody::Stopped { stop, epoch } => {
@@ -157,6 +154,26 @@ impl Derived {
         }
     }
 
+    fn apply_action(&mut self, record: &Record, columns: &Columns) {
+        if let Some(action) = &columns.action {
+            match &record.body {
+                RecordBody::Outcome(_) => {
+                    self.open.remove(action);
+                }
+                RecordBody::Decision(decided)
+                    if decided.more.decision.ruling() == Ruling::Permit =>
+                {
+                    self.open.insert(action.clone(), columns.gateway.clone());
+                }
+                _ => {}
+            }
+        }
+        self.size += 1;
+        if self.size.is_multiple_of(blocks::BLOCK) {
+            self.open_then.clone_from(&self.open);
+        }
+    }
+
     /// Compares with what the tables say.
     fn compare(self, connection: &Connection) -> Result<(), VerifyFault> {
         let differs = |what| Err(VerifyFault::State { what });
@@ -177,10 +194,12 @@ impl Derived {
         if keys.len() != self.keys.len() || !keys.iter().all(fits) {
             return differs("list of keys");
         }
-        let open = query::open_actions(connection)?.into_iter();
-        let open = open.map(|(action, gateway)| (action.to_string(), gateway.to_string()));
-        if open.ne(self.open) {
+        if query::listed_open(connection)?.into_iter().ne(self.open_then) {
             return differs("list of open actions");
+        }
+        let [index, records, both] = query::index_counts(connection, blocks::end(self.size))?;
+        if index != records || both != records {
+            return differs("index of actions");
         }
         Ok(())
     }
@@ -213,9 +232,8 @@ impl Issued {
 /// Checks that the checkpoints are those that are kept: without them, damage is found all the same,
 /// but not located.
 fn check_kept(connection: &Connection, records: u64) -> Result<(), VerifyFault> {
-    let regular = (1..=records / KEPT_EVERY).map(|number| number * KEPT_EVERY);
-    let last = (!records.is_multiple_of(KEPT_EVERY)).then_some(records);
-    if query::checkpoint_sizes(connection)?.into_iter().ne(regular.chain(last)) {
+    let regular = (1..=records / blocks::BLOCK).map(|number| number * blocks::BLOCK);
+    if query::checkpoint_sizes(connection)?.into_iter().ne(regular) {
         return Err(VerifyFault::State { what: "list of checkpoints" });
     }
     Ok(())
@@ -235,6 +253,16 @@ fn checkpoints(
         let size = query::whole(row.get(0).map_err(StoreFault::from)?)?;
         let note: String = row.get(1).map_err(StoreFault::from)?;
         notes.push((size, note));
+    }
+    if let Some(note) = query::checkpoint(connection)? {
+        let number = notes.len() as u64;
+        let opened = open_checkpoint(&note, key);
+        let size = opened.map_err(|fault| LogFault::Forged { number, fault })?.size;
+        match notes.last() {
+            // The end of a block is noted in both places, in the same words.
+            Some((kept, same)) if *kept == size && *same == note => {}
+            _ => notes.push((size, note)),
+        }
     }
     if let Some(note) = against {
         let number = notes.len() as u64;

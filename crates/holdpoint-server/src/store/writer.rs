@@ -10,23 +10,23 @@ use super::files::{Layout, RunLock};
 use super::rows::Lag;
 use holdpoint_ledger::{Frontier, Signer};
 use holdpoint_types::GatewayId;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, TransactionBehavior};
+use std::collections::VecDeque;
+use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
-};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Most jobs that may wait for the writer.
+/// Most changes that may wait for the writer.
 const QUEUE_MAX: usize = 4096;
-/// Most new jobs in one transaction.
+/// Most changes in one transaction.
 const BATCH_MAX: usize = 1024;
 /// Most records that may wait without anybody waiting for them.
 const LATER_MAX: usize = 4096;
@@ -34,18 +34,23 @@ const LATER_MAX: usize = 4096;
 const LATER_PAUSE: Duration = Duration::from_millis(20);
 /// The same after a failed write.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Pages of the write-ahead log that are moved into the database when nothing else is to be done.
+const FOLD_AT_REST: u64 = 256;
+/// Pages of the write-ahead log that are moved at once. Not more: a file that grows takes longer to
+/// flush than one that is written over.
+const FOLD_AT_ONCE: u64 = 1024;
 
 /// The handle on the thread. Dropping it waits until all that is queued was tried.
 #[derive(Debug)]
 pub(super) struct Writer {
-    queue: Option<SyncSender<Job>>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread lets others know.
-#[derive(Debug)]
+/// What others tell the thread, and what it lets them know.
 struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
     /// How many records the log had after this process's last commit.
     own_size: AtomicU64,
     /// True if another process wrote between two commits of this one.
@@ -59,6 +64,19 @@ struct Shared {
     begun: Instant,
     /// Why the last write failed.
     fault: Mutex<Option<StoreFault>>,
+}
+
+/// What waits for the next transaction, in the order in which it came: another order would be
+/// another order of times.
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// How many of them somebody waits for.
+    wanted: usize,
+    /// True while the thread waits for a call without looking at the clock.
+    resting: bool,
+    /// True once nothing more can come.
+    closed: bool,
 }
 
 /// One thing to write.
@@ -89,13 +107,15 @@ struct Loop {
     identity: (u64, u64),
     trusted: Option<Frontier>,
     failing: bool,
+    /// Pages in the write-ahead log, after the last commit.
+    pages: Arc<AtomicU64>,
     // Let go last: while it is held, this process's actions are not in doubt.
     _lock: Option<RunLock>,
 }
 
-/// Whether more jobs can come.
+/// Whether more can come.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Queue {
+enum State {
     Open,
     Closed,
 }
@@ -105,7 +125,7 @@ enum Queue {
 impl Writer {
     /// Starts the thread.
     pub(super) fn start(
-        connection: Connection,
+        mut connection: Connection,
         (signer, gateway): (Signer, GatewayId),
         lock: Option<RunLock>,
         layout: &Layout,
@@ -113,6 +133,7 @@ impl Writer {
         let path = layout.database();
         let shared = Arc::new(Shared::new(super::query::size(&connection)?));
         let metadata = std::fs::metadata(&path).map_err(|error| StoreFault::file(&path, &error))?;
+        let pages = watch_pages(&mut connection)?;
         let mut writer = Loop {
             connection,
             signer,
@@ -122,15 +143,15 @@ impl Writer {
             identity: identity(&metadata),
             trusted: None,
             failing: false,
+            pages,
             _lock: lock,
         };
         // A log whose edge is not signed is refused now, not at the first decision.
         writer.commit(&mut [])?;
-        let (queue, jobs) = sync_channel(QUEUE_MAX);
         let thread = std::thread::Builder::new().name("ledger-writer".to_owned());
-        let thread = thread.spawn(move || writer.run(&jobs));
+        let thread = thread.spawn(move || writer.run());
         let thread = thread.map_err(|error| StoreFault::Database { detail: error.to_string() })?;
-        Ok(Self { queue: Some(queue), shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Queues `work`; the answer comes when it is durable, or failed.
@@ -139,22 +160,35 @@ impl Writer {
         work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreFault> + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<T, StoreFault>>, StoreFault> {
         let (reply, answer) = oneshot::channel();
-        let work = Work { work: Some(work), value: None, reply };
-        self.send(Job::Now(Box::new(work)))?;
+        let work = Box::new(Work { work: Some(work), value: None, reply });
+        let mut queue = self.shared.queue.lock();
+        if queue.wanted >= QUEUE_MAX {
+            return Err(StoreFault::Busy);
+        }
+        queue.jobs.push_back(Job::Now(work));
+        queue.wanted += 1;
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        drop(queue);
+        self.shared.wake.notify_one();
         Ok(answer)
     }
 
-    /// Queues a record that nobody waits for.
+    /// Queues a record that nobody waits for. It goes along with the next change, or by itself
+    /// when the pause is over: only a thread that rests is woken for it.
     pub(super) fn later(&self, draft: Draft) -> Result<(), StoreFault> {
-        let before = self.shared.later.fetch_add(1, Ordering::Relaxed);
-        let sent = match before < LATER_MAX {
-            true => self.send(Job::Later(Box::new(draft))),
-            false => Err(StoreFault::Busy),
-        };
-        if sent.is_err() {
-            self.shared.later.fetch_sub(1, Ordering::Relaxed);
+        let shared = &self.shared;
+        if shared.later.fetch_add(1, Ordering::Relaxed) >= LATER_MAX {
+            shared.later.fetch_sub(1, Ordering::Relaxed);
+            return Err(StoreFault::Busy);
         }
-        sent
+        let mut queue = shared.queue.lock();
+        queue.jobs.push_back(Job::Later(Box::new(draft)));
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        if std::mem::take(&mut queue.resting) {
+            drop(queue);
+            shared.wake.notify_one();
+        }
+        Ok(())
     }
 
     /// What made the last write fail.
@@ -179,23 +213,12 @@ impl Writer {
         let commit_age = shared.begun.elapsed().saturating_sub(committed);
         Lag { waiting: shared.waiting.load(Ordering::Relaxed), commit_age }
     }
-
-    fn send(&self, job: Job) -> Result<(), StoreFault> {
-        let queue = self.queue.as_ref().ok_or(StoreFault::Closed)?;
-        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        queue.try_send(job).map_err(|error| {
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-            match error {
-                TrySendError::Full(_) => StoreFault::Busy,
-                TrySendError::Disconnected(_) => StoreFault::Closed,
-            }
-        })
-    }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.queue.take());
+        self.shared.queue.lock().closed = true;
+        self.shared.wake.notify_one();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -209,6 +232,8 @@ impl Drop for Writer {
 impl Shared {
     fn new(size: u64) -> Self {
         Self {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
             own_size: AtomicU64::new(size),
             foreign: AtomicBool::new(false),
             later: AtomicUsize::new(0),
@@ -216,6 +241,29 @@ impl Shared {
             committed_ms: AtomicU64::new(0),
             begun: Instant::now(),
             fault: Mutex::new(None),
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("own_size", &self.own_size).finish_non_exhaustive()
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Gives what came first, up to a limit.
+    fn take(&mut self, jobs: &mut Vec<Job>) -> State {
+        let count = self.jobs.len().min(BATCH_MAX);
+        let known = jobs.len();
+        jobs.extend(self.jobs.drain(..count));
+        let wanted = jobs.iter().skip(known).filter(|job| matches!(job, Job::Now(_))).count();
+        self.wanted -= wanted;
+        match self.closed && self.jobs.is_empty() {
+            true => State::Closed,
+            false => State::Open,
         }
     }
 }
@@ -255,48 +303,61 @@ where
 // === impl Loop ===
 
 impl Loop {
-    fn run(mut self, queue: &Receiver<Job>) {
+    fn run(mut self) {
         let mut jobs = Vec::new();
         loop {
-            let state = self.fill(queue, &mut jobs);
+            let state = self.fill(&mut jobs);
             let result = self.commit(&mut jobs);
             self.settle(&mut jobs, &result);
-            if state == Queue::Closed {
+            if state == State::Closed {
                 let lost = jobs.len();
                 if lost > 0 {
                     tracing::error!(lost, "records could not be written before the end");
                 }
                 return;
             }
+            if self.pages.load(Ordering::Relaxed) >= FOLD_AT_ONCE {
+                self.fold();
+            }
         }
     }
 
     /// Waits until there is something to commit, then takes all that waits, up to a limit.
-    fn fill(&self, queue: &Receiver<Job>, jobs: &mut Vec<Job>) -> Queue {
-        if jobs.is_empty() {
-            match queue.recv() {
-                Ok(job) => jobs.push(job),
-                Err(_) => return Queue::Closed,
-            }
-        }
+    fn fill(&self, jobs: &mut Vec<Job>) -> State {
+        let shared = Arc::clone(&self.shared);
+        let mut queue = shared.queue.lock();
         let pause = if self.failing { RETRY_PAUSE } else { LATER_PAUSE };
-        let deadline = Instant::now() + pause;
-        let limit = jobs.len() + BATCH_MAX;
-        while jobs.iter().all(|job| matches!(job, Job::Later(_))) && jobs.len() < limit {
-            match queue.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(job) => jobs.push(job),
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return Queue::Closed,
+        let mut deadline = Instant::now() + pause;
+        while queue.wanted == 0 && !queue.closed {
+            if !shared.wake.wait_until(&mut queue, deadline).timed_out() {
+                continue;
             }
-        }
-        while jobs.len() < limit {
-            match queue.try_recv() {
-                Ok(job) => jobs.push(job),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return Queue::Closed,
+            if !queue.jobs.is_empty() || !jobs.is_empty() {
+                break;
             }
+            // Nothing was asked for a while: now housekeeping is in nobody's way.
+            if self.pages.load(Ordering::Relaxed) >= FOLD_AT_REST {
+                MutexGuard::unlocked(&mut queue, || self.fold());
+                continue;
+            }
+            queue.resting = true;
+            shared.wake.wait_while(&mut queue, |queue| {
+                queue.resting && queue.wanted == 0 && !queue.closed
+            });
+            queue.resting = false;
+            deadline = Instant::now() + pause;
         }
-        Queue::Open
+        queue.take(jobs)
+    }
+
+    /// Moves the write-ahead log into the database, as far as readers allow.
+    fn fold(&self) {
+        // Whatever comes of it, the records are durable where they are.
+        let sql = "PRAGMA wal_checkpoint(PASSIVE)";
+        if let Err(fault) = self.connection.query_row(sql, [], |_| Ok(())) {
+            tracing::warn!(%fault, "the write-ahead log could not be moved into the database");
+        }
+        self.pages.store(0, Ordering::Relaxed);
     }
 
     /// One transaction: all of `jobs`, or nothing.
@@ -354,6 +415,18 @@ impl Loop {
         }
         Err(StoreFault::Replaced { path: self.path.display().to_string() })
     }
+}
+
+/// Keeps count of the pages in the write-ahead log. Takes over from SQLite when they are moved into
+/// the database: it would do so in the middle of a commit that somebody waits for.
+fn watch_pages(connection: &mut Connection) -> Result<Arc<AtomicU64>, StoreFault> {
+    let pages = Arc::new(AtomicU64::new(0));
+    let noted = Arc::clone(&pages);
+    connection.wal_hook(Some(move |_: &mut Wal, pages: i32| {
+        noted.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }))?;
+    Ok(pages)
 }
 
 fn identity(metadata: &Metadata) -> (u64, u64) {
