@@ -10,6 +10,7 @@ use std::process::Command;
 
 mod gateways;
 mod http;
+mod memory;
 mod process;
 mod sheet;
 
@@ -25,7 +26,9 @@ const PROFILE: &str = "dist";
 /// A file system that lives in memory, on every Linux.
 const IN_MEMORY: &str = "/dev/shm";
 /// The parts of a run, for `--only`.
-const PARTS: [&str; 5] = ["http", "decide", "ledger", "stdio", "start"];
+const PARTS: [&str; 6] = ["http", "decide", "ledger", "stdio", "start", MEMORY];
+/// The part that is measured only if it is asked for.
+const MEMORY: &str = "memory";
 
 /// How long and how often everything is measured.
 pub struct Plan {
@@ -73,7 +76,7 @@ impl Plan {
     }
 
     fn wants(&self, part: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| only == part)
+        self.only.as_ref().map_or(part != MEMORY, |only| only == part)
     }
 }
 
@@ -120,12 +123,13 @@ pub fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
 }
 
 fn measure(places: &Places, plan: &Plan, sheet: &mut Sheet) -> anyhow::Result<()> {
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("http", http::measure),
         ("decide", decisions),
         ("ledger", ledgers),
         ("stdio", stdio),
         ("start", starts),
+        (MEMORY, memory::measure),
     ];
     for (part, measure) in parts {
         if plan.wants(part) {
@@ -186,7 +190,7 @@ fn ledgers(places: &Places, plan: &Plan, sheet: &mut Sheet) -> anyhow::Result<()
 fn stdio(places: &Places, plan: &Plan, sheet: &mut Sheet) -> anyhow::Result<()> {
     let echo = places.programs.join("bench-echo").to_string_lossy().into_owned();
     let stores = Stores::new(&places.scratch);
-    let config = stores.configure("wrap", &Config { upstream: None, grants: 0 })?;
+    let config = stores.configure("wrap", &Config::default())?;
     let product = places.programs.join("holdpoint").to_string_lossy().into_owned();
     let wrapped = [product.as_str(), "--config", &config, "wrap", "--agent", "caller"];
     let wrapped = [wrapped.as_slice(), &["--server", "echo", "--", &echo, "stdio"]].concat();
@@ -222,7 +226,7 @@ fn starts(places: &Places, plan: &Plan, sheet: &mut Sheet) -> anyhow::Result<()>
             let stores = Stores::new(&places.scratch);
             let upstream = Some("http://127.0.0.1:9/mcp".to_owned());
             let name = format!("start-{grants}-{round}");
-            let config = stores.configure(&name, &Config { upstream, grants })?;
+            let config = stores.configure(&name, &Config { upstream, grants, callers: 0 })?;
             let begun = std::time::Instant::now();
             let served = gateways::serve(places, &config)?;
             let elapsed = begun.elapsed().as_secs_f64() * 1e6;

@@ -1,6 +1,7 @@
 //! The load generator: calls one tool in closed loops and prints what it took, as JSON.
 //!
-//! `bench-load http URL ERA CONCURRENCY SECONDS [KEY]` or
+//! `bench-load http URL ERA CONCURRENCY SECONDS [KEY]`,
+//! `bench-load calls URL CONCURRENCY CALLS KEYS`, which takes the keys of a file in turn, or
 //! `bench-load stdio CONCURRENCY SECONDS COMMAND…`. Must never count an answer that is not the
 //! tool's.
 
@@ -13,7 +14,9 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
@@ -64,10 +67,13 @@ async fn main() -> anyhow::Result<()> {
             let agent = (*url, era.parse()?, key.first().copied());
             load_http(agent, concurrency.parse()?, seconds.parse()?).await?
         }
+        ["calls", url, concurrency, calls, keys] => {
+            load_calls(url, concurrency.parse()?, calls.parse()?, Path::new(keys)).await?
+        }
         ["stdio", concurrency, seconds, command @ ..] => {
             load_stdio(command, concurrency.parse()?, seconds.parse()?).await?
         }
-        _ => bail!("usage: bench-load http URL ERA CONCURRENCY SECONDS [KEY] | stdio …"),
+        _ => bail!("usage: bench-load http URL ERA CONCURRENCY SECONDS [KEY] | calls … | stdio …"),
     };
     println!("{report}");
     Ok(())
@@ -89,6 +95,31 @@ async fn load_http(
         all.merge(run.await??);
     }
     Ok(all.report(span, None))
+}
+
+/// So many calls, each by the next of many agents.
+async fn load_calls(
+    url: &str,
+    concurrency: usize,
+    calls: usize,
+    keys: &Path,
+) -> anyhow::Result<Value> {
+    let keys = std::fs::read_to_string(keys)?;
+    let bearer = |key: &str| Ok(format!("Bearer {key}").parse()?);
+    let keys: anyhow::Result<Vec<HeaderValue>> = keys.lines().map(bearer).collect();
+    let keys = Arc::new(keys?);
+    let begun = Instant::now();
+    let mut runs = Vec::new();
+    for slot in 0..concurrency {
+        let agent = Agent::open(url, Era::Modern, None).await?;
+        let numbers = (slot..calls).step_by(concurrency);
+        runs.push(tokio::spawn(agent.run_as(Arc::clone(&keys), numbers)));
+    }
+    let mut all = Run::default();
+    for run in runs {
+        all.merge(run.await??);
+    }
+    Ok(all.report(Span { warm: begun, end: Instant::now() }, None))
 }
 
 async fn load_stdio(command: &[&str], concurrency: u64, seconds: f64) -> anyhow::Result<Value> {
@@ -191,6 +222,27 @@ impl Agent {
             }
             run.note(begun, good, span);
         }
+    }
+
+    async fn run_as(
+        mut self,
+        keys: Arc<Vec<HeaderValue>>,
+        numbers: impl Iterator<Item = usize>,
+    ) -> anyhow::Result<Run> {
+        let mut run = Run::default();
+        for number in numbers {
+            let key = keys.get(number % keys.len().max(1)).context("no keys")?;
+            self.headers.insert(AUTHORIZATION, key.clone());
+            let begun = Instant::now();
+            self.last += 1;
+            let (_, answer) = self.post(call(self.era, self.last)).await?;
+            run.calls += 1;
+            match is_echo(&answer) {
+                true => run.latencies.add(begun.elapsed()),
+                false => run.faults += 1,
+            }
+        }
+        Ok(run)
     }
 
     async fn post(&mut self, message: String) -> anyhow::Result<(HeaderMap, Bytes)> {

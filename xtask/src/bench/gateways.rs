@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 const GRANTS_EACH: usize = 100;
 
 /// What a configuration holds.
+#[derive(Default)]
 pub(super) struct Config {
     /// The URL of the server `echo`; none for a
     /// command, as for `wrap`.
     pub(super) upstream: Option<String>,
     /// How many grants there are besides the caller's.
     pub(super) grants: usize,
+    /// How many more agents may call: `caller-0` and so on.
+    pub(super) callers: usize,
 }
 
 /// The folder in which stores and configurations are made.
@@ -42,10 +45,16 @@ impl Stores {
         Ok(path.to_string_lossy().into_owned())
     }
 
-    /// Issues a key for the agent `caller` in the store called `name`.
-    pub(super) fn key(&self, places: &Places, name: &str) -> anyhow::Result<String> {
-        let output =
-            places.program("bench-inside").args(["key", &self.store(name), "caller"]).output()?;
+    /// Issues a key for each of `agents` in the store called `name`: one a line.
+    pub(super) fn keys(
+        &self,
+        places: &Places,
+        name: &str,
+        agents: impl Iterator<Item = String>,
+    ) -> anyhow::Result<String> {
+        let mut issue = places.program("bench-inside");
+        issue.args(["keys", &self.store(name)]).args(agents);
+        let output = issue.output()?;
         if !output.status.success() {
             bail!("no key: {}", String::from_utf8_lossy(&output.stderr));
         }
@@ -70,6 +79,10 @@ fn text(store: &str, config: &Config) -> anyhow::Result<String> {
     match &config.upstream {
         Some(url) => writeln!(text, "url = \"{url}\"")?,
         None => writeln!(text, "command = [\"bench-echo\", \"stdio\"]")?,
+    }
+    for agent in 0..config.callers {
+        writeln!(text, "[agent.caller-{agent}]\nowner = \"bench\"")?;
+        writeln!(text, "grants = [{{ class = \"read\", tools = [\"echo__*\"] }}]")?;
     }
     for agent in 0..config.grants / GRANTS_EACH {
         let tools = (0..GRANTS_EACH).map(|tool| format!("\"echo__{agent}_{tool}_*\""));

@@ -118,8 +118,8 @@ fn governed_in(
     upstream: &Served,
 ) -> anyhow::Result<(Served, String)> {
     let stores = Stores::new(folder);
-    let key = stores.key(places, name)?;
+    let key = stores.keys(places, name, std::iter::once("caller".to_owned()))?;
     let upstream = Some(upstream.url.clone());
-    let config = stores.configure(name, &Config { upstream, grants: GRANTS })?;
+    let config = stores.configure(name, &Config { upstream, grants: GRANTS, callers: 0 })?;
     Ok((gateways::serve(places, &config)?, key))
 }

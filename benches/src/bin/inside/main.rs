@@ -1,16 +1,21 @@
 //! What is measured without a network, and the agent's key: `bench-inside decide POLICIES`,
-//! `bench-inside ledger WAY WAITERS SECONDS FOLDER`, `bench-inside key STORE AGENT`.
+//! `bench-inside ledger WAY WAITERS SECONDS FOLDER`, `bench-inside keys STORE AGENT…`.
 //!
-//! Prints JSON, or the key. Must never measure anything but release builds.
+//! Prints JSON, or keys, one a line. Must never measure anything but release builds.
 
 mod decide;
 mod ledger;
 
 use anyhow::bail;
+use futures::{StreamExt, TryStreamExt};
 use holdpoint_server::doors::http::AgentKey;
 use holdpoint_server::store::{Access, NewKey, Store, StoreOptions};
 use holdpoint_types::{GatewayId, Timestamp};
 use std::path::Path;
+
+/// The product's allocator, so that what is measured is what the product does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -21,25 +26,32 @@ fn main() -> anyhow::Result<()> {
             let plan = (waiters.parse()?, seconds.parse()?);
             println!("{}", ledger::measure(way, plan, Path::new(folder))?);
         }
-        ["key", store, agent] => println!("{}", issue_key(Path::new(store), agent)?),
-        _ => bail!("usage: bench-inside decide … | ledger … | key …"),
+        ["keys", store, agents @ ..] => {
+            for key in issue_keys(Path::new(store), agents)? {
+                println!("{key}");
+            }
+        }
+        _ => bail!("usage: bench-inside decide … | ledger … | keys …"),
     }
     Ok(())
 }
 
-fn issue_key(store: &Path, agent: &str) -> anyhow::Result<String> {
+fn issue_keys(store: &Path, agents: &[&str]) -> anyhow::Result<Vec<String>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let options = StoreOptions::new(GatewayId::new(Timestamp(1), [9; 10]), Access::Operate);
         let store = Store::open(store, options)?;
-        let key = AgentKey::generate()?;
-        let row = NewKey {
-            key_id: key.id().to_owned(),
-            hash: key.digest(),
-            agent: agent.parse()?,
-            owner: "bench".parse()?,
+        let issue = async |agent: &str| {
+            let key = AgentKey::generate()?;
+            let row = NewKey {
+                key_id: key.id().to_owned(),
+                hash: key.digest(),
+                agent: agent.parse()?,
+                owner: "bench".parse()?,
+            };
+            store.issue_key(row, "bench".to_owned(), Timestamp(1)).await?;
+            anyhow::Ok(key.reveal().to_owned())
         };
-        store.issue_key(row, "bench".to_owned(), Timestamp(1)).await?;
-        Ok(key.reveal().to_owned())
+        futures::stream::iter(agents).map(|agent| issue(agent)).buffered(256).try_collect().await
     })
 }
