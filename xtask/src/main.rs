@@ -7,15 +7,18 @@ use anyhow::bail;
 use std::path::{Path, PathBuf};
 
 mod bench;
+mod fuzz;
 mod tidy;
 
-const USAGE: &str = "usage: cargo xtask tidy | cargo xtask bench [--quick] [--built] [--only PART]";
+const USAGE: &str = "usage: cargo xtask tidy | bench [--quick] [--built] [--only PART] \
+    | fuzz [--seconds N] [--target NAME] [--input FILE]";
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
     match words.next().as_deref() {
         Some("tidy") if words.next().is_none() => run_tidy(),
         Some("bench") => bench::run(&root(), &bench::Plan::parse(words)?),
+        Some("fuzz") => fuzz::run(&root(), &fuzz::Plan::parse(words)?),
         _ => bail!("{USAGE}"),
     }
 }

@@ -4,11 +4,15 @@
 //! never decide anything, and never send a `tools/call` without consuming a
 //! [`holdpoint_control::Permit`] that was checked against exactly the value it sends.
 
+mod events;
 mod lines;
 pub mod mcp;
 mod passage;
 mod process;
 mod upstream;
+
+#[cfg(fuzzing)]
+pub use upstream::read_answer;
 
 pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};
 pub use process::{Pipes, Process, ProcessFault, ProcessSpec};

@@ -52,6 +52,16 @@ const ARROWS: &[(&str, &[&str])] = &[
             "holdpoint-server",
         ],
     ),
+    (
+        "holdpoint-fuzz",
+        &[
+            "holdpoint-types",
+            "holdpoint-policy",
+            "holdpoint-ledger",
+            "holdpoint-control",
+            "holdpoint-resources",
+        ],
+    ),
     ("xtask", &[]),
 ];
 
@@ -75,7 +85,8 @@ const PURE_BANS: &[&str] = &[
 ];
 
 /// The crates where the world may be touched.
-const EDGES: &[&str] = &["holdpoint-resources", "holdpoint-server", "holdpoint", "holdpoint-bench"];
+const EDGES: &[&str] =
+    &["holdpoint-resources", "holdpoint-server", "holdpoint", "holdpoint-bench", "holdpoint-fuzz"];
 
 /// Dependencies that live in few crates only: (name, crates). A name stands for its family too:
 /// `tokio` for `tokio-util`, `opentelemetry` for `opentelemetry_sdk`.
@@ -88,7 +99,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("sqlx", EDGES),
     ("reqwest", EDGES),
     ("opentelemetry", EDGES),
-    ("cedar-policy", &["holdpoint-policy"]),
+    ("cedar-policy", &["holdpoint-policy", "holdpoint-fuzz"]),
 ];
 
 /// One crate's manifest.

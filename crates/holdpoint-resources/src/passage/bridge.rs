@@ -5,14 +5,15 @@
 
 use crate::lines::{Line, LineReader};
 use crate::mcp::{Message, Outcome, RpcId, era, headers as names};
-use crate::upstream::http::{ASIDE_TIMEOUT, client, header_map, in_words, is_type, limited};
+use crate::upstream::http::{
+    ASIDE_TIMEOUT, client, events, header_map, in_words, is_type, limited,
+};
 use crate::upstream::{SecretText, UpstreamFault};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use reqwest::{Client, RequestBuilder, Response, Url};
-use sse_stream::SseStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -211,17 +212,13 @@ impl Bridge {
         (id, opening): (Option<&RpcId>, bool),
         last: &mut Option<String>,
     ) -> Result<bool, String> {
-        let since = Arc::new(AtomicUsize::new(0));
-        let bytes = limited(response, (self.bytes_max, usize::MAX), Arc::clone(&since));
-        let mut events = SseStream::from_bytes_stream(Box::pin(bytes));
-        while let Some(event) = events.next().await {
-            let event = event.map_err(|error| format!("event stream: {error}"))?;
-            since.store(0, Ordering::Relaxed);
+        let mut events = events(response, (self.bytes_max, usize::MAX));
+        let broken = |error| format!("event stream: {error}");
+        while let Some(event) = events.next().await.map_err(broken)? {
             if event.id.is_some() {
-                last.clone_from(&event.id);
+                *last = event.id;
             }
-            let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
-            if self.pass(data.as_bytes(), (id, opening)).await? {
+            if !event.data.is_empty() && self.pass(&event.data, (id, opening)).await? {
                 return Ok(true);
             }
         }

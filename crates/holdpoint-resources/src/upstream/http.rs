@@ -7,6 +7,7 @@ use super::negotiate::{
     Probe, initialized, nothing_in_common, probe_params, read_initialize, read_probe,
 };
 use super::{Fault, Limits, SecretText, UpstreamFault, invalid, unavailable};
+use crate::events::EventReader;
 use crate::mcp::era::{self, Identity, METHOD_NOT_FOUND};
 use crate::mcp::headers as names;
 use crate::mcp::{Era, Message, RpcId, RpcNotification, RpcRequest, RpcResponse};
@@ -15,11 +16,13 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use reqwest::{Client, Response, Url};
 use serde_json::Value;
-use sse_stream::SseStream;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,6 +31,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a message that nobody waits for may take.
 pub(crate) const ASIDE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much longer an event may be than the message in it, in bytes.
+const EVENT_BYTES_MORE: usize = 1024;
 /// Most requests of a server that are refused within one event stream; later ones are ignored.
 const REFUSALS_MAX: usize = 16;
 
@@ -308,17 +313,15 @@ impl HttpLink {
         asking: &HttpRequest,
     ) -> Result<RpcResponse, UpstreamFault> {
         let id = &asking.request.id;
-        let since_event = Arc::new(AtomicUsize::new(0));
-        let event_max = self.limits.message_bytes_max;
-        let sizes = (event_max, self.limits.flood_bytes_max.max(event_max));
-        let bytes = limited(response, sizes, Arc::clone(&since_event));
-        let mut events = SseStream::from_bytes_stream(Box::pin(bytes));
+        let mut events =
+            events(response, (self.limits.message_bytes_max, self.limits.flood_bytes_max));
         let mut refusals = 0;
-        while let Some(event) = events.next().await {
-            let event = event.map_err(|error| invalid(format!("event stream: {error}")))?;
-            since_event.store(0, Ordering::Relaxed);
-            let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
-            let message = Message::from_upstream(data.as_bytes(), self.limits.message_bytes_max);
+        let broken = |error| invalid(format!("event stream: {error}"));
+        while let Some(event) = events.next().await.map_err(broken)? {
+            if event.data.is_empty() {
+                continue;
+            }
+            let message = Message::from_upstream(&event.data, self.limits.message_bytes_max);
             match message.map_err(|fault| invalid(fault.to_string()))? {
                 Message::Response(response) if is_ours(&response, id) => return Ok(response),
                 Message::Response(response) => {
@@ -416,6 +419,18 @@ pub(crate) fn is_type(response: &Response, wanted: &str) -> bool {
 /// An error without an id answers the request of its own exchange: there is no other.
 fn is_ours(response: &RpcResponse, id: &RpcId) -> bool {
     response.id.as_ref().is_none_or(|found| found == id)
+}
+
+/// The events of a response; the whole stream may have at least as many bytes as one message.
+pub(crate) fn events(
+    response: Response,
+    (message_max, whole_max): (usize, usize),
+) -> EventReader<impl Stream<Item = std::io::Result<bytes::Bytes>> + Unpin> {
+    let pieces = response.bytes_stream();
+    let pieces = pieces.map(|piece| piece.map_err(|error| std::io::Error::other(in_words(error))));
+    // A message's bytes, the name of its field, and what else its event says.
+    let event_max = message_max.saturating_add(EVENT_BYTES_MORE);
+    EventReader::new(pieces, (event_max, whole_max.max(event_max)))
 }
 
 /// The body in pieces, ending with an error when an event or the whole stream grows too large.

@@ -11,6 +11,8 @@ mod spec;
 mod stdio;
 
 pub use health::{Condition, Health};
+#[cfg(fuzzing)]
+pub use http::fuzzing::read_answer;
 pub use spec::{
     Answer, Cancels, Ended, Limits, SecretText, ToolCall, Transport, UpstreamFault, UpstreamSpec,
 };

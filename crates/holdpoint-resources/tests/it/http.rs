@@ -225,8 +225,8 @@ async fn what_is_no_answer_leaves_the_call_in_doubt() {
         accepted: in doubt, upstream_invalid: HTTP 202 with neither JSON nor an event stream
         wrong-id: in doubt, upstream_invalid: the answer is not the one to this request
         huge: in doubt, upstream_invalid: a message longer than 262144 bytes
-        huge-event: in doubt, upstream_invalid: event stream: body error: too many bytes without an answer
-        flood: in doubt, upstream_invalid: event stream: body error: too many bytes without an answer
+        huge-event: in doubt, upstream_invalid: event stream: too many bytes without an answer
+        flood: in doubt, upstream_invalid: event stream: too many bytes without an answer
         cut-off: in doubt, upstream_unavailable: the event stream ended without the answer
         broken-event: in doubt, upstream_invalid: the message is not JSON: EOF while parsing an object at line 1 column 10
     "#]].assert_eq(&all);
