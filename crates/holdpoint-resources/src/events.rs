@@ -70,10 +70,10 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin> EventReader<S> {
     }
 
     fn line(&mut self) -> Option<BytesMut> {
-        if self.after_return && self.buffer.first() == Some(&b'\n') {
-            self.buffer.advance(1);
+        if let Some(first) = self.buffer.first() {
+            let rest_of_end = std::mem::take(&mut self.after_return) && *first == b'\n';
+            self.buffer.advance(usize::from(rest_of_end));
         }
-        self.after_return &= self.buffer.is_empty();
         let fresh = self.buffer.get(self.scanned..).unwrap_or_default();
         let Some(at) = fresh.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
             self.scanned = self.buffer.len();
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn events_are_the_same_wherever_the_network_cuts_them() {
-        let text = "\u{feff}: hi\r\nid: 1\rdata: a\ndata:b\r\n\r\nid: 2\n\nunknown: x\nno colon\n\
+        let text = "\u{feff}: hi\r\nid: 1\rdata: a\ndata:b\r\n\r\nid: 2\r\n\nunknown: x\nno colon\n\
                     event: message\nretry: soon\ndata\ndata:  c\n\nid: x\0\n\ndata:\n\nid\ndata: d\
                     \n\ndata: cut off";
         let expected = [
