@@ -8,6 +8,7 @@ mod gauges;
 mod names;
 pub mod operations;
 
+use crate::doors::http::oauth::{IssuerKeys, KeyHealth};
 use gauges::Gauges;
 use holdpoint_resources::Upstream;
 use holdpoint_types::{Reason, Ruling, ServerName, ToolRef};
@@ -20,6 +21,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -57,6 +59,7 @@ pub struct Telemetry {
     agent_names: Names,
     tool_names: Names,
     upstreams: RwLock<BTreeMap<ServerName, Upstream>>,
+    issuer: RwLock<Option<Arc<IssuerKeys>>>,
     draining: AtomicBool,
 }
 
@@ -96,6 +99,7 @@ impl Default for Telemetry {
             agent_names: Names::new(AGENTS_MAX),
             tool_names: Names::new(TOOLS_MAX),
             upstreams: RwLock::default(),
+            issuer: RwLock::default(),
             draining: AtomicBool::new(false),
         };
         all.register(&mut registry);
@@ -206,6 +210,16 @@ impl Telemetry {
     /// The upstream servers whose health is shown.
     pub fn upstreams(&self) -> BTreeMap<ServerName, Upstream> {
         self.upstreams.read().clone()
+    }
+
+    /// Replaces the issuer of access tokens whose keys are shown.
+    pub fn watch_issuer(&self, keys: Option<Arc<IssuerKeys>>) {
+        *self.issuer.write() = keys;
+    }
+
+    /// How the keys of the issuer of access tokens are, if there is one.
+    pub fn issuer(&self) -> Option<KeyHealth> {
+        self.issuer.read().as_ref().map(|keys| keys.health())
     }
 
     /// From now on the process is not ready.

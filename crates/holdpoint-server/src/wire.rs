@@ -1,6 +1,7 @@
 //! The JSON that operators' commands and governing processes exchange.
 //! Edge types, converted by hand; must never be used inside.
 
+use crate::doors::http::oauth::KeyHealth;
 use crate::governor::{Became, StopReport};
 use holdpoint_control::Running;
 use holdpoint_resources::Health;
@@ -31,6 +32,24 @@ pub struct StatusReply {
     /// The upstream servers that it leads to over HTTP.
     #[serde(default)]
     pub upstreams: Vec<UpstreamReply>,
+    /// The issuer whose access tokens it accepts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub issuer: Option<IssuerReply>,
+}
+
+/// How the keys of an issuer of access tokens are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IssuerReply {
+    /// The issuer.
+    pub issuer: String,
+    /// How many keys can be used.
+    pub keys: usize,
+    /// How long ago they were fetched, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub age_ms: Option<u64>,
+    /// What went wrong with the last fetch.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_fault: Option<String>,
 }
 
 /// How an upstream server is.
@@ -154,6 +173,16 @@ impl UpstreamReply {
             last_fault,
             last_fault_age_ms: age,
         }
+    }
+}
+
+// === impl IssuerReply ===
+
+impl From<KeyHealth> for IssuerReply {
+    fn from(health: KeyHealth) -> Self {
+        let age_ms = health.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let KeyHealth { issuer, keys, fault, .. } = health;
+        Self { issuer, keys, age_ms, last_fault: fault }
     }
 }
 

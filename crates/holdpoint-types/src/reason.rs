@@ -106,6 +106,22 @@ reasons! {
         "The request carries no valid agent key.",
         "Send `Authorization: Bearer <agent key>`.",
         "Issue a key with `holdpoint agent add NAME --owner TEAM`.";
+    TokenInvalid, "token_invalid", Door,
+        "The access token is not valid here.",
+        "Get a new one from the issuer, for the resource that `WWW-Authenticate` leads to.",
+        "Compare the token's `iss`, `aud`, `exp` and `alg` with `[listen.oauth]`.";
+    TokenUnmapped, "token_unmapped", Door,
+        "The access token is valid, but its client and subject are not one declared agent.",
+        "Ask the operator to declare an agent for this client; another token will not help.",
+        "Name the client or the subject in `oauth` of one `[agent.NAME]`.";
+    ScopeInsufficient, "scope_insufficient", Door,
+        "The access token's scopes do not reach what the request asks for.",
+        "Ask the issuer for the scope that `WWW-Authenticate` names, or do without.",
+        "Let the issuer grant the scope to this client if it should reach this class of tools.";
+    IssuerUnavailable, "issuer_unavailable", Door,
+        "The keys of the access tokens' issuer are not known, or too old to be trusted.",
+        "Retry after a pause.",
+        "See why the keys cannot be fetched: `holdpoint status`, or the log.";
     OriginRefused, "origin_refused", Door,
         "The request comes from a web page or for a host that this server does not serve.",
         "Call the server by the address in its configuration.",

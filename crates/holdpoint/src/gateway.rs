@@ -5,6 +5,7 @@ use crate::config::{self, Config, Transport, UnknownParameters, ValueSource};
 use anyhow::{Context as _, bail};
 use holdpoint_resources as resources;
 use holdpoint_server::doors::http::listen::{FrontLimits, TlsFiles};
+use holdpoint_server::doors::http::oauth::{IssuerKeys, KeySource, OauthSettings, ResourceServer};
 use holdpoint_server::doors::http::{OperatorKey, TurnLimits};
 use holdpoint_server::doors::local::Kind;
 use holdpoint_server::governor;
@@ -136,6 +137,39 @@ impl Rest {
             client_ca: tls.client_ca.clone(),
         });
         files.map(|files| files.load().context("TLS cannot be spoken")).transpose()
+    }
+
+    /// Whose access tokens are accepted, for agents that reach this server at `base` unless the
+    /// configuration says otherwise. Keys in `known` are kept if they are the same issuer's.
+    ///
+    /// # Errors
+    /// When a file's keys cannot be used.
+    pub fn oauth(
+        &self,
+        base: &str,
+        known: Option<Arc<IssuerKeys>>,
+    ) -> anyhow::Result<Option<ResourceServer>> {
+        let Some(oauth) = &self.listen.oauth else { return Ok(None) };
+        let same = known.filter(|keys| *keys.spec() == oauth.keys);
+        // A file is read anew at each reload, so that its faults are found then.
+        let same = same.filter(|keys| !matches!(keys.spec().source, KeySource::File(_)));
+        let keys = match same {
+            Some(keys) => keys,
+            None => {
+                let started = IssuerKeys::start(oauth.keys.clone());
+                Arc::new(started.context("access tokens cannot be checked")?)
+            }
+        };
+        let settings = OauthSettings {
+            base: oauth.resource.clone().unwrap_or_else(|| base.to_owned()),
+            audiences: oauth.audiences.clone(),
+            scopes: oauth.scopes.clone(),
+            algorithms: oauth.algorithms.clone(),
+            leeway_s: oauth.leeway_s,
+            clients: oauth.clients.clone(),
+            subjects: oauth.subjects.clone(),
+        };
+        Ok(Some(ResourceServer::new(settings, keys)))
     }
 
     /// The operators' keys, as digests.

@@ -6,6 +6,7 @@
 mod admin;
 mod keys;
 pub mod listen;
+pub mod oauth;
 mod progress;
 mod resources;
 mod sessions;
@@ -35,9 +36,10 @@ use holdpoint_resources::mcp::era::{self, Era};
 use holdpoint_resources::mcp::{
     HeaderFault, Identity, Message, RpcId, RpcRequest, RpcResponse, headers,
 };
-use holdpoint_types::{AgentName, JsonLimits, Reason, ServerName};
+use holdpoint_types::{AgentName, EffectClass, JsonLimits, Reason, ServerName};
 use keys::Keys;
 use listen::{Counted, Front, FrontLimits};
+use oauth::ResourceServer;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sessions::Sessions;
@@ -61,6 +63,8 @@ pub struct HttpSettings {
     pub anonymous: Option<AgentName>,
     /// Operators that may stop and release over HTTP.
     pub operators: Vec<OperatorKey>,
+    /// Whose access tokens are accepted besides agents' keys, if any.
+    pub oauth: Option<ResourceServer>,
     /// How much JSON is accepted.
     pub json: JsonLimits,
 }
@@ -89,6 +93,16 @@ struct Refused {
     detail: String,
     request: Option<RpcId>,
     data: Value,
+    /// What would let in who was refused: the value of `WWW-Authenticate`.
+    challenge: Option<String>,
+}
+
+/// Who sends a request.
+#[derive(Debug, PartialEq, Eq)]
+struct Caller {
+    agent: AgentName,
+    /// The most dangerous class of tools that what it showed reaches; grants are another matter.
+    reach: EffectClass,
 }
 
 /// One request on its way.
@@ -103,6 +117,14 @@ struct Asked<'a> {
     request: RpcRequest,
 }
 
+// === impl HttpSettings ===
+
+impl HttpSettings {
+    fn issuer(&self) -> Option<Arc<oauth::IssuerKeys>> {
+        self.oauth.as_ref().map(|oauth| Arc::clone(oauth.keys()))
+    }
+}
+
 // === impl HttpDoor ===
 
 impl HttpDoor {
@@ -114,6 +136,7 @@ impl HttpDoor {
     ) -> Result<Self, crate::store::StoreFault> {
         let keys = Keys::read(governor.store())?;
         governor.telemetry().watch(upstreams.clone());
+        governor.telemetry().watch_issuer(settings.issuer());
         Ok(Self {
             governor,
             upstreams: ArcSwap::from_pointee(upstreams),
@@ -137,7 +160,13 @@ impl HttpDoor {
             spec(&before) != spec(&upstreams)
         });
         self.upstreams.store(Arc::new(upstreams));
+        self.governor.telemetry().watch_issuer(settings.issuer());
         self.settings.store(Arc::new(settings));
+    }
+
+    /// The issuer's keys, if access tokens are accepted.
+    pub fn issuer_keys(&self) -> Option<Arc<oauth::IssuerKeys>> {
+        self.settings.load().issuer()
     }
 
     /// Replaces the limits on requests at one time.
@@ -153,11 +182,17 @@ impl HttpDoor {
         self.keys.refresh(self.governor.store())
     }
 
-    /// The routes: `/mcp`, `/mcp/{server}`, `/api/v1/*`.
+    /// The routes: `/mcp`, `/mcp/{server}`, their metadata, `/api/v1/*`.
     pub fn router(self: Arc<Self>) -> Router {
         Router::new()
             .route("/mcp", post(all_servers).get(threads::listen).delete(threads::end))
             .route("/mcp/{server}", post(one_server).get(threads::listen).delete(threads::end))
+            .route("/.well-known/oauth-protected-resource", get(oauth::metadata_of_all))
+            .route("/.well-known/oauth-protected-resource/mcp", get(oauth::metadata_of_all))
+            .route(
+                "/.well-known/oauth-protected-resource/mcp/{server}",
+                get(oauth::metadata_of_one),
+            )
             .route("/api/v1/status", get(admin::status))
             .route("/api/v1/stop", post(admin::stop))
             .route("/api/v1/release", post(admin::release))
@@ -189,7 +224,7 @@ impl HttpDoor {
     ) -> Result<Response, Box<Refused>> {
         let (head, body) = request.into_parts();
         self.check_host(&head.headers)?;
-        let agent = self.authenticate(&head.headers)?;
+        let caller = self.authenticate(&head.headers, server).await?;
         let bytes = self.read(&head.headers, body).await?;
         let json = self.settings.load().json;
         let message = Message::from_agent(&bytes, json).map_err(|fault| {
@@ -198,13 +233,13 @@ impl HttpDoor {
         })?;
         if let Some(id) = threads::thread_of(&head.headers, &message) {
             *method = message.method().map_or("other", known_method);
-            return self.in_thread((&agent, server), (id, &head.headers), (message, &bytes)).await;
+            return self.in_thread((&caller, server), (id, &head.headers), (message, &bytes)).await;
         }
         let request = match message {
             Message::Request(request) => request,
             Message::Notification(notification) => {
                 if notification.method == "notifications/cancelled" {
-                    self.cancel(&agent, notification.params.as_ref());
+                    self.cancel(&caller.agent, notification.params.as_ref());
                 }
                 return Ok(StatusCode::ACCEPTED.into_response());
             }
@@ -212,14 +247,20 @@ impl HttpDoor {
         };
         *method = known_method(&request.method);
         let era = check_era(&head.headers, &request)?;
-        let turn = self.turn(&agent, &request).await?;
+        let turn = self.turn(&caller, server, &request).await?;
         let events = threads::accepts_events(&head.headers);
-        let asked = Asked { agent, server, era, events, headers: &head.headers, request };
+        let headers = &head.headers;
+        let asked = Asked { agent: caller.agent, server, era, events, headers, request };
         self.dispatch(asked, turn).await
     }
 
-    /// Waits for the agent's turn.
-    async fn turn(&self, agent: &AgentName, request: &RpcRequest) -> Result<Turn, Box<Refused>> {
+    /// Waits for the agent's turn, and sees that what the caller showed reaches so far.
+    async fn turn(
+        &self,
+        caller: &Caller,
+        server: Option<&ServerName>,
+        request: &RpcRequest,
+    ) -> Result<Turn, Box<Refused>> {
         let busy = |reason: Reason| {
             let detail = reason.meaning().to_owned();
             Refused::new(StatusCode::SERVICE_UNAVAILABLE, reason, detail).about(request)
@@ -228,7 +269,10 @@ impl HttpDoor {
         if telemetry.is_draining() {
             return Err(busy(Reason::Draining));
         }
-        self.turns.take(agent, telemetry).await.ok_or_else(|| busy(Reason::Overloaded))
+        let turn = self.turns.take(&caller.agent, telemetry).await;
+        let turn = turn.ok_or_else(|| busy(Reason::Overloaded))?;
+        self.check_reach(caller, server, request).await?;
+        Ok(turn)
     }
 
     async fn dispatch(&self, asked: Asked<'_>, turn: Turn) -> Result<Response, Box<Refused>> {
@@ -283,17 +327,31 @@ impl HttpDoor {
         Err(Refused::new(StatusCode::FORBIDDEN, Reason::OriginRefused, detail))
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<AgentName, Box<Refused>> {
-        let unauthenticated = |detail: &str| {
-            Refused::new(StatusCode::UNAUTHORIZED, Reason::Unauthenticated, detail.to_owned())
-        };
+    async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        server: Option<&ServerName>,
+    ) -> Result<Caller, Box<Refused>> {
+        let whole = |agent| Caller { agent, reach: EffectClass::Destructive };
+        let settings = self.settings.load_full();
         let Some(value) = headers.get(header::AUTHORIZATION) else {
-            let anonymous = self.settings.load().anonymous.clone();
-            return anonymous.ok_or_else(|| unauthenticated("no agent key was sent"));
+            let anonymous = settings.anonymous.clone().map(whole);
+            let detail = "neither an agent key nor an access token was sent";
+            return anonymous.ok_or_else(|| self.unauthenticated(server, (detail, "")));
         };
-        let key = value.to_str().ok().and_then(bearer);
-        let agent = key.and_then(|key| self.keys.agent(key));
-        agent.ok_or_else(|| unauthenticated("the agent key is not valid"))
+        let sent = value.to_str().ok().and_then(bearer);
+        if let Some(agent) = sent.and_then(|key| self.keys.agent(key)) {
+            return Ok(whole(agent));
+        }
+        match (&settings.oauth, sent) {
+            (Some(oauth), Some(token)) if !keys::looks_like_one(token) => {
+                self.by_token((oauth, token), server).await
+            }
+            (Some(_) | None, _) => {
+                let detail = ("the agent key is not valid", "error=\"invalid_token\", ");
+                Err(self.unauthenticated(server, detail))
+            }
+        }
     }
 
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Box<Refused>> {
@@ -338,12 +396,18 @@ impl Refused {
     fn new(status: StatusCode, reason: Reason, detail: String) -> Box<Self> {
         let code = era::INVALID_REQUEST;
         let data = refused_data(reason, &detail);
-        Box::new(Self { status, reason, code, detail, request: None, data })
+        Box::new(Self { status, reason, code, detail, request: None, data, challenge: None })
     }
 
     /// The same, with another JSON-RPC error code.
     fn coded(mut self: Box<Self>, code: i64) -> Box<Self> {
         self.code = code;
+        self
+    }
+
+    /// The same, saying what would let in.
+    fn challenging(mut self: Box<Self>, challenge: String) -> Box<Self> {
+        self.challenge = Some(challenge);
         self
     }
 
@@ -368,8 +432,8 @@ impl IntoResponse for Refused {
         let body = RpcResponse::error(self.request, self.code, &self.detail, self.data);
         let mut response = respond(&body);
         *response.status_mut() = self.status;
-        if self.status == StatusCode::UNAUTHORIZED {
-            let challenge = header::HeaderValue::from_static("Bearer");
+        let challenge = self.challenge.and_then(|text| header::HeaderValue::try_from(text).ok());
+        if let Some(challenge) = challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
@@ -415,12 +479,18 @@ async fn one_server(
     UrlPath(server): UrlPath<String>,
     request: axum::extract::Request,
 ) -> Response {
-    let known = server.parse().ok().filter(|name| door.upstreams.load().contains_key(name));
+    let name: Option<ServerName> = server.parse().ok();
+    let known = name.as_ref().filter(|name| door.upstreams.load().contains_key(name));
     match known {
-        Some(name) => door.answer(Some(&name), request).await,
+        Some(name) => door.answer(Some(name), request).await,
         // The same answer as without a key: names of servers are nobody's business before that.
         None => {
-            match door.check_host(request.headers()).and(door.authenticate(request.headers())) {
+            let headers = request.headers();
+            let came = match door.check_host(headers) {
+                Ok(()) => door.authenticate(headers, name.as_ref()).await,
+                Err(refused) => Err(refused),
+            };
+            match came {
                 Ok(_) => {
                     let detail = "no upstream server has this name".to_owned();
                     Refused::new(StatusCode::NOT_FOUND, Reason::ServerUnknown, detail)
@@ -510,6 +580,10 @@ fn bearer(value: &str) -> Option<&str> {
 
 fn respond(response: &RpcResponse) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], response.to_bytes()).into_response()
+}
+
+fn respond_json(body: &Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 fn own_result(era: Era, result: Map<String, Value>) -> Value {

@@ -7,7 +7,7 @@ pub mod client;
 mod registry;
 
 use crate::governor::Governor;
-use crate::wire::{ObeyReply, RunningReply, StatusReply, UpstreamReply};
+use crate::wire::{IssuerReply, ObeyReply, RunningReply, StatusReply, UpstreamReply};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -71,6 +71,7 @@ pub fn status_of(governor: &Governor) -> StatusReply {
             .iter()
             .map(|(name, one)| UpstreamReply::new(name, one.health()))
             .collect(),
+        issuer: governor.telemetry().issuer().map(IssuerReply::from),
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Gauges {
     ledger_commit_age: Seconds,
     ledger_ok: Gauge,
     ready: Gauge,
+    issuer_keys: Gauge,
+    issuer_keys_age: Seconds,
     upstream: Gauges1<2>,
     upstream_restarts: Gauges1<1>,
     upstream_failures: Gauges1<1>,
@@ -51,6 +53,10 @@ impl Gauges {
         to.register("stops", "Stops in force, by what they lock", own.stops.clone());
         to.register("tools", "Tools known, by state", own.tools.clone());
         to.register("agent_keys", "Agents' keys in force", own.keys.clone());
+        let text = "Keys of the issuer of access tokens that can be used";
+        to.register("issuer_keys", text, own.issuer_keys.clone());
+        let text = "Seconds since the issuer's keys were fetched";
+        to.register("issuer_keys_age_seconds", text, own.issuer_keys_age.clone());
         to.register("ready", "1 while the process takes calls", own.ready.clone());
         own.register_ledger(to);
         let text = "1 for the condition that a server is in";
@@ -77,6 +83,10 @@ impl Gauges {
         self.calls_in_flight.set(count(governor.in_flight()));
         self.epoch.set(i64::try_from(governor.epoch().0).unwrap_or(i64::MAX));
         self.ready.set(i64::from(!governor.telemetry().is_draining()));
+        let issuer = governor.telemetry().issuer();
+        self.issuer_keys.set(count(issuer.as_ref().map_or(0, |issuer| issuer.keys)));
+        let age = issuer.and_then(|issuer| issuer.age).unwrap_or_default();
+        self.issuer_keys_age.set(age.as_secs_f64());
         self.measure_stops(governor);
         self.measure_tools(governor);
         self.measure_ledger(governor);

@@ -3,6 +3,7 @@
 //! Nothing here needs a key, so nothing here may show a parameter, a secret or what an agent said.
 //! Must never change anything.
 
+use crate::doors::http::oauth::KeyHealth;
 use crate::governor::Governor;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -33,21 +34,30 @@ async fn ready(State(governor): State<Governor>) -> Response {
         true => Err("the process is about to end".to_owned()),
         false => Ok(()),
     };
-    let checks = [
+    let mut checks = vec![
         ("not_draining", not_draining),
         ("store_writable", store_writable(&governor).await),
         ("policies_loaded", Ok(())),
     ];
+    checks.extend(governor.telemetry().issuer().map(|issuer| ("issuer_keys", issuer_keys(issuer))));
     let all = checks.iter().all(|(_, result)| result.is_ok());
     let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let told = checks.map(|(name, result)| {
+    let told = checks.into_iter().map(|(name, result)| {
         let text = result.err().unwrap_or_else(|| "ok".to_owned());
         (name.to_owned(), json!(text))
     });
-    let told: serde_json::Map<_, _> = told.into_iter().collect();
+    let told: serde_json::Map<_, _> = told.collect();
     let policy = governor.policy().digest().to_string();
     let body = json!({ "ready": all, "checks": told, "policy": policy });
     (status, Json(body)).into_response()
+}
+
+/// Access tokens can be checked.
+fn issuer_keys(issuer: KeyHealth) -> Result<(), String> {
+    if issuer.keys > 0 {
+        return Ok(());
+    }
+    Err(issuer.fault.unwrap_or_else(|| "the issuer's keys were not fetched yet".to_owned()))
 }
 
 /// The last write succeeded, and an empty one succeeds now.

@@ -8,7 +8,7 @@ use super::{Exit, Format, Globals, answer, operator, stop};
 use holdpoint_ledger::{Checkpoint, open_checkpoint};
 use holdpoint_server::operate;
 use holdpoint_server::store::{Access, ControlRow, Store};
-use holdpoint_server::wire::{StatusReply, UpstreamReply};
+use holdpoint_server::wire::{IssuerReply, StatusReply, UpstreamReply};
 use holdpoint_types::Timestamp;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -159,11 +159,14 @@ fn render_gateway(reply: &StatusReply, epoch: u64, look: &Look) -> String {
     let mut servers = Table::default();
     reply.upstreams.iter().for_each(|upstream| servers.push(upstream_row(upstream)));
     let upstreams = servers.render("  ", look);
+    let mut issuers = Table::default();
+    reply.issuer.iter().for_each(|issuer| issuers.push(issuer_row(issuer)));
+    let issuer = issuers.render("  ", look);
     let policy = escaped(reply.policy.get(..19).unwrap_or(&reply.policy));
     let tools = u64::try_from(reply.tools).unwrap_or(u64::MAX);
     format!(
         "{title}\n  version {}, epoch {}{behind}, policy {policy}, {}{ending}\n\
-         {upstreams}{running}",
+         {upstreams}{issuer}{running}",
         escaped(&reply.version),
         reply.epoch,
         count(tools, "tool"),
@@ -193,6 +196,20 @@ fn upstream_row(upstream: &UpstreamReply) -> Vec<(Tone, String)> {
     ]
 }
 
+fn issuer_row(issuer: &IssuerReply) -> Vec<(Tone, String)> {
+    let tone = if issuer.keys > 0 { Tone::Good } else { Tone::Bad };
+    let keys = count(u64::try_from(issuer.keys).unwrap_or(u64::MAX), "key");
+    let age = issuer.age_ms.map(|age| format!("fetched {} ago", duration(age)));
+    let fault = issuer.last_fault.as_ref();
+    let fault = fault.map(|fault| format!("last fault: {}", shortened(fault, FAULT_CHARS_MAX)));
+    vec![
+        (Tone::Plain, format!("tokens of {}", escaped(&issuer.issuer))),
+        (tone, keys),
+        (Tone::Dim, age.unwrap_or_default()),
+        (Tone::Dim, fault.unwrap_or_default()),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Status, render, to_json};
@@ -201,7 +218,7 @@ mod tests {
     use expect_test::expect;
     use holdpoint_ledger::Checkpoint;
     use holdpoint_server::store::ControlRow;
-    use holdpoint_server::wire::{RunningReply, StatusReply, UpstreamReply};
+    use holdpoint_server::wire::{IssuerReply, RunningReply, StatusReply, UpstreamReply};
     use holdpoint_types::{Digest, Epoch, Stop, Timestamp};
 
     fn upstream(server: &str, condition: &str, fault: Option<&str>) -> UpstreamReply {
@@ -244,6 +261,12 @@ mod tests {
                 upstream("db", "down", Some("the server died")),
                 upstream("fs", "up", None),
             ],
+            issuer: Some(IssuerReply {
+                issuer: "https://auth.example.com".to_owned(),
+                keys: 2,
+                age_ms: Some(61_000),
+                last_fault: None,
+            }),
         };
         let root = Digest::of(b"root");
         Status {
@@ -275,6 +298,7 @@ mod tests {
               version 0.1.0, epoch 2 (behind the store), policy sha256:823412d1eacb, 14 tools
               db  down        1 restart  last fault 1 min ago: the server died
               fs  up, legacy
+              tokens of https://auth.example.com  2 keys  fetched 1 min ago
               coder  fs__write  began 2 s ago  0198
             silent: 0199: it did not answer
         "#]]
@@ -354,7 +378,12 @@ mod tests {
                       "restarts": 0,
                       "failures": 0
                     }
-                  ]
+                  ],
+                  "issuer": {
+                    "issuer": "https://auth.example.com",
+                    "keys": 2,
+                    "age_ms": 61000
+                  }
                 }
               ],
               "unreachable": [

@@ -2,8 +2,9 @@
 //! Must not hold a secret: only where to find it.
 
 use holdpoint_control::Settings;
+use holdpoint_server::doors::http::oauth::{Algorithm, KeySpec, Scopes};
 use holdpoint_types::{AgentName, OperatorName, ServerName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -41,6 +42,29 @@ pub struct Listen {
     pub operations: Option<SocketAddr>,
     /// The files for TLS.
     pub tls: Option<Tls>,
+    /// Whose access tokens are accepted.
+    pub oauth: Option<Oauth>,
+}
+
+/// Whose access tokens are accepted, and which agents they act as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Oauth {
+    /// The issuer, where its keys are, and how long they are good.
+    pub keys: KeySpec,
+    /// Where agents reach this server; absent for the address.
+    pub resource: Option<String>,
+    /// More audiences that are accepted.
+    pub audiences: Vec<String>,
+    /// How tokens may be signed.
+    pub algorithms: BTreeSet<Algorithm>,
+    /// How far clocks may differ, in seconds.
+    pub leeway_s: u32,
+    /// The names of scopes.
+    pub scopes: Scopes,
+    /// The agents that clients act as.
+    pub clients: BTreeMap<String, AgentName>,
+    /// The agents that subjects act as.
+    pub subjects: BTreeMap<String, AgentName>,
 }
 
 /// The PEM files for TLS, absolute.

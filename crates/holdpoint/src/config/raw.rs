@@ -78,6 +78,8 @@ pub struct RawListen {
     pub hosts: Option<Vec<At<String>>>,
     /// The declared agent as which requests without a key act. Without it they are refused.
     pub anonymous_agent: Option<At<String>>,
+    /// Access tokens of an OAuth 2.1 issuer, besides agents' keys. Without it, keys only.
+    pub oauth: Option<At<RawOauth>>,
 }
 
 /// TLS for MCP over HTTP, from PEM files. SIGHUP reads them anew.
@@ -93,6 +95,60 @@ pub struct RawTls {
     /// The file with the authorities of clients' certificates. With it, a client without such a
     /// certificate gets no connection; it still needs its agent key.
     pub client_ca: Option<At<String>>,
+}
+
+/// Access tokens (JWT) of an OAuth 2.1 issuer, as MCP's authorization specification describes them.
+/// Which agent a token acts as is said by `oauth` in `[agent.NAME]`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawOauth {
+    /// The issuer, exactly as its tokens and its metadata write it. Plain `http` only on this
+    /// machine.
+    #[schemars(extend("x-required" = true))]
+    pub issuer: Option<At<String>>,
+    /// Where agents reach this server: scheme and authority, for example
+    /// `https://holdpoint.example.com`. A token must be for this with `/mcp`, or `/mcp/NAME` at the
+    /// endpoint of one server.
+    #[schemars(extend("x-default" = "the address"))]
+    pub resource: Option<At<String>>,
+    /// More audiences that are accepted, at every endpoint; for issuers that do not know the
+    /// `resource` parameter (RFC 8707).
+    pub audiences: Vec<At<String>>,
+    /// Where the issuer's keys are.
+    #[schemars(extend("x-default" = "where its metadata says"))]
+    pub jwks_uri: Option<At<String>>,
+    /// The file with the issuer's keys, relative to this file. Either this or `jwks_uri`.
+    pub jwks_file: Option<At<String>>,
+    /// How tokens may be signed: some of `EdDSA`, `ES256`, `ES384`, `PS256`, `PS384`, `PS512`,
+    /// `RS256`, `RS384` and `RS512`.
+    #[schemars(extend("x-default" = "all of them"))]
+    pub algorithms: Option<Vec<At<String>>>,
+    /// How far the issuer's clock and ours may differ, in seconds (0 to 300).
+    #[schemars(extend("x-default" = 30))]
+    pub leeway_s: Option<At<u64>>,
+    /// How often the keys are fetched anew, in seconds (1 to 86400).
+    #[schemars(extend("x-default" = 300))]
+    pub keys_refresh_s: Option<At<u64>>,
+    /// How long keys are good after the last fetch that succeeded, in seconds (1 to 604800).
+    #[schemars(extend("x-default" = 3600))]
+    pub keys_stale_s: Option<At<u64>>,
+    /// The names of scopes.
+    pub scopes: RawScopes,
+}
+
+/// The scopes that a token needs. Each reaches the milder classes, too.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawScopes {
+    /// To come in, and to call tools that read.
+    #[schemars(extend("x-default" = "mcp:read"))]
+    pub read: Option<At<String>>,
+    /// To call tools that write.
+    #[schemars(extend("x-default" = "mcp:write"))]
+    pub write: Option<At<String>>,
+    /// To call tools that destroy.
+    #[schemars(extend("x-default" = "mcp:destructive"))]
+    pub destructive: Option<At<String>>,
 }
 
 /// Where the policies are.
@@ -197,10 +253,22 @@ pub struct RawAgent {
     /// `quarantined`.
     #[schemars(extend("x-default" = "auto"))]
     pub mode: Option<RawMode>,
+    /// Whose access tokens act as this agent; see `[listen.oauth]`.
+    pub oauth: Option<At<RawBearer>>,
     /// What it may reach, as `[[agent.NAME.grant]]` tables.
     pub grant: Vec<At<RawGrant>>,
     /// The same, as an inline array.
     pub grants: Vec<At<RawGrant>>,
+}
+
+/// Whose access tokens act as an agent. Exactly one of the two.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawBearer {
+    /// The client, as the claim `client_id` (or `azp`) names it.
+    pub client_id: Option<At<String>>,
+    /// The subject, as the claim `sub` names it.
+    pub subject: Option<At<String>>,
 }
 
 /// Tools that an agent may reach in one effect class.

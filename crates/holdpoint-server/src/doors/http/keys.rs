@@ -117,6 +117,11 @@ impl Keys {
     }
 }
 
+/// True if this was meant as an agent key, valid or not.
+pub(super) fn looks_like_one(key: &str) -> bool {
+    key.starts_with(PREFIX)
+}
+
 fn same(one: &Digest, other: &Digest) -> bool {
     one.as_bytes().ct_eq(other.as_bytes()).into()
 }

@@ -7,7 +7,7 @@ use super::progress::Code;
 use super::sessions::{ClientThread, NoSession, Over};
 use super::streams::{Deliveries, Delivery, Place, Resumed};
 use super::turns::Turn;
-use super::{Asked, HttpDoor, Refused, check_era, unknown_method};
+use super::{Asked, Caller, HttpDoor, Refused, check_era, unknown_method};
 use crate::doors::stdio::Wrap;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -17,7 +17,7 @@ use futures::stream;
 use holdpoint_resources::mcp::era::{Era, INTERNAL_ERROR, META_PROTOCOL_VERSION, METHOD_NOT_FOUND};
 use holdpoint_resources::mcp::{Message, Outcome, RpcRequest, headers};
 use holdpoint_resources::{Passage, PassageReceiver, PassageSender, Transport, Upstream};
-use holdpoint_types::{AgentName, Reason, ServerName};
+use holdpoint_types::{Reason, ServerName};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -64,15 +64,15 @@ impl HttpDoor {
     /// Takes one message of a thread.
     pub(super) async fn in_thread(
         &self,
-        (agent, server): (&AgentName, Option<&ServerName>),
+        (caller, server): (&Caller, Option<&ServerName>),
         (id, sent): (&str, &HeaderMap),
         (message, text): (Message, &[u8]),
     ) -> Result<Response, Box<Refused>> {
-        let session = self.sessions.find(id, agent, server).ok_or_else(no_thread)?;
+        let session = self.sessions.find(id, &caller.agent, server).ok_or_else(no_thread)?;
         match &message {
             Message::Request(request) => {
                 check_era(sent, request)?;
-                let turn = self.turn(agent, request).await?;
+                let turn = self.turn(caller, server, request).await?;
                 ask(&session, text, request, (accepts_events(sent), turn)).await
             }
             Message::Notification(_) | Message::Response(_) => {
@@ -159,20 +159,20 @@ impl HttpDoor {
         Ok(Some((session, upstream.clone())))
     }
 
-    fn thread(
+    async fn thread(
         &self,
         sent: &HeaderMap,
         server: Option<&ServerName>,
     ) -> Result<Option<Arc<ClientThread>>, Box<Refused>> {
         self.check_host(sent)?;
-        let agent = self.authenticate(sent)?;
+        let agent = self.authenticate(sent, server).await?.agent;
         let Some(id) = sent.get(headers::SESSION_ID) else { return Ok(None) };
         let id = id.to_str().unwrap_or("?");
         self.sessions.find(id, &agent, server).map(Some).ok_or_else(no_thread)
     }
 
-    fn listen(&self, sent: &HeaderMap, server: Option<&ServerName>) -> Response {
-        let session = match self.thread(sent, server) {
+    async fn listen(&self, sent: &HeaderMap, server: Option<&ServerName>) -> Response {
+        let session = match self.thread(sent, server).await {
             Ok(Some(session)) => session,
             // Without a thread there is no stream to open.
             Ok(None) => return super::not_allowed().into_response(),
@@ -193,8 +193,8 @@ impl HttpDoor {
         }
     }
 
-    fn end_thread(&self, sent: &HeaderMap, server: Option<&ServerName>) -> Response {
-        match self.thread(sent, server) {
+    async fn end_thread(&self, sent: &HeaderMap, server: Option<&ServerName>) -> Response {
+        match self.thread(sent, server).await {
             Ok(Some(session)) => {
                 session.end();
                 StatusCode::NO_CONTENT.into_response()
@@ -212,7 +212,7 @@ pub(super) async fn listen(
     sent: HeaderMap,
 ) -> Response {
     let server = server.and_then(|UrlPath(name)| name.parse().ok());
-    door.listen(&sent, server.as_ref())
+    door.listen(&sent, server.as_ref()).await
 }
 
 /// DELETE: the end of a thread.
@@ -222,7 +222,7 @@ pub(super) async fn end(
     sent: HeaderMap,
 ) -> Response {
     let server = server.and_then(|UrlPath(name)| name.parse().ok());
-    door.end_thread(&sent, server.as_ref())
+    door.end_thread(&sent, server.as_ref()).await
 }
 
 fn passage_to(upstream: &Upstream) -> Result<(PassageSender, PassageReceiver), String> {

@@ -13,7 +13,7 @@ use futures::future::join_all;
 use holdpoint_resources::mcp::era::{self, Era};
 use holdpoint_resources::mcp::{RpcId, RpcRequest, RpcResponse, governed, headers};
 use holdpoint_resources::{ToolCall, Upstream, UpstreamFault};
-use holdpoint_types::{AgentName, Door, Reason, ServerName, ToolRef, ToolState};
+use holdpoint_types::{AgentName, Door, EffectClass, Reason, ServerName, ToolRef, ToolState};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -126,6 +126,22 @@ impl HttpDoor {
             .map_err(|fault| misfit(&fault, &asked.request))
     }
 
+    /// The class of a tool, whose server is asked for it if it is not known yet.
+    pub(super) async fn class_of(&self, tool: &ToolRef) -> Option<EffectClass> {
+        let known = |door: &Self| {
+            let settings = door.governor.settings();
+            door.governor.catalog().tool(tool).map(|tool| tool.class(&settings))
+        };
+        if let Some(class) = known(self) {
+            return Some(class);
+        }
+        let upstreams = self.upstreams.load_full();
+        if let Err(fault) = self.look_at(tool.server(), upstreams.get(tool.server())?).await {
+            tracing::warn!(server = %tool.server(), %fault, "its tools cannot be listed");
+        }
+        known(self)
+    }
+
     /// Lists the tools of every server that the endpoint serves; a server that fails is left out.
     async fn look_at_servers(&self, asked: &Asked<'_>) -> Result<(), Box<Refused>> {
         let here = |server: &ServerName| asked.server.is_none_or(|one| one == server);
@@ -207,16 +223,14 @@ fn named(tool: &Tool) -> Value {
     definition
 }
 
-fn read(asked: &Asked<'_>) -> Result<(ToolRef, Value), Box<Refused>> {
-    let request = &asked.request;
-    let invalid = |detail: &str| {
-        let status = StatusCode::OK;
-        let refused = Refused::new(status, Reason::ParametersInvalid, detail.to_owned());
-        refused.coded(era::INVALID_PARAMS).about(request)
-    };
+/// The tool that a `tools/call` names.
+pub(super) fn tool_of(
+    server: Option<&ServerName>,
+    request: &RpcRequest,
+) -> Result<ToolRef, Box<Refused>> {
     let name = request.param("name").and_then(Value::as_str);
-    let name = name.ok_or_else(|| invalid("`params.name` must be a string"))?;
-    let tool = match asked.server {
+    let name = name.ok_or_else(|| invalid(request, "`params.name` must be a string"))?;
+    let tool = match server {
         Some(server) => ToolRef::new(server.clone(), name),
         None => name.parse(),
     };
@@ -224,14 +238,26 @@ fn read(asked: &Asked<'_>) -> Result<(ToolRef, Value), Box<Refused>> {
     if tool.is_read_request() {
         return Err(unknown_tool(request, name));
     }
+    Ok(tool)
+}
+
+fn read(asked: &Asked<'_>) -> Result<(ToolRef, Value), Box<Refused>> {
+    let request = &asked.request;
+    let tool = tool_of(asked.server, request)?;
     let parameters = request.param("arguments").cloned().unwrap_or_else(|| json!({}));
     if !parameters.is_object() {
-        return Err(invalid("`params.arguments` must be an object"));
+        return Err(invalid(request, "`params.arguments` must be an object"));
     }
     Ok((tool, parameters))
 }
 
-fn unknown_tool(request: &RpcRequest, name: &str) -> Box<Refused> {
+fn invalid(request: &RpcRequest, detail: &str) -> Box<Refused> {
+    let status = StatusCode::OK;
+    let refused = Refused::new(status, Reason::ParametersInvalid, detail.to_owned());
+    refused.coded(era::INVALID_PARAMS).about(request)
+}
+
+pub(super) fn unknown_tool(request: &RpcRequest, name: &str) -> Box<Refused> {
     let shown: String = name.chars().take(128).collect();
     let refused =
         Refused::new(StatusCode::OK, Reason::ToolUnknown, format!("unknown tool `{shown}`"));

@@ -5,6 +5,7 @@ use crate::gateway::Rest;
 use anyhow::Context as _;
 use holdpoint_resources::Upstream;
 use holdpoint_server::doors::http::listen::{self, Front};
+use holdpoint_server::doors::http::oauth::IssuerKeys;
 use holdpoint_server::doors::http::{HttpDoor, HttpSettings};
 use holdpoint_server::doors::stdio::host;
 use holdpoint_server::runtime::{Runtime, RuntimeSpec};
@@ -50,7 +51,7 @@ impl Service {
         let tls = rest.tls()?;
         let listener = bind(rest.listen.http).await?;
         let address = listener.local_addr()?;
-        let settings = http_settings(rest, address)?;
+        let settings = http_settings(rest, address, None)?;
         let door = Arc::new(HttpDoor::new(governor.clone(), upstreams.clone(), settings)?);
         door.limit(rest.turns());
         let done = CancellationToken::new();
@@ -106,7 +107,7 @@ impl Service {
     /// # Errors
     /// When a part of the new one cannot be had; then all of the old one stays in force.
     pub async fn replace(&mut self, spec: RuntimeSpec, rest: &Rest) -> anyhow::Result<bool> {
-        let settings = http_settings(rest, self.address)?;
+        let settings = http_settings(rest, self.address, self.door.issuer_keys())?;
         let tls = rest.tls()?;
         let mut upstreams = rest.upstreams()?;
         for (name, upstream) in &mut upstreams {
@@ -181,16 +182,22 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// The hosts that the configuration names, with the port that was really bound.
-fn http_settings(rest: &Rest, address: SocketAddr) -> anyhow::Result<HttpSettings> {
+fn http_settings(
+    rest: &Rest,
+    address: SocketAddr,
+    issuer_keys: Option<Arc<IssuerKeys>>,
+) -> anyhow::Result<HttpSettings> {
     let bound = |host: &String| match host.strip_suffix(":0") {
         Some(name) => format!("{name}:{}", address.port()),
         None => host.clone(),
     };
+    let scheme = if rest.listen.tls.is_some() { "https" } else { "http" };
     Ok(HttpSettings {
         store: rest.store.clone(),
         hosts: rest.listen.hosts.iter().map(bound).collect(),
         anonymous: rest.listen.anonymous_agent.clone(),
         operators: rest.operator_keys()?,
+        oauth: rest.oauth(&format!("{scheme}://{address}"), issuer_keys)?,
         json: rest.json(),
     })
 }

@@ -35,7 +35,7 @@ impl Checker<'_> {
 
     fn agent(&mut self, name: &At<String>, raw: &At<RawAgent>) -> Option<Agent> {
         let span = raw.span();
-        let RawAgent { owner, mode, grant, grants } = raw.get();
+        let RawAgent { owner, mode, grant, grants, oauth: _ } = raw.get();
         let owner = self.owner(&span, owner.as_ref());
         let written: Vec<_> = grant.iter().chain(grants).collect();
         let taken = ["grant", "grants"].iter().any(|key| self.dropped.has(span.start, key));

@@ -31,7 +31,7 @@ impl Checker<'_> {
             None => None,
             Some(tls) => Some(self.tls(tls)?),
         };
-        Some(Listen { http: http?, hosts, anonymous_agent, operations, tls })
+        Some(Listen { http: http?, hosts, anonymous_agent, operations, tls, oauth: None })
     }
 
     pub(super) fn operators(
@@ -96,7 +96,12 @@ impl Checker<'_> {
         self.within(value, 1..=DAY_MS, default)
     }
 
-    fn within(&mut self, value: Option<&At<u64>>, range: RangeInclusive<u64>, default: u64) -> u64 {
+    pub(super) fn within(
+        &mut self,
+        value: Option<&At<u64>>,
+        range: RangeInclusive<u64>,
+        default: u64,
+    ) -> u64 {
         let Some(value) = value else { return default };
         if range.contains(value.get()) {
             return *value.get();
@@ -173,6 +178,12 @@ impl Checker<'_> {
         self.fault(host.span(), message, suggestion);
         None
     }
+}
+
+/// The hosts of the address, where the configuration names none.
+pub(super) fn hosts_of(listen: &RawListen) -> Vec<String> {
+    let http = listen.http.as_ref().map_or(HTTP_DEFAULT, |http| http.get());
+    http.parse().map(default_hosts).unwrap_or_default()
 }
 
 fn default_hosts(address: SocketAddr) -> Vec<String> {

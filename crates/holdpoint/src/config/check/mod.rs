@@ -3,6 +3,7 @@
 
 mod agents;
 mod edges;
+mod oauth;
 mod places;
 mod servers;
 
@@ -80,7 +81,11 @@ impl Declared {
 impl Checker<'_> {
     fn check_all(&mut self, raw: &RawConfig, file: &Path) -> Option<Config> {
         let limits = self.limits(&raw.limits);
-        let listen = self.listen(&raw.listen);
+        let mut listen = self.listen(&raw.listen);
+        let oauth = self.oauth(&raw.listen, &raw.agent);
+        if let Some(listen) = &mut listen {
+            listen.oauth = oauth;
+        }
         let (servers, rules) = self.servers(&raw.server, limits.call_timeout_ms);
         let parts = SettingsParts {
             teams: self.teams(&raw.team),

@@ -422,3 +422,70 @@ proptest! {
         report.render(Colour::Always);
     }
 }
+
+#[test]
+fn access_tokens_are_configured_and_their_mistakes_explained() {
+    let agents = "[team.t]\n[agent.a]\nowner = \"t\"\noauth = { client_id = \"c\" }\n\
+                  grants = [{ class = \"read\", tools = [\"*\"] }]\n";
+    let least = format!("[listen.oauth]\nissuer = \"https://auth.example.com\"\n{agents}");
+    let oauth = good(&least).listen.oauth.unwrap();
+    assert_eq!(oauth.keys.issuer, "https://auth.example.com");
+    assert_eq!((oauth.resource, oauth.algorithms.len()), (None, 9));
+    assert_eq!(oauth.clients["c"].as_str(), "a");
+    expect_file!["snapshots/oauth_mistakes.txt"].assert_eq(&shown(
+        r#"
+[listen]
+http = "0.0.0.0:4747"
+exposed = true
+anonymous_agent = "a"
+
+[listen.tls]
+certificate = "cert.pem"
+key = "key.pem"
+
+[listen.oauth]
+issuer = "http://auth.example.com"
+resource = "http://holdpoint.example.com/mcp"
+jwks_uri = "https://auth.example.com/jwks"
+jwks_file = "jwks.json"
+algorithms = ["HS256", "RS265"]
+audiences = ["two words"]
+leeway_s = 3600
+keys_refresh_s = 600
+keys_stale_s = 600
+scopes = { read = "", write = "a\"b" }
+
+[team.t]
+[agent.a]
+owner = "t"
+oauth = { client_id = "c", subject = "s" }
+grants = [{ class = "read", tools = ["*"] }]
+[agent.b]
+owner = "t"
+oauth = { client_id = "c" }
+grants = [{ class = "read", tools = ["*"] }]
+[agent.c]
+owner = "t"
+oauth = { client_id = "c" }
+grants = [{ class = "read", tools = ["*"] }]
+[agent.d]
+owner = "t"
+oauth = { client = "c" }
+grants = [{ class = "read", tools = ["*"] }]
+"#,
+    ));
+    let warned = format!(
+        "[listen]\noauth = {{ issuer = \"https://a/\", resource = \"http://h.example\" }}\n{}",
+        agents.replace("oauth = { client_id = \"c\" }\n", "")
+    );
+    let elsewhere = [
+        agents.to_owned(),
+        warned,
+        "[listen]\nhttp = \"0.0.0.0:1\"\nexposed = true\noauth = { issuer = \"https://a\" }\n"
+            .to_owned(),
+        "[listen.oauth]\n".to_owned(),
+        "[listen.oauth]\nissuer = \"https://a\"\njwks_uri = \"https://u:hidden@a/k\"\n".to_owned(),
+    ];
+    let all: String = elsewhere.iter().map(|text| shown(text)).collect();
+    expect_file!["snapshots/oauth_elsewhere.txt"].assert_eq(&all);
+}
