@@ -1,5 +1,6 @@
 //! Repository chores that need no shell: `cargo xtask tidy` checks the house style, `cargo xtask
-//! bench` measures.
+//! bench` measures, `cargo xtask fuzz` looks for inputs that break something, `cargo xtask soak`
+//! watches a long run.
 //!
 //! Owns the command line of the chores. Must never change a file: a chore says what to do.
 
@@ -8,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 mod bench;
 mod fuzz;
+mod soak;
 mod tidy;
 
 const USAGE: &str = "usage: cargo xtask tidy | bench [--quick] [--built] [--only PART] \
-    | fuzz [--seconds N] [--target NAME] [--input FILE]";
+    | fuzz [--seconds N] [--target NAME] [--input FILE] \
+    | soak [--minutes N | --seconds N] [--rate CALLS] [--profile NAME]";
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
@@ -19,6 +22,7 @@ fn main() -> anyhow::Result<()> {
         Some("tidy") if words.next().is_none() => run_tidy(),
         Some("bench") => bench::run(&root(), &bench::Plan::parse(words)?),
         Some("fuzz") => fuzz::run(&root(), &fuzz::Plan::parse(words)?),
+        Some("soak") => soak::run(&root(), &soak::Plan::parse(words)?),
         _ => bail!("{USAGE}"),
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! `bench-echo stdio`, `bench-echo stateless` (2026-07-28, JSON answers) or `bench-echo sessions`
 //! (2025-06-18, event streams). Over HTTP it prints its URL on one line.
+//!
+//! For the soak, a journal (a file that gets each text before it is answered) and an address may
+//! follow. Texts that begin with `slow` take their time.
 
 use anyhow::bail;
 use holdpoint_bench::TOOL;
@@ -15,15 +18,22 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use rmcp::{ServerHandler, ServiceExt as _};
 use serde_json::json;
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 const LEGACY: &[ProtocolVersion] = &[ProtocolVersion::V_2025_06_18, ProtocolVersion::V_2025_11_25];
 const MODERN: &[ProtocolVersion] = &[ProtocolVersion::V_2026_07_28];
+
+/// How long slow texts take.
+const SLOW: Duration = Duration::from_millis(300);
 
 /// Says what it is told.
 #[derive(Clone)]
 struct Echo {
     revisions: &'static [ProtocolVersion],
+    journal: Option<Arc<File>>,
 }
 
 // === impl Echo ===
@@ -61,32 +71,44 @@ impl ServerHandler for Echo {
         let Some(text) = text else {
             return Err(rmcp::ErrorData::invalid_params("`text` is missing", None));
         };
+        if let Some(mut journal) = self.journal.as_deref() {
+            // One write, so that neither another process nor a kill cuts a line in two.
+            let written = journal.write_all(format!("{text}\n").as_bytes());
+            written.map_err(|error| rmcp::ErrorData::internal_error(error.to_string(), None))?;
+        }
+        if text.starts_with("slow") {
+            tokio::time::sleep(SLOW).await;
+        }
         Ok(CallToolResult::success(vec![ContentBlock::text(text)]).into())
     }
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let mode = std::env::args().nth(1).unwrap_or_default();
-    match mode.as_str() {
-        "stdio" => {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let journal = words.get(1).map(|path| File::options().create(true).append(true).open(path));
+    let journal = journal.transpose()?.map(Arc::new);
+    let address = words.get(2).map_or("127.0.0.1:0", String::as_str);
+    let echo = |revisions| Echo { revisions, journal };
+    match words.first().map(String::as_str) {
+        Some("stdio") => {
             let pipes = (tokio::io::stdin(), tokio::io::stdout());
-            Echo { revisions: LEGACY }.serve(pipes).await?.waiting().await?;
+            echo(LEGACY).serve(pipes).await?.waiting().await?;
             Ok(())
         }
-        "stateless" => serve(Echo { revisions: MODERN }, true).await,
-        "sessions" => serve(Echo { revisions: LEGACY }, false).await,
-        _ => bail!("usage: bench-echo stdio | stateless | sessions"),
+        Some("stateless") => serve(echo(MODERN), true, address).await,
+        Some("sessions") => serve(echo(LEGACY), false, address).await,
+        _ => bail!("usage: bench-echo stdio|stateless|sessions [JOURNAL [ADDRESS]]"),
     }
 }
 
-async fn serve(echo: Echo, stateless: bool) -> anyhow::Result<()> {
+async fn serve(echo: Echo, stateless: bool, address: &str) -> anyhow::Result<()> {
     let mut config = StreamableHttpServerConfig::default().with_sse_keep_alive(None);
     config.json_response = stateless;
     config.legacy_session_mode = !stateless;
     let sessions = Arc::new(LocalSessionManager::default());
     let service = StreamableHttpService::new(move || Ok(echo.clone()), sessions, config);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let listener = tokio::net::TcpListener::bind(address).await?;
     println!("http://{}/mcp", listener.local_addr()?);
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
         // An event stream comes in two writes; the second would wait for an acknowledgement.

@@ -1,0 +1,100 @@
+//! The trouble of a soak: servers that crash, stops and releases, new settings and policies.
+//! Must never stop for longer than it takes to see that the stop holds.
+
+use crate::Whistle;
+use crate::agents::Agent;
+use crate::proc;
+use crate::stage::{Stage, json};
+use anyhow::{Context as _, ensure};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// How long between two troubles of each kind.
+const CRASH_EVERY: Duration = Duration::from_millis(2500);
+const STOP_EVERY: Duration = Duration::from_secs(4);
+const RELOAD_EVERY: Duration = Duration::from_secs(3);
+
+/// Starts all of it.
+pub fn start(stage: &Arc<Stage>, whistle: &Whistle) -> Vec<JoinHandle<anyhow::Result<()>>> {
+    vec![
+        tokio::spawn(crash_on(Arc::clone(stage), whistle.clone())),
+        tokio::spawn(stop_on(Arc::clone(stage), whistle.clone())),
+        tokio::spawn(reload_on(Arc::clone(stage), whistle.clone())),
+    ]
+}
+
+/// Kills one server after the other: the gateway's children, and those over HTTP.
+async fn crash_on(stage: Arc<Stage>, whistle: Whistle) -> anyhow::Result<()> {
+    let mut number = 0;
+    loop {
+        whistle.pause(CRASH_EVERY).await;
+        if whistle.blown() {
+            return Ok(());
+        }
+        number += 1;
+        if number % 2 == 0 {
+            stage.crash_remote(number / 2)?;
+            continue;
+        }
+        let children = proc::children(stage.pid())?;
+        if let Some(child) = children.get((number / 2) % children.len().max(1)) {
+            // It may have ended meanwhile.
+            Command::new("kill").args(["-KILL", &child.to_string()]).output()?;
+        }
+    }
+}
+
+/// Stops an agent, a server or everything; sees that nothing covered runs; releases.
+async fn stop_on(stage: Arc<Stage>, whistle: Whistle) -> anyhow::Result<()> {
+    let scopes: [(&[&str], &str, &str); 3] = [
+        (&["--agent", "a0"], "a0", "modern"),
+        (&["--server", "pipe0"], "a1", "pipe0"),
+        (&["--all"], "a2", "legacy"),
+    ];
+    let mut number = 0;
+    loop {
+        whistle.pause(STOP_EVERY).await;
+        if whistle.blown() {
+            return Ok(());
+        }
+        let (scope, agent, server) = scopes[number % scopes.len()];
+        number += 1;
+        let stopped = operate(&stage, "stop", scope).await?;
+        ensure!(stopped["stops"].as_array().is_some_and(|stops| !stops.is_empty()), "{stopped}");
+        let agent = Agent::new(&stage, agent);
+        for _ in 0..4 {
+            agent.call_stopped(server).await?;
+        }
+        operate(&stage, "release", scope).await?;
+    }
+}
+
+/// `holdpoint stop` or `release`, and what it acknowledged.
+async fn operate(
+    stage: &Arc<Stage>,
+    verb: &'static str,
+    scope: &'static [&'static str],
+) -> anyhow::Result<serde_json::Value> {
+    let mut command = stage.command();
+    command.arg(verb).args(scope).args(["--reason", "soak"]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    json(&output).with_context(|| verb)
+}
+
+async fn reload_on(stage: Arc<Stage>, whistle: Whistle) -> anyhow::Result<()> {
+    let mut number = 0;
+    loop {
+        whistle.pause(RELOAD_EVERY).await;
+        if whistle.blown() {
+            return Ok(());
+        }
+        number += 1;
+        stage.reload(48 + number % 16)?;
+        // Each set that comes into force is a record with its sources.
+        if number % 10 == 0 {
+            stage.touch_policies(number)?;
+        }
+    }
+}
