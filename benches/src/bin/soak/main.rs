@@ -99,7 +99,7 @@ async fn run(
     let warm = WARM_UP.min(time / 3);
     tokio::time::sleep(warm).await;
     let first = check(stage, audit, "warm").await?;
-    let troubles = trouble::start(stage, &whistle);
+    let troubles = trouble::start(stage, &whistle, time);
     while let Some(left) = time.checked_sub(begun.elapsed()) {
         tokio::time::sleep(left.min(CHECK_EVERY)).await;
         check(stage, audit, &format!("{} s", begun.elapsed().as_secs())).await?;

@@ -11,25 +11,32 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// How long between two troubles of each kind.
-const CRASH_EVERY: Duration = Duration::from_millis(2500);
+/// How long between two troubles of each kind. There are four servers: each lives longer than the
+/// 30 s after which its back-off begins anew, or most of a run would be back-off.
+const CRASH_EVERY: Duration = Duration::from_secs(8);
 const STOP_EVERY: Duration = Duration::from_secs(4);
 const RELOAD_EVERY: Duration = Duration::from_secs(3);
 
-/// Starts all of it.
-pub fn start(stage: &Arc<Stage>, whistle: &Whistle) -> Vec<JoinHandle<anyhow::Result<()>>> {
+/// Starts all of it, for a run of `time`.
+pub fn start(
+    stage: &Arc<Stage>,
+    whistle: &Whistle,
+    time: Duration,
+) -> Vec<JoinHandle<anyhow::Result<()>>> {
+    // A short run has its crashes, too.
+    let pause = CRASH_EVERY.min(time / 8);
     vec![
-        tokio::spawn(crash_on(Arc::clone(stage), whistle.clone())),
+        tokio::spawn(crash_on(Arc::clone(stage), whistle.clone(), pause)),
         tokio::spawn(stop_on(Arc::clone(stage), whistle.clone())),
         tokio::spawn(reload_on(Arc::clone(stage), whistle.clone())),
     ]
 }
 
 /// Kills one server after the other: the gateway's children, and those over HTTP.
-async fn crash_on(stage: Arc<Stage>, whistle: Whistle) -> anyhow::Result<()> {
+async fn crash_on(stage: Arc<Stage>, whistle: Whistle, pause: Duration) -> anyhow::Result<()> {
     let mut number = 0;
     loop {
-        whistle.pause(CRASH_EVERY).await;
+        whistle.pause(pause).await;
         if whistle.blown() {
             return Ok(());
         }
