@@ -57,7 +57,11 @@ fn issuer_keys(issuer: KeyHealth) -> Result<(), String> {
     if issuer.keys > 0 {
         return Ok(());
     }
-    Err(issuer.fault.unwrap_or_else(|| "the issuer's keys were not fetched yet".to_owned()))
+    let waiting = match issuer.age {
+        Some(_) => "the issuer's keys are too old, and it does not answer",
+        None => "the issuer's keys were not fetched yet",
+    };
+    Err(issuer.fault.unwrap_or_else(|| waiting.to_owned()))
 }
 
 /// The last write succeeded, and an empty one succeeds now.

@@ -13,7 +13,7 @@ const FILE_SECRET: &str = "file-secret-4a8e2d6c0b";
 const HEADER_SECRET: &str = "header-secret-7c1f5b9d3a";
 
 /// Every file below a folder, with its bytes.
-fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+pub fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let kind = entry.file_type().unwrap();
@@ -27,12 +27,13 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-fn holds(bytes: &[u8], needle: &str) -> bool {
+/// True if the text is among the bytes.
+pub fn holds(bytes: &[u8], needle: &str) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
 }
 
 /// A server that only notes what it is sent: the heads of requests.
-fn listener() -> (u16, std::sync::mpsc::Receiver<String>) {
+pub fn listener() -> (u16, std::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (tell, heard) = std::sync::mpsc::channel();

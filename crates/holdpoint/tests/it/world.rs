@@ -58,7 +58,10 @@ static NODE: LazyLock<()> = LazyLock::new(|| {
 });
 
 /// Where the npm packages are, installed once from the lock file.
-static NPM: LazyLock<PathBuf> = LazyLock::new(install_npm);
+static NPM: LazyLock<PathBuf> = LazyLock::new(|| install_npm(""));
+
+/// Where the authorization server and a client for it are.
+static NPM_OAUTH: LazyLock<PathBuf> = LazyLock::new(|| install_npm("oauth"));
 
 // === impl World ===
 
@@ -262,13 +265,20 @@ pub fn npm_server(name: &str) -> PathBuf {
     NPM.join(format!("@modelcontextprotocol/server-{name}/dist/index.js"))
 }
 
+/// The npm packages with the authorization server.
+pub fn oauth_modules() -> PathBuf {
+    LazyLock::force(&NODE);
+    NPM_OAUTH.clone()
+}
+
 /// Bytes as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn install_npm() -> PathBuf {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests-npm").canonicalize().unwrap();
+fn install_npm(below: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests-npm").join(below);
+    let dir = dir.canonicalize().unwrap();
     let modules = dir.join("node_modules");
     // npm writes this file last.
     if !modules.join(".package-lock.json").exists() {
