@@ -1,5 +1,7 @@
 //! Real MCP clients: rmcp, over a `wrap`'s pipes and over HTTP, in both eras.
 
+pub mod rmcp_client;
+
 use crate::world::{Serve, World};
 use rmcp::model::{CallToolRequestParams, CallToolResult, ProtocolVersion};
 use rmcp::service::{RoleClient, RunningService};

@@ -2,6 +2,7 @@
 
 mod admin;
 mod client;
+mod clients;
 mod demo;
 mod hostile_http;
 mod hostile_stdio;

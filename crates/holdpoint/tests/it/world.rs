@@ -58,17 +58,33 @@ static NODE: LazyLock<()> = LazyLock::new(|| {
 });
 
 /// Where the npm packages are, installed once from the lock file.
-static NPM: LazyLock<PathBuf> = LazyLock::new(|| install_npm(""));
+static NPM: LazyLock<PathBuf> = LazyLock::new(|| install_npm("tests-npm"));
 
 /// Where the authorization server and a client for it are.
-static NPM_OAUTH: LazyLock<PathBuf> = LazyLock::new(|| install_npm("oauth"));
+static NPM_OAUTH: LazyLock<PathBuf> = LazyLock::new(|| install_npm("tests-npm/oauth"));
+
+/// Where the npm client programs are, with their packages.
+static NPM_CLIENTS: LazyLock<PathBuf> = LazyLock::new(|| install_npm("tests-npm/clients"));
+
+/// Python with the packages of its tests; `None` if there is no Python.
+static PYTHON: LazyLock<Option<Python>> = LazyLock::new(install_python);
+
+/// Python and the programs for it.
+#[derive(Clone)]
+pub struct Python {
+    /// Its interpreter.
+    pub program: PathBuf,
+    /// The folder of the programs.
+    pub tests: PathBuf,
+}
 
 // === impl World ===
 
 impl World {
     /// A folder with this `holdpoint.toml` and an empty `files` folder. `${files}` in it becomes
     /// that folder's path, `${peer}` the program of the small server, `${asker}` that of the one
-    /// that asks, `${npm:NAME}` the program of an npm server.
+    /// that asks, `${npm:NAME}` the program of an npm server, `${python}` Python, `${tests-py}` its
+    /// programs.
     pub fn new(config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("hp").tempdir().unwrap();
         std::fs::create_dir(dir.path().join("files")).unwrap();
@@ -88,6 +104,11 @@ impl World {
             if text.contains(&place) {
                 text = text.replace(&place, &npm_server(name).display().to_string());
             }
+        }
+        if text.contains("${python}") {
+            let python = python().expect("only with Python");
+            text = text.replace("${python}", &python.program.display().to_string());
+            text = text.replace("${tests-py}", &python.tests.display().to_string());
         }
         std::fs::write(self.path().join("holdpoint.toml"), text).unwrap();
     }
@@ -271,14 +292,24 @@ pub fn oauth_modules() -> PathBuf {
     NPM_OAUTH.clone()
 }
 
+/// A client program of `tests-npm/clients`.
+pub fn npm_client(name: &str) -> PathBuf {
+    LazyLock::force(&NODE);
+    NPM_CLIENTS.with_file_name(name)
+}
+
+/// Python for the tests; `None` if there is none, which is a failure where CI is set.
+pub fn python() -> Option<Python> {
+    PYTHON.clone()
+}
+
 /// Bytes as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn install_npm(below: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests-npm").join(below);
-    let dir = dir.canonicalize().unwrap();
+fn install_npm(folder: &str) -> PathBuf {
+    let dir = repository().join(folder);
     let modules = dir.join("node_modules");
     // npm writes this file last.
     if !modules.join(".package-lock.json").exists() {
@@ -287,6 +318,36 @@ fn install_npm(below: &str) -> PathBuf {
         assert!(output.status.success(), "npm ci: {}", text(&output.stderr));
     }
     modules
+}
+
+#[expect(clippy::print_stderr, reason = "whoever runs the tests has to see what was left out")]
+fn install_python() -> Option<Python> {
+    let tests = repository().join("tests-py");
+    let (venv, wanted) = (tests.join(".venv"), tests.join("requirements.txt"));
+    let python = Python { program: venv.join("bin/python"), tests };
+    // Written last: what is installed.
+    let installed = venv.join("installed.txt");
+    let same = std::fs::read(&installed).is_ok_and(|had| had == std::fs::read(&wanted).unwrap());
+    if same {
+        return Some(python);
+    }
+    let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        let lacks = "these tests need `python3` with `venv` (on Debian: python3-venv)";
+        assert!(std::env::var_os("CI").is_none(), "{lacks}");
+        eprintln!("without Python clients and servers: {lacks}");
+        return None;
+    }
+    let mut pip = Command::new(&python.program);
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--requirement"]).arg(&wanted);
+    let output = pip.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "pip install: {}", text(&output.stderr));
+    std::fs::copy(&wanted, &installed).unwrap();
+    Some(python)
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
 fn output_of(command: &mut Command) -> Output {
