@@ -248,6 +248,18 @@ reasons! {
         "The server asked something of the agent that the operator forbids.",
         "Do without what the server wanted to know.",
         "See `holdpoint log --kind asked`, and the server's `sampling`, `elicitation`, `roots`.";
+    CapabilityMissing, "capability_missing", Execution,
+        "The server asked something that the client did not say it can answer.",
+        "Do without, or use a client that can be asked.",
+        "Nothing to do, unless the agent's client should have the capability.";
+    QuestionUnanswered, "question_unanswered", Execution,
+        "What the server asked was not answered, so the call could not go on.",
+        "Call again if the answer is there now.",
+        "Look with `holdpoint log --kind replied`.";
+    RequestStateRefused, "request_state_refused", Execution,
+        "The `requestState` is changed, used, too old, or was given for another request.",
+        "Send the request again without `requestState`.",
+        "Nothing to do, unless it happens often: then somebody plays with states.";
     CancelledByStop, "cancelled_by_stop", Execution,
         "A stop cancelled the call while it ran; what it did is not known.",
         "Stop and wait.",

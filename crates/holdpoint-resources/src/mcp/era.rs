@@ -34,6 +34,8 @@ pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabi
 pub const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 /// Names the `subscriptions/listen` that a notification belongs to.
 pub const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+/// Opts a request into log notifications, from a level on.
+pub const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 /// Opts a request into progress notifications.
 pub const META_PROGRESS: &str = "progressToken";
 

@@ -20,6 +20,8 @@ pub const METHOD: &str = "mcp-method";
 pub const NAME: &str = "mcp-name";
 /// Names the server's own thread of requests, in the legacy era.
 pub const SESSION_ID: &str = "mcp-session-id";
+/// The keyword of a schema that wants a parameter in a header.
+pub const ANNOTATION: &str = "x-mcp-header";
 /// The prefix of headers that mirror tool parameters.
 pub const PARAM_PREFIX: &str = "mcp-param-";
 
@@ -268,7 +270,7 @@ fn collect(
     path: &mut Vec<String>,
     found: &mut Vec<ParamHeader>,
 ) -> Result<(), ParamHeaderFault> {
-    if let Some(name) = schema.get("x-mcp-header") {
+    if let Some(name) = schema.get(ANNOTATION) {
         found.push(annotated(schema, name, path)?);
     }
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else {

@@ -4,7 +4,8 @@
 //! redirect, send anything twice, or change more of a message than the line ends between its parts.
 
 use crate::lines::{Line, LineReader};
-use crate::mcp::{Message, Outcome, RpcId, era, headers as names};
+use crate::mcp::headers::ParamHeader;
+use crate::mcp::{Message, Outcome, RpcId, RpcResponse, era, headers as names};
 use crate::upstream::http::{
     ASIDE_TIMEOUT, client, events, header_map, in_words, is_type, limited,
 };
@@ -14,6 +15,7 @@ use futures::StreamExt;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use reqwest::{Client, RequestBuilder, Response, Url};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -27,6 +29,8 @@ const LISTEN: &str = "subscriptions/listen";
 pub(super) const PIPE_BYTES: usize = 64 << 10;
 /// Most messages that wait for the server's answer at one time.
 const PENDING_MAX: usize = 256;
+/// Most tools whose headers are remembered.
+const TOOLS_MAX: usize = 10_000;
 /// How long to wait before a stream that ended is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// Where a stream is taken up again.
@@ -39,6 +43,10 @@ struct Bridge {
     headers: HeaderMap,
     bytes_max: usize,
     agreed: std::sync::Mutex<Agreed>,
+    /// Modern requests that wait, with what takes each back.
+    modern: std::sync::Mutex<BTreeMap<RpcId, CancellationToken>>,
+    /// Which parameters of which tools a modern server wants in headers.
+    mirrors: std::sync::Mutex<BTreeMap<String, Vec<ParamHeader>>>,
     /// Where the server's messages go.
     lines: tokio::sync::Mutex<DuplexStream>,
     over: CancellationToken,
@@ -50,6 +58,19 @@ struct Agreed {
     revision: Option<HeaderValue>,
     thread: Option<HeaderValue>,
     open: bool,
+}
+
+/// What of a list of tools the transport must know.
+#[derive(serde::Deserialize)]
+struct Listed {
+    tools: Vec<ListedTool>,
+}
+
+#[derive(serde::Deserialize)]
+struct ListedTool {
+    name: String,
+    #[serde(rename = "inputSchema", default)]
+    input_schema: serde_json::Value,
 }
 
 /// What of an `InitializeResult` the transport must know.
@@ -75,6 +96,8 @@ pub(super) fn open(
         url,
         bytes_max,
         agreed: std::sync::Mutex::default(),
+        modern: std::sync::Mutex::default(),
+        mirrors: std::sync::Mutex::default(),
         lines: tokio::sync::Mutex::new(lines),
         over: over.clone(),
     });
@@ -101,12 +124,17 @@ impl Bridge {
                 Some(_) = tasks.join_next() => continue,
             };
             let Ok(Line::Text(line)) = line else { return };
+            let message = Message::from_upstream(&line, usize::MAX).ok();
+            if self.take_back(message.as_ref()) {
+                continue;
+            }
             let bridge = Arc::clone(&self);
+            let open = self.agreed().open || is_modern(message.as_ref());
             // The handshake goes step by step; later messages do not wait for each other.
-            if self.agreed().open && tasks.len() < PENDING_MAX {
-                tasks.spawn(async move { bridge.send(line).await });
+            if open && tasks.len() < PENDING_MAX {
+                tasks.spawn(async move { bridge.send(line, message).await });
             } else {
-                bridge.send(line).await;
+                bridge.send(line, message).await;
                 if !tasks.is_empty() || !self.agreed().open {
                     continue;
                 }
@@ -117,11 +145,32 @@ impl Bridge {
     }
 
     /// Sends one message and passes on all that comes back for it.
-    async fn send(&self, line: Bytes) {
-        let message = Message::from_upstream(&line, usize::MAX).ok();
-        if let Err(why) = self.exchange(&line, message.as_ref()).await {
+    async fn send(&self, line: Bytes, message: Option<Message>) {
+        let modern = asked(message.as_ref()).filter(|_| is_modern(message.as_ref())).cloned();
+        let Some(id) = modern else { return self.send_on(&line, message.as_ref()).await };
+        let taken_back = CancellationToken::new();
+        locked(&self.modern).insert(id.clone(), taken_back.clone());
+        tokio::select! {
+            () = self.send_on(&line, message.as_ref()) => {}
+            // The connection closes, which is how a modern server hears of it.
+            () = taken_back.cancelled() => {}
+        }
+        locked(&self.modern).remove(&id);
+    }
+
+    /// Takes back the modern request that a notification cancels; false if it cancels none.
+    fn take_back(&self, message: Option<&Message>) -> bool {
+        let Some(Message::Notification(note)) = message else { return false };
+        let params = note.params.as_ref().filter(|_| note.method == "notifications/cancelled");
+        let id = params.and_then(|params| params.get("requestId")).and_then(RpcId::from_value);
+        let Some(id) = id else { return false };
+        locked(&self.modern).get(&id).inspect(|token| token.cancel()).is_some()
+    }
+
+    async fn send_on(&self, line: &Bytes, message: Option<&Message>) {
+        if let Err(why) = self.exchange(line, message).await {
             tracing::warn!(why, "a message got no answer over HTTP");
-            if let Some(id) = asked(message.as_ref()) {
+            if let Some(id) = asked(message) {
                 // INVARIANT: an error that is no object is no answer, so that nobody takes it for
                 // the server's word; the reader learns that this request was lost.
                 let why = serde_json::Value::from(why);
@@ -135,7 +184,9 @@ impl Bridge {
         let id = asked(message);
         let method = message.and_then(Message::method);
         let opening = method == Some("initialize");
-        let post = self.request(Method::POST, line.clone()).headers(modern_headers(message));
+        let mirrored = self.mirrored(message);
+        let post = self.request(Method::POST, line.clone());
+        let post = post.headers(modern_headers(message)).headers(mirrored);
         let response = tokio::select! {
             response = post.send() => response.map_err(in_words)?,
             () = self.over.cancelled() => return Err("the connection is over".to_owned()),
@@ -237,6 +288,9 @@ impl Bridge {
             Message::Response(response) => id.is_some() && response.id.as_ref() == id,
             Message::Request(_) | Message::Notification(_) => false,
         };
+        if let (true, Message::Response(response)) = (answers, &message) {
+            self.learn(response);
+        }
         if let (true, Message::Response(response)) = (answers && opening, &message)
             && let Outcome::Result(raw) = &response.outcome
             && let Ok(found) = serde_json::from_str::<Initialized>(raw.get())
@@ -268,6 +322,40 @@ impl Bridge {
             }
             tokio::time::sleep(REOPEN_PAUSE).await;
         }
+    }
+
+    /// Remembers which parameters of which tools go into headers.
+    fn learn(&self, response: &RpcResponse) {
+        let Outcome::Result(raw) = &response.outcome else { return };
+        if !raw.get().contains(names::ANNOTATION) {
+            return;
+        }
+        let Ok(listed) = serde_json::from_str::<Listed>(raw.get()) else { return };
+        let mut mirrors = locked(&self.mirrors);
+        for tool in listed.tools.into_iter().take(TOOLS_MAX) {
+            // Whoever lists tools for an agent leaves out those with unusable annotations.
+            let found = names::param_headers(&tool.input_schema).unwrap_or_default();
+            mirrors.insert(tool.name, found);
+        }
+    }
+
+    /// The headers that a modern call repeats parameters in.
+    fn mirrored(&self, message: Option<&Message>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let Some(Message::Request(request)) = message.filter(|_| is_modern(message)) else {
+            return headers;
+        };
+        let arguments = request.param("arguments").cloned().unwrap_or_default();
+        let name = request.param("name").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let mirrors = locked(&self.mirrors);
+        for header in mirrors.get(name).into_iter().flatten() {
+            let mirrored = header.mirror(&arguments);
+            let pair = mirrored.and_then(|(name, value)| {
+                Some((name.parse::<HeaderName>().ok()?, HeaderValue::from_str(&value).ok()?))
+            });
+            headers.extend(pair);
+        }
+        headers
     }
 
     /// Writes one message as one line.
@@ -321,12 +409,22 @@ impl Bridge {
     }
 }
 
+fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// The id of a request.
 fn asked(message: Option<&Message>) -> Option<&RpcId> {
     match message {
         Some(Message::Request(request)) => Some(&request.id),
         Some(Message::Notification(_) | Message::Response(_)) | None => None,
     }
+}
+
+/// True for a modern request.
+fn is_modern(message: Option<&Message>) -> bool {
+    let Some(Message::Request(request)) = message else { return false };
+    request.meta().is_some_and(|meta| meta.contains_key(era::META_PROTOCOL_VERSION))
 }
 
 /// What a modern request says again in its headers; nothing for any other message.

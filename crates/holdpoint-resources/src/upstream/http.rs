@@ -3,6 +3,7 @@
 //! Owns the client, the agreed revision and the server's own `Mcp-Session-Id`. Must never follow a
 //! redirect, resend a call that may have been processed, or print a secret header.
 
+use super::changes::Changes;
 use super::negotiate::{
     Probe, initialized, nothing_in_common, probe_params, read_initialize, read_probe,
 };
@@ -16,7 +17,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use reqwest::{Client, Response, Url};
 use serde_json::Value;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -43,7 +44,7 @@ pub(super) struct HttpLink {
     url: Url,
     headers: HeaderMap,
     limits: Limits,
-    tools_changed: Arc<AtomicBool>,
+    tools_changed: Arc<Changes>,
     last: AtomicI64,
     slots: Semaphore,
     agreed: Mutex<Agreed>,
@@ -80,7 +81,7 @@ impl HttpLink {
         url: &str,
         headers: &[(String, SecretText)],
         limits: Limits,
-        tools_changed: &Arc<AtomicBool>,
+        tools_changed: &Arc<Changes>,
     ) -> Result<Self, UpstreamFault> {
         let url: Url = url.parse().map_err(|_| unavailable("the server's URL is malformed"))?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -340,9 +341,6 @@ impl HttpLink {
 
     fn note(&self, notification: RpcNotification, asking: &HttpRequest) {
         match (notification.method.as_str(), notification.params) {
-            ("notifications/tools/list_changed", _) => {
-                self.tools_changed.store(true, Ordering::Release);
-            }
             ("notifications/progress", Some(params)) => {
                 let own = asking.request.id.to_value();
                 if let Some(follower) = &asking.progress
@@ -352,7 +350,7 @@ impl HttpLink {
                     let _ = follower.try_send(params);
                 }
             }
-            _ => {}
+            (method, _) => self.tools_changed.note(method),
         }
     }
 

@@ -4,6 +4,7 @@
 //! call that may have reached its server, and never give one call's answer to another.
 
 mod call;
+mod changes;
 mod health;
 pub(crate) mod http;
 mod negotiate;
@@ -20,14 +21,14 @@ pub use spec::{
 use crate::mcp::era::{self, Identity};
 use crate::mcp::headers::{self, ParamHeader};
 use crate::mcp::{Era, Outcome, RpcResponse, governed};
+use changes::Changes;
 use http::HttpLink;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use stdio::StdioLink;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Most tools that one server may offer.
@@ -51,7 +52,7 @@ pub struct Upstream(Arc<Inner>);
 struct Inner {
     spec: UpstreamSpec,
     slot: Mutex<Slot>,
-    tools_changed: Arc<AtomicBool>,
+    tools_changed: Arc<Changes>,
     /// Which parameters of which tool go into headers (modern HTTP only).
     mirrors: Mutex<BTreeMap<String, Vec<ParamHeader>>>,
     closed: CancellationToken,
@@ -129,7 +130,12 @@ impl Upstream {
 
     /// True once after the server said that its tools changed, or was started anew.
     pub fn tools_changed(&self) -> bool {
-        self.0.tools_changed.swap(false, Ordering::AcqRel)
+        self.0.tools_changed.take_tools()
+    }
+
+    /// What the server says of its lists from now on, by the methods of its notifications.
+    pub fn changes(&self) -> broadcast::Receiver<&'static str> {
+        self.0.tools_changed.follow()
     }
 
     /// Every tool that the server offers, as it describes them.
@@ -377,7 +383,7 @@ async fn open(upstream: Upstream, pause: Duration, tell: watch::Sender<Opened>) 
         Ok(connected) if !inner.closed.is_cancelled() => {
             slot.state = State::Up(Arc::clone(connected));
             slot.opened = slot.opened.saturating_add(1);
-            inner.tools_changed.store(true, Ordering::Release);
+            inner.tools_changed.mark_tools();
         }
         Ok(_) => slot.state = State::Idle,
         Err(fault) => {

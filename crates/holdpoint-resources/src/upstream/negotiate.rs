@@ -1,6 +1,7 @@
 //! Finding out which era a server speaks (MCP 2026-07-28, versioning, backward compatibility).
 //! Must never send anything but `server/discover`, `initialize` and `notifications/initialized`.
 
+use super::changes::Changes;
 use super::http::HttpLink;
 use super::stdio::StdioLink;
 use super::{Connected, Link, Transport, UpstreamFault, UpstreamSpec, invalid};
@@ -9,7 +10,6 @@ use crate::mcp::{Era, Outcome, RpcNotification, RpcResponse};
 use crate::process::ProcessSpec;
 use serde_json::{Map, Value};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// What the answer to `server/discover` tells.
@@ -48,7 +48,7 @@ struct Initialized {
 /// Opens a connection and agrees on an era.
 pub(super) async fn open(
     spec: &UpstreamSpec,
-    tools_changed: &Arc<AtomicBool>,
+    tools_changed: &Arc<Changes>,
 ) -> Result<Connected, UpstreamFault> {
     let (link, era) = match &spec.transport {
         Transport::Stdio(process) => {
@@ -120,7 +120,7 @@ fn probe_of(supported: &[String]) -> Probe {
 async fn open_stdio(
     process: &ProcessSpec,
     spec: &UpstreamSpec,
-    tools_changed: &Arc<AtomicBool>,
+    tools_changed: &Arc<Changes>,
 ) -> Result<(StdioLink, Era), UpstreamFault> {
     let start = || StdioLink::start(process, spec.limits, tools_changed);
     let link = start()?;

@@ -3,6 +3,7 @@
 //! Owns the process, the requests that wait for its answers, and their ids. Must never deliver an
 //! answer twice or to a request that did not ask, and never keep what nobody asked for.
 
+use super::changes::Changes;
 use super::{Fault, Limits, UpstreamFault, invalid, unavailable};
 use crate::lines::{Line, LineReader, Outgoing, QUEUE_MAX, Ticket, write_lines};
 use crate::mcp::{
@@ -12,7 +13,6 @@ use crate::mcp::{
 use crate::process::{Process, ProcessSpec};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::process::ChildStdout;
@@ -66,7 +66,7 @@ struct Waiting {
 #[derive(Debug)]
 struct Shared {
     pending: Mutex<Pending>,
-    tools_changed: Arc<AtomicBool>,
+    tools_changed: Arc<Changes>,
     kill: CancellationToken,
     close: CancellationToken,
     ended: CancellationToken,
@@ -106,7 +106,7 @@ impl StdioLink {
     pub(super) fn start(
         spec: &ProcessSpec,
         limits: Limits,
-        tools_changed: &Arc<AtomicBool>,
+        tools_changed: &Arc<Changes>,
     ) -> Result<Self, UpstreamFault> {
         let started = Process::spawn(spec).map_err(|fault| unavailable(fault.to_string()))?;
         let (process, pipes) = started;
@@ -337,13 +337,10 @@ impl Ear {
             Ok(Message::Response(response)) => self.deliver(response),
             Ok(Message::Request(request)) => self.refuse(request),
             Ok(Message::Notification(notification)) => match notification.method.as_str() {
-                "notifications/tools/list_changed" => {
-                    self.shared.tools_changed.store(true, Ordering::Release);
-                }
                 "notifications/progress" => {
                     self.shared.pending().progress(notification.params);
                 }
-                _ => {}
+                method => self.shared.tools_changed.note(method),
             },
             Err(fault) => return self.blame(&fault),
         }

@@ -63,6 +63,16 @@ pub(super) fn withhold(settings: &Settings, server: &ServerName, request: &mut R
     true
 }
 
+/// What of a server's questions the client of a modern request says that it can answer.
+pub(super) fn able(request: &RpcRequest) -> Map<String, Value> {
+    let declared = request.meta().and_then(|meta| meta.get(META_CLIENT_CAPABILITIES));
+    let declared = declared.and_then(Value::as_object).into_iter().flatten();
+    let known = declared.filter(|(name, able)| {
+        able.is_object() && ServerAsk::ALL.iter().any(|ask| ask.as_str() == *name)
+    });
+    known.map(|(name, able)| (name.clone(), able.clone())).collect()
+}
+
 /// True for what a server may ask of an agent.
 pub(super) fn is_question(method: &str) -> bool {
     QUESTIONS.contains(&method)

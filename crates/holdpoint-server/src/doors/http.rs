@@ -4,8 +4,13 @@
 //! a request without an agent reach the governor.
 
 mod admin;
+mod following;
+mod front;
+mod hub;
 mod keys;
+mod lines;
 pub mod listen;
+mod methods;
 pub mod oauth;
 mod progress;
 mod resources;
@@ -38,7 +43,9 @@ use holdpoint_resources::mcp::{
 };
 use holdpoint_types::{AgentName, EffectClass, JsonLimits, Reason, ServerName};
 use keys::Keys;
+use lines::Lines;
 use listen::{Counted, Front, FrontLimits};
+use methods::known_method;
 use oauth::ResourceServer;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -76,6 +83,7 @@ pub struct HttpDoor {
     settings: ArcSwap<HttpSettings>,
     keys: Keys,
     sessions: Sessions,
+    lines: Lines,
     turns: Arc<Turns>,
     /// The newest call in flight of each agent and request id, which a notification may cancel.
     cancellable: Arc<Mutex<InFlight>>,
@@ -143,6 +151,7 @@ impl HttpDoor {
             settings: ArcSwap::from_pointee(settings),
             keys,
             sessions: Sessions::new(SessionLimits::default()),
+            lines: Lines::default(),
             turns: Arc::default(),
             cancellable: Arc::default(),
             calls: AtomicU64::new(0),
@@ -282,9 +291,8 @@ impl HttpDoor {
             json!({ "tools": {}, "resources": {}, "prompts": {}, "completions": {} });
         let result = match (asked.request.method.as_str(), asked.era) {
             ("initialize", Era::Legacy) => {
-                if let Some(server) = asked.server
-                    && let Some(response) = self.open_thread(&asked, server).await?
-                {
+                let Some(server) = asked.server else { return self.open_hub(&asked) };
+                if let Some(response) = self.open_thread(&asked, server).await? {
                     return Ok(response);
                 }
                 era::initialize_result(&asked.request, &identity, capabilities)
@@ -293,11 +301,13 @@ impl HttpDoor {
             ("server/discover", Era::Modern) => era::discover_result(&identity, capabilities),
             ("tools/list", _) => self.list_tools(&asked).await?,
             ("tools/call", _) => return self.call_tool(asked, turn).await,
-            ("subscriptions/listen", Era::Modern) if asked.server.is_some() => {
+            ("subscriptions/listen", Era::Modern) => {
                 // A stream is as long as its reader wants: it takes no turn from the calls.
                 drop(turn);
-                let Some(server) = asked.server else { return Err(unknown_method(&asked)) };
-                return self.follow(&asked, server).await;
+                return match asked.server {
+                    Some(server) => self.follow(&asked, server).await,
+                    None => self.follow_all(&asked).await,
+                };
             }
             ("resources/read" | "prompts/get" | "completion/complete", _) => {
                 return self.read_resource(asked, turn).await;
@@ -551,26 +561,6 @@ fn unknown_method(asked: &Asked<'_>) -> Box<Refused> {
     };
     let refused = Refused::new(status, Reason::MethodUnknown, detail);
     refused.coded(era::METHOD_NOT_FOUND).about(&asked.request)
-}
-
-/// The method as a label: agents may send any text, labels are few.
-fn known_method(method: &str) -> &'static str {
-    const KNOWN: [&str; 13] = [
-        "completion/complete",
-        "initialize",
-        "notifications/cancelled",
-        "notifications/initialized",
-        "ping",
-        "prompts/get",
-        "prompts/list",
-        "resources/list",
-        "resources/read",
-        "resources/templates/list",
-        "server/discover",
-        "tools/call",
-        "tools/list",
-    ];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
 }
 
 fn bearer(value: &str) -> Option<&str> {

@@ -4,6 +4,7 @@
 //! `tools/list` is filtered and `tools/call` is governed. Must never pass a call on its own.
 
 mod calls;
+mod eras;
 pub mod host;
 mod listing;
 mod questions;
@@ -14,8 +15,9 @@ use super::asks;
 use super::reads;
 use crate::governor::{Call, Governed, Governor};
 use calls::{Begun, Calls, Whose};
+use eras::{Eras, Move};
 use holdpoint_control::Permit;
-use holdpoint_resources::mcp::era::{self, EraFault};
+use holdpoint_resources::mcp::era::{self, Era, EraFault};
 use holdpoint_resources::mcp::{
     Message, MessageFault, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse, governed,
 };
@@ -97,6 +99,21 @@ struct Between {
     wrap_door: Door,
     /// What becomes of the agent's side once a stop has killed the server.
     after_kill: AfterKill,
+    /// Which eras the two speak.
+    eras: Eras,
+    /// What is still to be done between the eras.
+    inbox: mpsc::Sender<Move>,
+}
+
+/// How a door uses a line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Use {
+    /// What records call the way that the messages came.
+    pub(super) door: Door,
+    /// What becomes of the agent's side once a stop has killed the server.
+    pub(super) after_kill: AfterKill,
+    /// The server's era, if it is known.
+    pub(super) server_era: Option<Era>,
 }
 
 /// What becomes of the agent's side once a stop has killed the server.
@@ -119,13 +136,13 @@ pub async fn run(
     from_agent: impl AsyncBufRead + Unpin,
     to_agent: impl AsyncWrite + Unpin + Send + 'static,
 ) -> io::Result<WrapEnd> {
-    let as_what = (Door::McpStdio, AfterKill::Stay);
+    let as_what = Use { door: Door::McpStdio, after_kill: AfterKill::Stay, server_era: None };
     run_as(as_what, (governor, wrap), passage, from_agent, to_agent).await
 }
 
 /// The same for any door that has lines to and from one agent.
 pub(super) async fn run_as(
-    (wrap_door, after_kill): (Door, AfterKill),
+    Use { door: wrap_door, after_kill, server_era }: Use,
     (governor, wrap): (Governor, Wrap),
     (server, mut child): (PassageSender, PassageReceiver),
     from_agent: impl AsyncBufRead + Unpin,
@@ -134,8 +151,11 @@ pub(super) async fn run_as(
     let grace = wrap.grace;
     let (agent, lines) = mpsc::channel(QUEUE_MAX);
     let writer = tokio::spawn(write_lines(lines, to_agent));
+    let (inbox, mut moves) = mpsc::channel(QUEUE_MAX);
     let door = Between {
         governor,
+        eras: Eras::new(wrap.agent.clone(), wrap.server.clone(), server_era),
+        inbox,
         wrap: Arc::new(wrap),
         server,
         agent,
@@ -148,7 +168,13 @@ pub(super) async fn run_as(
         after_kill,
     };
     let end = {
-        let mut server = pin!(door.read_server(&mut child));
+        // Whatever follows between the eras is done beside what the server says.
+        let mut server = pin!(async {
+            tokio::select! {
+                end = door.read_server(&mut child) => end,
+                () = door.keep_making(&mut moves) => std::future::pending().await,
+            }
+        });
         tokio::select! {
             read = door.read_agent(from_agent) => {
                 // What was asked before the end of input is still answered, as without a wrap.
@@ -201,7 +227,7 @@ impl Between {
     }
 
     async fn take(&self, line: &[u8]) {
-        let mut message = match Message::from_agent(line.trim_ascii_end(), self.wrap.json) {
+        let message = match Message::from_agent(line.trim_ascii_end(), self.wrap.json) {
             Ok(message) => message,
             Err(fault) => {
                 let (text, reason) = (fault.to_string(), fault.reason());
@@ -210,6 +236,14 @@ impl Between {
                 return self.send(&RpcResponse::error(id, fault.code(), &text, data)).await;
             }
         };
+        match self.eras.heard(&message) {
+            Some(moves) => self.make(moves).await,
+            None => self.forward(message, line.trim_ascii()).await,
+        }
+    }
+
+    /// Passes a message on to the server, or governs it.
+    async fn forward(&self, mut message: Message, line: &[u8]) {
         let withheld = match &mut message {
             Message::Request(request) => {
                 asks::withhold(&self.governor.settings(), &self.wrap.server, request)
@@ -238,7 +272,7 @@ impl Between {
                 let detail = "an operator stopped this agent or this server";
                 self.send(&failed(request.id, Reason::Stopped, detail)).await;
             }
-            Message::Request(request) if !self.calls.begin_passing(&request.id) => {
+            Message::Request(request) if !self.calls.begin_passing(&request) => {
                 self.send(&id_refused(request.id, IN_FLIGHT)).await;
             }
             Message::Notification(note)
@@ -249,7 +283,7 @@ impl Between {
                 }
                 let sent = match withheld {
                     true => self.server.send_ungoverned(&message).await,
-                    false => self.server.send_line(&message, line.trim_ascii()).await,
+                    false => self.server.send_line(&message, line).await,
                 };
                 if let Err(fault) = sent {
                     self.unsent(&message, &fault).await;
@@ -468,9 +502,30 @@ impl Between {
         self.say(response.to_bytes()).await;
     }
 
+    /// Tells the agent something, in its own era.
     async fn say(&self, line: Vec<u8>) {
+        match self.eras.said(&line) {
+            None => self.put(line).await,
+            Some(moves) => {
+                for next in moves {
+                    match next {
+                        Move::ToAgent(line) => self.put(line).await,
+                        other => self.follow_up(other),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn put(&self, line: Vec<u8>) {
         // An agent that is gone misses nothing.
         let _ = self.agent.send(line).await;
+    }
+
+    async fn keep_making(&self, moves: &mut mpsc::Receiver<Move>) {
+        while let Some(next) = moves.recv().await {
+            self.make(vec![next]).await;
+        }
     }
 
     async fn unsent(&self, message: &Message, fault: &SendFault) {

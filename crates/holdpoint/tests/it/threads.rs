@@ -37,25 +37,35 @@ resources = ["demo://resource/static/document/features.md"]
 "#;
 
 /// One client.
-struct Thread {
+pub struct Thread {
     client: Client,
     url: String,
     key: String,
-    id: Option<String>,
+    /// The id of the thread, once there is one.
+    pub id: Option<String>,
+    /// Headers of every request besides the usual ones.
+    pub headers: Vec<(&'static str, &'static str)>,
     last: i64,
 }
 
 // === impl Thread ===
 
 impl Thread {
-    fn new(serve: &Serve, server: &str, key: &str) -> Self {
+    pub fn new(serve: &Serve, server: &str, key: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
         let url = format!("{}{server}", serve.url);
-        Self { client, url, key: key.to_owned(), id: None, last: 0 }
+        Self { client, url, key: key.to_owned(), id: None, headers: Vec::new(), last: 0 }
     }
 
     async fn open(serve: &Serve, server: &str, key: &str) -> Self {
+        let (thread, opened) = Self::open_at(serve, server, key).await;
+        assert_eq!(opened["result"]["serverInfo"]["title"], "Everything Reference Server");
+        thread
+    }
+
+    /// A thread, and the answer to its opening.
+    pub async fn open_at(serve: &Serve, server: &str, key: &str) -> (Self, Value) {
         let mut thread = Self::new(serve, server, key);
         let capabilities = json!({ "sampling": {}, "elicitation": {}, "roots": {} });
         let opening = json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities,
@@ -64,19 +74,53 @@ impl Thread {
         let id = answer.headers().get("mcp-session-id").expect("a thread");
         thread.id = Some(id.to_str().unwrap().to_owned());
         let opened: Value = answer.json().await.unwrap();
-        assert_eq!(opened["result"]["serverInfo"]["title"], "Everything Reference Server");
         let told = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
         assert_eq!(thread.post(&told).await.status(), StatusCode::ACCEPTED);
-        thread
+        (thread, opened)
     }
 
-    fn request(&self, id: i64, method: &str, params: Value) -> Value {
+    /// Opens the thread's own stream, or comes back to where one was.
+    pub async fn get(&self, place: Option<&str>) -> Response {
+        let mut get = self.client.get(&self.url).bearer_auth(&self.key);
+        get = get.header("accept", "text/event-stream");
+        get = get.header("mcp-session-id", self.id.as_deref().unwrap());
+        if let Some(place) = place {
+            get = get.header("last-event-id", place);
+        }
+        let stream = get.send().await.unwrap();
+        assert_eq!(stream.status(), StatusCode::OK);
+        stream
+    }
+
+    /// What the thread's own stream brings until it has brought this text.
+    pub async fn own_stream_until(&self, wanted: &str) -> String {
+        let mut stream = self.get(None).await;
+        let mut all = String::new();
+        while !all.contains(wanted) {
+            let chunk = stream.chunk().await.unwrap().expect("the stream ended");
+            all.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+        all
+    }
+
+    /// Ends the thread.
+    pub async fn delete(&self) -> Response {
+        let delete = self.client.delete(&self.url).bearer_auth(&self.key);
+        delete.header("mcp-session-id", self.id.as_deref().unwrap()).send().await.unwrap()
+    }
+
+    /// A request.
+    pub fn request(&self, id: i64, method: &str, params: Value) -> Value {
         json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
     }
 
-    async fn post(&self, body: &Value) -> Response {
+    /// Sends a message.
+    pub async fn post(&self, body: &Value) -> Response {
         let mut post = self.client.post(&self.url).bearer_auth(&self.key).json(body);
         post = post.header("accept", "application/json, text/event-stream");
+        for (name, value) in &self.headers {
+            post = post.header(*name, *value);
+        }
         if let Some(id) = &self.id {
             post = post.header("mcp-session-id", id);
         }
@@ -84,7 +128,7 @@ impl Thread {
     }
 
     /// Asks, and answers what the server asks meanwhile; gives the answer and all that came before.
-    async fn ask(&mut self, method: &str, params: Value) -> (Value, Vec<Value>) {
+    pub async fn ask(&mut self, method: &str, params: Value) -> (Value, Vec<Value>) {
         self.last += 1;
         let mut answer = self.post(&self.request(self.last, method, params)).await;
         assert_eq!(answer.status(), StatusCode::OK);
@@ -121,7 +165,8 @@ impl Thread {
         assert_eq!(self.post(&answer).await.status(), StatusCode::ACCEPTED);
     }
 
-    async fn call(&mut self, tool: &str, arguments: Value) -> (Value, Vec<Value>) {
+    /// Calls a tool.
+    pub async fn call(&mut self, tool: &str, arguments: Value) -> (Value, Vec<Value>) {
         let meta = json!({ "progressToken": "tok" });
         let params = json!({ "name": tool, "arguments": arguments, "_meta": meta });
         self.ask("tools/call", params).await
@@ -157,6 +202,7 @@ impl Drop for Remote {
     }
 }
 
+/// The methods of messages.
 fn methods(messages: &[Value]) -> Vec<&str> {
     messages.iter().filter_map(|message| message["method"].as_str()).collect()
 }

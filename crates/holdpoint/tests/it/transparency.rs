@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 /// How many messages are made for each direction.
-const MESSAGES: usize = 300;
+const MESSAGES: usize = 500;
 /// How many of them are said at once.
 const BATCH: usize = 25;
 

@@ -4,6 +4,7 @@
 //   confirm  asks the user once (elicitation), then answers with what came back
 //   chain    asks the user, then the model (sampling), then for the roots, and answers with all three
 //   endless  never has enough
+//   change   says that its tools changed
 //   runs     tells how often `confirm` and `chain` were run to their end
 // It asks whether or not the client can answer: a gateway must not rely on good manners.
 import { createInterface } from "node:readline";
@@ -16,7 +17,7 @@ const capabilities = {
   tools: { listChanged: true }, resources: { subscribe: true }, prompts: {}, logging: {},
 };
 const tool = (name) => ({ name, description: name, inputSchema: { type: "object" } });
-const tools = ["confirm", "chain", "endless", "runs"].map(tool);
+const tools = ["confirm", "chain", "endless", "runs", "change"].map(tool);
 const questions = {
   user: ["elicitation/create", { message: "Go on?", requestedSchema: { type: "object", properties: {} } }],
   model: ["sampling/createMessage", { maxTokens: 5, messages: [
@@ -38,6 +39,7 @@ const ask = (key) =>
   });
 async function legacyCall(id, params) {
   const said = {};
+  if (params.name === "change") note("notifications/tools/list_changed");
   const token = params._meta?.progressToken;
   for (const [at, key] of (order[params.name] ?? []).entries()) {
     if (token !== undefined) note("notifications/progress", { progressToken: token, progress: at });

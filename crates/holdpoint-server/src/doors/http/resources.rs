@@ -71,6 +71,12 @@ impl HttpDoor {
             Some(server) => (server.clone(), asked.request.clone()),
             None => self.routed(&asked, &upstreams).await?,
         };
+        if let Some(upstream) = upstreams.get(&server)
+            && let Some(line) = self.asking_line(&asked, &server, upstream).await?
+        {
+            let asked = Asked { request, server: asked.server, agent: asked.agent, ..asked };
+            return self.over_line(line, &asked, turn).await;
+        }
         asks::withhold(&self.governor.settings(), &server, &mut request);
         let call = reads::proposed(&asked.agent, Door::McpHttp, &server, &request);
         let (Some(call), Some(upstream)) = (call, upstreams.get(&server).cloned()) else {
@@ -100,7 +106,7 @@ impl HttpDoor {
     }
 
     /// The server whose the request is, and the request as that server knows it.
-    async fn routed(
+    pub(super) async fn routed(
         &self,
         asked: &Asked<'_>,
         upstreams: &BTreeMap<ServerName, Upstream>,
@@ -121,7 +127,7 @@ impl HttpDoor {
 
     /// The first server by name that lists `uri`, or else one of whose templates it may be made.
     /// Only servers that the agent has a grant for are asked.
-    async fn owner(
+    pub(super) async fn owner(
         &self,
         asked: &Asked<'_>,
         upstreams: &BTreeMap<ServerName, Upstream>,
@@ -219,7 +225,7 @@ fn renamed(request: &RpcRequest, name: &str) -> RpcRequest {
     request
 }
 
-fn not_found(request: &RpcRequest) -> Box<Refused> {
+pub(super) fn not_found(request: &RpcRequest) -> Box<Refused> {
     let detail = "no server offers such a resource or prompt to this agent".to_owned();
     let refused = Refused::new(StatusCode::OK, Reason::ToolUnknown, detail);
     let uri = request.param("uri").map_or(Value::Null, |uri| json!({ "uri": uri }));

@@ -3,11 +3,13 @@
 //! Owns the register and each thread's way to its own line of the server. Must never let one agent
 //! find another agent's thread.
 
+use super::front::Front;
+use super::hub;
 use super::streams::{Deliveries, Streams};
-use crate::doors::stdio::{self, AfterKill, Wrap};
+use crate::doors::stdio::{self, AfterKill, Use, Wrap};
 use crate::governor::Governor;
 use bytes::Bytes;
-use holdpoint_resources::mcp::RpcId;
+use holdpoint_resources::mcp::{Era, RpcId};
 use holdpoint_resources::{PassageReceiver, PassageSender};
 use holdpoint_types::{AgentName, Door, ServerName};
 use parking_lot::Mutex;
@@ -39,12 +41,16 @@ pub(super) struct Sessions {
     tasks: TaskTracker,
 }
 
-/// One client's thread: its own line to one server.
+/// One client's thread: its own line to one server, or a front of several such lines.
 pub(super) struct ClientThread {
     pub(super) id: String,
     pub(super) agent: AgentName,
-    pub(super) server: ServerName,
-    pub(super) streams: Mutex<Streams>,
+    /// The server at the other end; none for a thread over all servers.
+    pub(super) server: Option<ServerName>,
+    /// What a thread over all servers has instead of a line.
+    pub(super) front: Option<Front>,
+    /// Shared by a front and the lines behind it.
+    pub(super) streams: Arc<Mutex<Streams>>,
     /// Lines to the door behind this thread; taken when the thread ends.
     input: tokio::sync::Mutex<Option<DuplexStream>>,
     used: Mutex<Instant>,
@@ -87,7 +93,7 @@ impl Sessions {
         server: Option<&ServerName>,
     ) -> Option<Arc<ClientThread>> {
         let session = self.open.lock().get(id).cloned()?;
-        let fits = session.agent == *agent && server == Some(&session.server);
+        let fits = session.agent == *agent && server == session.server.as_ref();
         (fits && !session.over.is_cancelled()).then_some(session)
     }
 
@@ -95,29 +101,31 @@ impl Sessions {
     pub(super) fn begin(
         &self,
         governor: &Governor,
-        wrap: Wrap,
+        (wrap, server_era): (Wrap, Option<Era>),
         passage: (PassageSender, PassageReceiver),
+        behind: Option<&Arc<ClientThread>>,
     ) -> Result<Arc<ClientThread>, NoSession> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|_| NoSession::NoRandomness)?;
         let (near_in, far_in) = tokio::io::duplex(PIPE_BYTES);
         let (far_out, near_out) = tokio::io::duplex(PIPE_BYTES);
         let session = Arc::new(ClientThread {
-            id: hex::encode(random),
+            id: new_id()?,
             agent: wrap.agent.clone(),
-            server: wrap.server.clone(),
-            streams: Mutex::default(),
+            server: Some(wrap.server.clone()),
+            front: None,
+            streams: behind.map(|front| Arc::clone(&front.streams)).unwrap_or_default(),
             input: tokio::sync::Mutex::new(Some(near_in)),
             used: Mutex::new(Instant::now()),
             over: CancellationToken::new(),
         });
         self.enter(&session)?;
-        let delivered = self.tasks.spawn(deliver(Arc::clone(&session), near_out));
+        let speaks_for = behind.map(|_| wrap.server.clone());
+        let has_front = behind.is_some();
+        let delivered = self.tasks.spawn(deliver(Arc::clone(&session), near_out, speaks_for));
         self.tasks.spawn(live(Arc::clone(&session), self.limits.idle));
         let (governor, open) = (governor.clone(), Arc::clone(&self.open));
         let (line, grace) = (Arc::clone(&session), wrap.grace);
         self.tasks.spawn(async move {
-            let as_what = (Door::McpHttp, AfterKill::End);
+            let as_what = Use { door: Door::McpHttp, after_kill: AfterKill::End, server_era };
             let from = BufReader::new(far_in);
             let ran = stdio::run_as(as_what, (governor, wrap), passage, from, far_out);
             tokio::pin!(ran);
@@ -134,16 +142,50 @@ impl Sessions {
             open.lock().remove(&line.id);
             // The line's last words are answers that clients wait for.
             if tokio::time::timeout(grace, delivered).await.is_err() {
-                tracing::warn!(server = %line.server, "a thread's last words were not delivered");
+                tracing::warn!(server = ?line.server, "a thread's last words were not delivered");
             }
-            line.streams.lock().end();
+            if !has_front {
+                line.streams.lock().end();
+            }
+        });
+        Ok(session)
+    }
+
+    /// Begins a thread over all servers; its lines are opened later.
+    pub(super) fn begin_front(
+        &self,
+        agent: &AgentName,
+        front: Front,
+    ) -> Result<Arc<ClientThread>, NoSession> {
+        let session = Arc::new(ClientThread {
+            id: new_id()?,
+            agent: agent.clone(),
+            server: None,
+            front: Some(front),
+            streams: Arc::default(),
+            input: tokio::sync::Mutex::default(),
+            used: Mutex::new(Instant::now()),
+            over: CancellationToken::new(),
+        });
+        self.enter(&session)?;
+        self.tasks.spawn(live(Arc::clone(&session), self.limits.idle));
+        let (open, thread) = (Arc::clone(&self.open), Arc::clone(&session));
+        self.tasks.spawn(async move {
+            thread.over.cancelled().await;
+            for line in thread.front.iter().flat_map(Front::lines) {
+                line.end();
+            }
+            open.lock().remove(&thread.id);
+            thread.streams.lock().end();
         });
         Ok(session)
     }
 
     /// Ends the threads to certain servers.
     pub(super) fn end_of(&self, ends: impl Fn(&ServerName) -> bool) {
-        for session in self.open.lock().values().filter(|session| ends(&session.server)) {
+        for session in
+            self.open.lock().values().filter(|session| session.server.as_ref().is_some_and(&ends))
+        {
             session.end();
         }
     }
@@ -194,6 +236,16 @@ impl ClientThread {
         self.tell(text).await.map(|()| Some(deliveries))
     }
 
+    /// Sends a request of our own; gives where its answer will come.
+    pub(super) async fn ask_aside(
+        &self,
+        text: &[u8],
+        id: &RpcId,
+    ) -> Result<Option<Deliveries>, Over> {
+        let Some(deliveries) = self.streams.lock().open_aside(id) else { return Ok(None) };
+        self.tell(text).await.map(|()| Some(deliveries))
+    }
+
     /// Sends a message that has no answer of its own, as the client wrote it.
     pub(super) async fn tell(&self, text: &[u8]) -> Result<(), Over> {
         self.touch();
@@ -214,6 +266,16 @@ impl ClientThread {
         })
     }
 
+    /// Ready once nothing comes back any more.
+    pub(super) async fn ended(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// True once nothing comes back any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
     pub(super) fn touch(&self) {
         *self.used.lock() = Instant::now();
     }
@@ -223,13 +285,23 @@ impl ClientThread {
     }
 }
 
+fn new_id() -> Result<String, NoSession> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|_| NoSession::NoRandomness)?;
+    Ok(hex::encode(random))
+}
+
 /// Brings what the line says to the streams of its client.
-async fn deliver(session: Arc<ClientThread>, from: DuplexStream) {
+/// Lines behind a front speak for their server: ids of what it asks are translated.
+async fn deliver(session: Arc<ClientThread>, from: DuplexStream, speaks_for: Option<ServerName>) {
     let mut from = BufReader::new(from);
     let mut line = Vec::new();
     // The line's own reader has bounded what a server may say at once.
     while let Ok(1..) = from.read_until(b'\n', &mut line).await {
-        let text = Bytes::copy_from_slice(line.trim_ascii_end());
+        let mut text = Bytes::copy_from_slice(line.trim_ascii_end());
+        if let Some(server) = &speaks_for {
+            text = hub::outward(server, text);
+        }
         session.streams.lock().deliver(text);
         line.clear();
     }
@@ -244,7 +316,7 @@ async fn live(session: Arc<ClientThread>, idle: Duration) {
         }
         let left = idle.saturating_sub(session.used.lock().elapsed());
         if left.is_zero() {
-            tracing::debug!(agent = %session.agent, server = %session.server, "a thread expired");
+            tracing::debug!(agent = %session.agent, server = ?session.server, "a thread expired");
             return session.end();
         }
         tokio::select! {
@@ -267,8 +339,9 @@ mod tests {
         Arc::new(ClientThread {
             id: id.to_owned(),
             agent: agent.parse().unwrap(),
-            server: "fs".parse().unwrap(),
-            streams: Mutex::default(),
+            server: Some("fs".parse().unwrap()),
+            front: None,
+            streams: Arc::default(),
             input: tokio::sync::Mutex::default(),
             used: Mutex::new(Instant::now()),
             over: CancellationToken::new(),

@@ -69,6 +69,8 @@ struct Stream {
     progress: Option<Value>,
     last: u64,
     client: Option<mpsc::Sender<Delivery>>,
+    /// True for a request of our own: nothing else goes into its stream, and nobody comes back.
+    aside: bool,
 }
 
 #[derive(Debug)]
@@ -104,9 +106,23 @@ impl Streams {
         }
         let (client, deliveries) = mpsc::channel(WAITING_MAX);
         self.last_stream += 1;
-        let stream = Stream { request: Some(id.clone()), progress, last: 0, client: Some(client) };
+        let (request, client) = (Some(id.clone()), Some(client));
+        let stream = Stream { request, progress, client, ..Stream::default() };
         self.open.insert(self.last_stream, stream);
         Some(deliveries)
+    }
+
+    /// The same, for a request of our own.
+    pub(super) fn open_aside(&mut self, id: &RpcId) -> Option<Deliveries> {
+        let deliveries = self.open(id, None)?;
+        let stream = self.open.get_mut(&self.last_stream)?;
+        stream.aside = true;
+        Some(deliveries)
+    }
+
+    /// True while the request waits for its answer.
+    pub(super) fn is_in_flight(&self, id: &RpcId) -> bool {
+        self.of_request(Some(id)).is_some()
     }
 
     /// Lets a client read the thread's own stream, or come back to the one that `place` is in.
@@ -189,8 +205,12 @@ impl Streams {
         let place = Place { stream: number, number: stream.last };
         let delivery = Delivery { place, text, last };
         let given = stream.give(delivery.clone());
+        let aside = stream.aside;
         if last {
             self.open.remove(&number);
+        }
+        if aside {
+            return;
         }
         self.keep(Kept { delivery, given });
     }
@@ -230,7 +250,7 @@ impl Streams {
     /// The newest stream of a request whose client reads it.
     fn newest(&self) -> u64 {
         let mut open = self.open.iter().rev();
-        let found = open.find(|(_, stream)| stream.request.is_some() && stream.is_read());
+        let found = open.find(|(_, stream)| stream.takes_more());
         found.map_or(OWN, |(number, _)| *number)
     }
 }
@@ -238,6 +258,11 @@ impl Streams {
 // === impl Stream ===
 
 impl Stream {
+    /// True for the stream of a client's request that it reads.
+    fn takes_more(&self) -> bool {
+        self.request.is_some() && !self.aside && self.is_read()
+    }
+
     fn is_read(&self) -> bool {
         self.client.as_ref().is_some_and(|client| !client.is_closed())
     }

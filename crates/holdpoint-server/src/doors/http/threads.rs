@@ -45,7 +45,7 @@ pub(super) fn thread_of<'a>(sent: &'a HeaderMap, message: &Message) -> Option<&'
 }
 
 /// Ends a thread when nobody reads its one stream any more.
-struct Ending(Arc<ClientThread>);
+pub(super) struct Ending(pub(super) Arc<ClientThread>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -69,6 +69,9 @@ impl HttpDoor {
         (message, text): (Message, &[u8]),
     ) -> Result<Response, Box<Refused>> {
         let session = self.sessions.find(id, &caller.agent, server).ok_or_else(no_thread)?;
+        if session.front.is_some() {
+            return self.in_hub(caller, session, (sent, message)).await;
+        }
         match &message {
             Message::Request(request) => {
                 check_era(sent, request)?;
@@ -89,7 +92,9 @@ impl HttpDoor {
         asked: &Asked<'_>,
         server: &ServerName,
     ) -> Result<Option<Response>, Box<Refused>> {
-        let Some((session, upstream)) = self.begin_thread(asked, server)? else { return Ok(None) };
+        let Some((session, upstream)) = self.begin_thread(asked, server, (None, None))? else {
+            return Ok(None);
+        };
         match shake_hands(&session, &upstream, &asked.request).await {
             Opened::Answered(mut response) => {
                 if let Ok(id) = HeaderValue::from_str(&session.id) {
@@ -116,7 +121,9 @@ impl HttpDoor {
             let refused = Refused::new(StatusCode::OK, Reason::UpstreamUnavailable, detail);
             refused.coded(INTERNAL_ERROR).about(&asked.request)
         };
-        let begun = self.begin_thread(asked, server)?;
+        let upstream = self.upstreams.load().get(server).cloned().ok_or_else(unavailable)?;
+        let server_era = upstream.era().await.map_err(|_| unavailable())?;
+        let begun = self.begin_thread(asked, server, (Some(server_era), None))?;
         let (session, upstream) = begun.ok_or_else(unavailable)?;
         let ending = Ending(Arc::clone(&session));
         let followed = session.ask(&asked.request.to_bytes(), (&asked.request.id, None)).await;
@@ -133,10 +140,11 @@ impl HttpDoor {
         Ok(events(vec![first], Some(deliveries), ending))
     }
 
-    fn begin_thread(
+    pub(super) fn begin_thread(
         &self,
         asked: &Asked<'_>,
         server: &ServerName,
+        (server_era, behind): (Option<Era>, Option<&Arc<ClientThread>>),
     ) -> Result<Option<(Arc<ClientThread>, Upstream)>, Box<Refused>> {
         let upstreams = self.upstreams.load_full();
         let Some(upstream) = upstreams.get(server) else { return Ok(None) };
@@ -154,8 +162,8 @@ impl HttpDoor {
             timeout: upstream.spec().timeout,
             grace: upstream.spec().limits.grace,
         };
-        let session = self.sessions.begin(&self.governor, wrap, passage);
-        let session = session.map_err(|fault| no_room(fault).about(&asked.request))?;
+        let begun = self.sessions.begin(&self.governor, (wrap, server_era), passage, behind);
+        let session = begun.map_err(|fault| no_room(fault).about(&asked.request))?;
         Ok(Some((session, upstream.clone())))
     }
 
@@ -258,7 +266,7 @@ async fn shake_hands(session: &ClientThread, upstream: &Upstream, request: &RpcR
     Opened::Answered(answer(first, deliveries, None))
 }
 
-async fn ask(
+pub(super) async fn ask(
     session: &ClientThread,
     text: &[u8],
     request: &RpcRequest,
@@ -325,12 +333,12 @@ pub(super) fn accepts_events(sent: &HeaderMap) -> bool {
     accepted.any(|value| value.contains("text/event-stream") || value.contains("*/*"))
 }
 
-fn no_thread() -> Box<Refused> {
+pub(super) fn no_thread() -> Box<Refused> {
     let detail = "the `Mcp-Session-Id` is not known; begin anew with `initialize`".to_owned();
     Refused::new(StatusCode::NOT_FOUND, Reason::MessageMalformed, detail)
 }
 
-fn no_room(fault: NoSession) -> Box<Refused> {
+pub(super) fn no_room(fault: NoSession) -> Box<Refused> {
     let (reason, detail) = match fault {
         NoSession::TooMany => (Reason::Overloaded, "too many sessions are in use"),
         NoSession::NoRandomness => (Reason::CouldNotDecide, "no session id can be made"),

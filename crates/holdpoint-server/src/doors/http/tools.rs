@@ -76,6 +76,10 @@ impl HttpDoor {
             }
         }
         self.check_params(&asked, &tool, &parameters)?;
+        if let Some(line) = self.asking_line(&asked, tool.server(), upstream).await? {
+            rename(&mut asked.request, tool.name());
+            return self.over_line(line, &asked, turn).await;
+        }
         asks::withhold(&self.governor.settings(), tool.server(), &mut asked.request);
         let meta = asked.request.param("_meta").cloned();
         let call = Call {
@@ -255,6 +259,13 @@ fn invalid(request: &RpcRequest, detail: &str) -> Box<Refused> {
     let status = StatusCode::OK;
     let refused = Refused::new(status, Reason::ParametersInvalid, detail.to_owned());
     refused.coded(era::INVALID_PARAMS).about(request)
+}
+
+/// The call under the name that the server knows.
+pub(super) fn rename(request: &mut RpcRequest, name: &str) {
+    if let Some(params) = request.params.as_mut().and_then(Value::as_object_mut) {
+        params.insert("name".into(), name.into());
+    }
 }
 
 pub(super) fn unknown_tool(request: &RpcRequest, name: &str) -> Box<Refused> {

@@ -2,7 +2,7 @@
 //! Must never lose a waiting call, and never give an answer to a request that did not ask for it.
 
 use super::Between;
-use holdpoint_resources::mcp::{Outcome, RpcId};
+use holdpoint_resources::mcp::{Outcome, RpcId, RpcRequest};
 use holdpoint_resources::{Cancels, Ended, Injected, SendFault};
 use holdpoint_types::{ActionId, Reason};
 use parking_lot::Mutex;
@@ -53,6 +53,8 @@ struct Flights {
     lingering: BTreeSet<RpcId>,
     governed: BTreeMap<RpcId, Waiting>,
     passing: BTreeSet<RpcId>,
+    /// Those of them whose answer is not to be waited for: the end of a subscription.
+    endless: BTreeSet<RpcId>,
 }
 
 /// Answers to our own requests may come before somebody waits for them.
@@ -140,9 +142,12 @@ impl Calls {
     }
 
     /// Notes a request that passes unchanged; false if its id is in flight, or too many are.
-    pub(super) fn begin_passing(&self, id: &RpcId) -> bool {
-        let mut flights = self.inner.flights.lock();
+    pub(super) fn begin_passing(&self, request: &RpcRequest) -> bool {
+        let (mut flights, id) = (self.inner.flights.lock(), &request.id);
         let free = flights.passing.len() < PASSING_MAX && !flights.has(id);
+        if free && request.method == super::LISTEN {
+            flights.endless.insert(id.clone());
+        }
         free && flights.passing.insert(id.clone())
     }
 
@@ -152,6 +157,7 @@ impl Calls {
         if flights.governed.contains_key(id) {
             return Whose::Governed;
         }
+        flights.endless.remove(id);
         match flights.passing.remove(id) {
             true => {
                 self.inner.landed.notify_waiters();
@@ -275,7 +281,7 @@ impl Flights {
     }
 
     fn is_empty(&self) -> bool {
-        self.governed.len() == self.lingering.len() && self.passing.is_empty()
+        self.governed.len() == self.lingering.len() && self.passing.is_subset(&self.endless)
     }
 }
 
@@ -314,7 +320,7 @@ pub(super) async fn wait(
         outcome = &mut answer => return ended(outcome.ok()),
         () = cancels.stop.cancelled() => Reason::CancelledByStop,
         () = cancels.agent.cancelled() => Reason::CancelledByAgent,
-        () = tokio::time::sleep(timeout) => Reason::UpstreamTimeout,
+        () = between.questions.too_long(timeout) => Reason::UpstreamTimeout,
     };
     // A server whose pipe is full cannot be told; it then counts as one that does not obey.
     let grace = between.wrap.grace;

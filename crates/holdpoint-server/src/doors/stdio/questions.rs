@@ -9,14 +9,20 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Most questions that wait for their reply at one time.
-const OPEN_MAX: usize = 64;
+const OPEN_MAX: usize = 1024;
+
+/// How long questions may hold up a call in all.
+const HELD_UP_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// The questions that wait. A cheap handle.
 #[derive(Clone, Default)]
 pub(super) struct Questions {
     open: Arc<Mutex<BTreeMap<RpcId, Waiting>>>,
+    /// When the last reply came.
+    replied: Arc<Mutex<Option<Instant>>>,
 }
 
 // === impl Questions ===
@@ -26,7 +32,28 @@ impl Questions {
     pub(super) fn replied(&self, governor: &Governor, id: &RpcId, reply: &Outcome) {
         let waiting = self.open.lock().remove(id);
         if let Some(waiting) = waiting {
+            *self.replied.lock() = Some(Instant::now());
             governor.note_reply(waiting, Some(reply));
+        }
+    }
+
+    /// Ready when a call that begins now has taken too long. A server that waits for its agent is
+    /// not late; its time begins anew with the reply.
+    pub(super) async fn too_long(&self, timeout: Duration) {
+        let begun = Instant::now();
+        let mut from = begun;
+        loop {
+            tokio::time::sleep_until((from + timeout).into()).await;
+            let waits = !self.open.lock().is_empty();
+            let replied = self.replied.lock().filter(|at| *at > from);
+            from = match (waits, replied) {
+                (true, _) => Instant::now(),
+                (false, Some(at)) => at,
+                (false, None) => return,
+            };
+            if begun.elapsed() > timeout.saturating_add(HELD_UP_MAX) {
+                return;
+            }
         }
     }
 

@@ -38,7 +38,7 @@ impl Between {
             if let Some(response) = door.refused_subscription(&request).await {
                 return door.send(&response).await;
             }
-            if !door.calls.begin_passing(&request.id) {
+            if !door.calls.begin_passing(&request) {
                 return door.send(&id_refused(request.id, IN_FLIGHT)).await;
             }
             let message = Message::Request(request);
