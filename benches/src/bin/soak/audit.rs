@@ -190,7 +190,9 @@ impl Audit {
             | RecordBody::ToolPinned { .. }
             | RecordBody::ToolQuarantined { .. }
             | RecordBody::KeyIssued { .. }
-            | RecordBody::KeysRevoked { .. } => {}
+            | RecordBody::KeysRevoked { .. }
+            | RecordBody::Asked(_)
+            | RecordBody::Replied(_) => {}
         }
     }
 }
