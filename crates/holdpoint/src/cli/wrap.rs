@@ -1,6 +1,8 @@
 //! `holdpoint wrap -- COMMAND`: stands in for a stdio server in a client's `mcpServers`.
 //! Standard output belongs to the protocol: must never print anything else there.
 
+mod pipes;
+
 use super::{Exit, Globals};
 use crate::config;
 use crate::gateway::{Rest, runtime_spec};
@@ -25,7 +27,7 @@ const WELCOME_PATIENCE: Duration = Duration::from_secs(20);
 const OWN_PREFIX: &str = "HOLDPOINT_";
 
 /// Govern one stdio server: put this in front of its command.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The agent that calls.
     #[arg(long, value_name = "NAME")]
@@ -69,7 +71,12 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
                 let timeout = rest.timeout(&server);
                 pass_on(stream, hello(args, server, timeout)?).await
             }
-            None => govern(Runtime::start(spec).await?, &rest, (args, server)).await,
+            None => {
+                let governing = govern(Runtime::start(spec).await?, rest, (args.clone(), server));
+                // As a task it shares its thread with the calls: each hop from here to there and
+                // back would cost more than what is done.
+                tokio::spawn(governing).await.context("the wrap failed inside")?
+            }
         }
     });
     // Standard input may still be open; nothing is read from it any more.
@@ -90,22 +97,21 @@ fn server_of(command: &[String]) -> anyhow::Result<ServerName> {
 
 async fn govern(
     runtime: Runtime,
-    rest: &Rest,
-    (args, server): (&Args, ServerName),
+    rest: Rest,
+    (args, server): (Args, ServerName),
 ) -> anyhow::Result<Exit> {
-    let spec =
-        ProcessSpec { command: args.command.clone(), inherit_env: true, ..Default::default() };
+    let spec = ProcessSpec { command: args.command, inherit_env: true, ..Default::default() };
     let passage = Passage::spawn(&spec, super::serve::SERVER_BYTES_MAX)?;
     let wrap = Wrap {
-        agent: args.agent.clone(),
+        agent: args.agent,
         timeout: rest.timeout(&server),
         server,
         json: rest.json(),
         grace: rest.grace(),
     };
-    let from = BufReader::new(tokio::io::stdin());
+    let from = BufReader::new(pipes::input());
     let governor = runtime.governor().clone();
-    let end = stdio::run(governor, wrap, passage, from, tokio::io::stdout()).await;
+    let end = stdio::run(governor, wrap, passage, from, pipes::output()).await;
     runtime.shut_down().await;
     match end.context("the agent's pipes failed")? {
         WrapEnd::AgentLeft => Ok(Exit::Ok),
@@ -161,8 +167,7 @@ async fn pass_on(stream: UnixStream, hello: Hello) -> anyhow::Result<Exit> {
     if !welcome.ok {
         bail!("the running `serve` refused: {}", welcome.error.unwrap_or_default());
     }
-    let mut stdin = tokio::io::stdin();
-    let mut stdout = tokio::io::stdout();
+    let (mut stdin, mut stdout) = (pipes::input(), pipes::output());
     let up = async {
         let copied = tokio::io::copy(&mut stdin, &mut write).await;
         write.shutdown().await?;
