@@ -304,22 +304,22 @@ mod tests {
             "holdpoint-control",
             renamed,
             expect![[r#"
-                c/Cargo.toml:6: arrows: `tokio-util` belongs only in holdpoint-resources, holdpoint-server, holdpoint, holdpoint-bench
+                c/Cargo.toml:6: arrows: `tokio-util` belongs only in holdpoint-resources, holdpoint-server, holdpoint, holdpoint-bench, holdpoint-fuzz
             "#]],
         );
         rule(
             "xtask",
             "[build-dependencies]\nruntime = { workspace = true }\n",
             expect![[r#"
-                c/Cargo.toml:6: arrows: `tokio` belongs only in holdpoint-resources, holdpoint-server, holdpoint, holdpoint-bench
+                c/Cargo.toml:6: arrows: `tokio` belongs only in holdpoint-resources, holdpoint-server, holdpoint, holdpoint-bench, holdpoint-fuzz
             "#]],
         );
         rule(
             "holdpoint-server",
             "[dependencies]\ncedar-policy = \"4\"\n",
             expect![[r#"
-            c/Cargo.toml:6: arrows: `cedar-policy` belongs only in holdpoint-policy
-        "#]],
+                c/Cargo.toml:6: arrows: `cedar-policy` belongs only in holdpoint-policy, holdpoint-fuzz
+            "#]],
         );
     }
 
