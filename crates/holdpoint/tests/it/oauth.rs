@@ -138,32 +138,40 @@ fn a_session_reaches_as_far_as_the_token_of_each_request() {
     let issuer = Issuer::start();
     let world = World::new(&config(&issuer.url, ""));
     let serve = world.serve();
-    let read = issuer.issue("coder-client", &resource(&serve), "mcp:read");
-    let write = issuer.issue("coder-client", &resource(&serve), "mcp:write");
-    let hello = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
-        "protocolVersion": "2025-11-25", "capabilities": {},
-        "clientInfo": { "name": "test", "version": "1" } } });
-    let send = |token: &str, session: Option<&str>, message: &Value| {
-        let bearer = format!("Authorization: Bearer {token}");
-        let session = session.map(|id| format!("Mcp-Session-Id: {id}"));
-        let mut head = vec![bearer.as_str(), "Content-Type: application/json"];
-        head.extend(session.as_deref());
-        head.push("MCP-Protocol-Version: 2025-11-25");
-        exchange(&serve, "POST /mcp/peer", &head, message.to_string().as_bytes())
-    };
-    let begun = send(&read, None, &hello);
-    let session = begun.header("mcp-session-id").unwrap().to_owned();
-    let named = format!("Mcp-Session-Id: {session}");
-    let session = Some(session.as_str());
-    send(&read, session, &json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
-    assert_eq!(reason(&send(&read, session, &echo()).body), "answered");
-    let refused = send(&read, session, &touch(&world));
-    assert_eq!((refused.status, reason(&refused.body).as_str()), (403, "scope_insufficient"));
-    assert!(challenge(&refused).contains("scope=\"mcp:write\""));
-    assert_eq!(reason(&send(&write, session, &touch(&world)).body), "answered");
-    for what in ["GET /mcp/peer", "DELETE /mcp/peer"] {
-        let answer = exchange(&serve, what, &[&named], b"");
-        assert_eq!(answer.status, 401, "{what}");
+    for (below, prefix) in [("/peer", ""), ("", "peer__")] {
+        let resource = format!("{}{below}", serve.url);
+        let read = issuer.issue("coder-client", &resource, "mcp:read");
+        let write = issuer.issue("coder-client", &resource, "mcp:write");
+        let send = |token: &str, session: Option<&str>, message: &Value| {
+            let bearer = format!("Authorization: Bearer {token}");
+            let session = session.map(|id| format!("Mcp-Session-Id: {id}"));
+            let mut head = vec![bearer.as_str(), "Content-Type: application/json"];
+            head.extend(session.as_deref());
+            head.push("MCP-Protocol-Version: 2025-11-25");
+            let what = format!("POST /mcp{below}");
+            exchange(&serve, &what, &head, message.to_string().as_bytes())
+        };
+        let hello = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": { "name": "test", "version": "1" } } });
+        let begun = send(&read, None, &hello);
+        let session = begun.header("mcp-session-id").unwrap().to_owned();
+        let named = format!("Mcp-Session-Id: {session}");
+        let session = Some(session.as_str());
+        send(&read, session, &json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
+        let file = world.files().join(format!("touched-{prefix}"));
+        let touch = call(2, &format!("{prefix}touch"), json!({ "path": file }));
+        let echo = call(1, &format!("{prefix}echo"), json!({ "text": "hi" }));
+        assert_eq!(reason(&send(&read, session, &echo).body), "answered");
+        let refused = send(&read, session, &touch);
+        assert_eq!((refused.status, reason(&refused.body).as_str()), (403, "scope_insufficient"));
+        assert!(challenge(&refused).contains("scope=\"mcp:write\""));
+        assert!(!file.exists());
+        assert_eq!(reason(&send(&write, session, &touch).body), "answered");
+        for what in ["GET", "DELETE"] {
+            let answer = exchange(&serve, &format!("{what} /mcp{below}"), &[&named], b"");
+            assert_eq!(answer.status, 401, "{what}");
+        }
     }
     serve.end();
 }
