@@ -10,13 +10,15 @@ use std::io;
 /// What some writers put before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// One event. What else it says (`event`, `retry`, unknown fields) means nothing in MCP.
+/// One event. What else it says (`event`, unknown fields) means nothing in MCP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Event {
     /// Its id, if it has one.
     pub(crate) id: Option<String>,
     /// Its data, lines joined by line feeds; empty if it has none.
     pub(crate) data: Vec<u8>,
+    /// How long to wait before the stream is taken up again, in milliseconds.
+    pub(crate) retry_ms: Option<u64>,
 }
 
 /// Reads events.
@@ -111,6 +113,10 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin> EventReader<S> {
             b"id" if !value.contains(&0) => {
                 self.event.id = std::str::from_utf8(value).ok().map(str::to_owned);
             }
+            b"retry" if value.iter().all(u8::is_ascii_digit) => {
+                let text = std::str::from_utf8(value).unwrap_or_default();
+                self.event.retry_ms = text.parse().ok();
+            }
             _ => {}
         }
         Ok(None)
@@ -147,7 +153,7 @@ mod tests {
     }
 
     fn event(id: Option<&str>, data: &str) -> Event {
-        Event { id: id.map(str::to_owned), data: data.into() }
+        Event { id: id.map(str::to_owned), data: data.into(), retry_ms: None }
     }
 
     #[test]
@@ -163,6 +169,15 @@ mod tests {
         ];
         for step in 1..=text.len() {
             assert_eq!(read(text, step, (1000, 1000)).unwrap(), expected, "step {step}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_a_number() {
+        let pause = |text: &str| read(text, 9, (100, 100)).unwrap().remove(0).retry_ms;
+        assert_eq!(pause("id: 1\nretry: 500\ndata:\n\n"), Some(500));
+        for text in ["soon", "-1", "", "99999999999999999999999"] {
+            assert_eq!(pause(&format!("id: 1\nretry: {text}\n\n")), None, "{text}");
         }
     }
 

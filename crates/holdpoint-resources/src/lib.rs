@@ -1,9 +1,11 @@
 //! Where permitted actions are executed: upstream MCP servers.
 //!
-//! Owns the processes and connections of upstream servers and the bytes that go to them. It must
+//! Owns the processes and connections of upstream servers, the bytes that go to them, and the
+//! credentials that they want. It must
 //! never decide anything, and never send a `tools/call` without consuming a
 //! [`holdpoint_control::Permit`] that was checked against exactly the value it sends.
 
+mod credentials;
 mod events;
 mod lines;
 pub mod mcp;
@@ -14,6 +16,10 @@ mod upstream;
 #[cfg(fuzzing)]
 pub use upstream::read_answer;
 
+pub use credentials::{
+    Bearer, ClientIdentity, CredentialFault, GrantKind, Holder, Issued, Login, OAuthSpec, Revoked,
+    Sharing, Standing, Vault, VaultFault, log_in_alone, log_out,
+};
 pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};
 pub use process::{Pipes, Process, ProcessFault, ProcessSpec};
 pub use upstream::{

@@ -5,6 +5,7 @@
 
 mod bridge;
 
+use crate::credentials::Bearer;
 use crate::lines::{Line, LineReader, Outgoing, QUEUE_MAX, Ticket, write_lines};
 use crate::mcp::{
     Message, MessageFault, Outcome, RpcId, RpcNotification, RpcRequest, era, governed,
@@ -139,20 +140,20 @@ impl Passage {
     }
 
     /// Opens a passage to a legacy server behind a URL, with an `Mcp-Session-Id` of its own. The
-    /// server hears of it with the first message.
+    /// server hears of it with the first message; each carries the headers, and the credential.
     ///
     /// # Errors
     /// When the URL or a header cannot be used.
     pub fn connect(
         url: &str,
-        headers: &[(String, SecretText)],
+        signed: (&[(String, SecretText)], Option<Bearer>),
         line_bytes_max: usize,
     ) -> Result<(PassageSender, PassageReceiver), UpstreamFault> {
         let (queue, lines) = mpsc::channel(QUEUE_MAX);
         let (far, near) = tokio::io::duplex(bridge::PIPE_BYTES);
         tokio::spawn(write_lines(lines, far));
         let over = CancellationToken::new();
-        let source = bridge::open(url, headers, (near, line_bytes_max), over.clone())?;
+        let source = bridge::open(url, signed, (near, line_bytes_max), over.clone())?;
         let source: Box<dyn Source> = Box::new(source);
         let lines = LineReader::new(source, line_bytes_max);
         let peer = Peer::Bridge(over);
@@ -252,7 +253,10 @@ impl PassageReceiver {
     /// What the child says next. Nothing is lost if the future is dropped.
     pub async fn receive(&mut self) -> Received {
         match self.lines.next().await {
-            Ok(Line::Text(line)) => read(line, self.bytes_max),
+            Ok(Line::Text(line)) => match (read(line, self.bytes_max), &self.peer) {
+                (Received::Invalid { line, fault }, Peer::Bridge(_)) => bridge::lost(line, fault),
+                (received, _) => received,
+            },
             Ok(Line::TooLong) => {
                 let bytes_max = self.bytes_max;
                 let fault =

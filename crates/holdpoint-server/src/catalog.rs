@@ -28,6 +28,8 @@ pub struct Catalog {
     /// The requests that read, of the servers that were asked.
     read_requests: Mutex<BTreeMap<ToolRef, Arc<Tool>>>,
     strict: ArcSwap<BTreeSet<ServerName>>,
+    /// Servers that offer each agent tools of its own.
+    apart: ArcSwap<BTreeSet<ServerName>>,
 }
 
 /// One tool as its server offers it now.
@@ -64,7 +66,8 @@ impl Catalog {
     /// not name.
     pub fn new(strict: BTreeSet<ServerName>) -> Self {
         let strict = ArcSwap::from_pointee(strict);
-        Self { tools: ArcSwap::default(), read_requests: Mutex::default(), strict }
+        let (tools, apart) = (ArcSwap::default(), ArcSwap::default());
+        Self { tools, read_requests: Mutex::default(), strict, apart }
     }
 
     /// The tool of this name, if its server offers it. A request that reads is there always.
@@ -92,7 +95,8 @@ impl Catalog {
         self.tools.load().values().cloned().collect()
     }
 
-    /// Replaces what is known of `server` by `definitions`, comparing each with its pin.
+    /// Replaces what is known of `server` by `definitions`, comparing each with its pin. What a
+    /// server offered to other agents stays known if each has tools of its own.
     pub fn observe(
         &self,
         server: &ServerName,
@@ -117,8 +121,11 @@ impl Catalog {
                 Err(why) => observed.unusable.push(why),
             }
         }
+        let apart = self.apart.load().contains(server);
         self.tools.rcu(|tools| {
-            let others = tools.iter().filter(|(name, _)| name.server() != server);
+            let stays =
+                |name: &ToolRef| name.server() != server || (apart && !twice.contains(name));
+            let others = tools.iter().filter(|(name, _)| stays(name));
             let others = others.map(|(name, tool)| (name.clone(), tool.clone()));
             others.chain(found.clone()).collect::<BTreeMap<_, _>>()
         });
@@ -131,9 +138,17 @@ impl Catalog {
         self.strict.store(Arc::new(strict));
     }
 
+    /// Replaces the servers that offer each agent tools of its own.
+    pub fn replace_apart(&self, apart: BTreeSet<ServerName>) {
+        self.apart.store(Arc::new(apart));
+    }
+
     /// Forgets the tools of a server that is gone or was replaced.
     pub fn forget(&self, server: &ServerName) {
-        self.observe(server, Vec::new(), &BTreeMap::new());
+        self.tools.rcu(|tools| {
+            let others = tools.iter().filter(|(name, _)| name.server() != server);
+            others.map(|(name, tool)| (name.clone(), tool.clone())).collect::<BTreeMap<_, _>>()
+        });
     }
 
     /// Compares every tool with its pin anew, after an operator pinned something.

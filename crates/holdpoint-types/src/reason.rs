@@ -260,6 +260,14 @@ reasons! {
         "The `requestState` is changed, used, too old, or was given for another request.",
         "Send the request again without `requestState`.",
         "Nothing to do, unless it happens often: then somebody plays with states.";
+    CredentialMissing, "credential_missing", Execution,
+        "There is no credential that the upstream server takes; it has not looked at the call.",
+        "Report it: an operator has to log in, and retrying does not help before that.",
+        "Run the `holdpoint login` that the detail names; `holdpoint status` shows credentials.";
+    CredentialTooNarrow, "credential_too_narrow", Execution,
+        "The credential does not reach far enough; the upstream server has not looked at the call.",
+        "Report which scope is missing; retrying does not help before an operator has extended it.",
+        "Run the `holdpoint login … --scope …` that the detail names, if the agent should have it.";
     CancelledByStop, "cancelled_by_stop", Execution,
         "A stop cancelled the call while it ran; what it did is not known.",
         "Stop and wait.",

@@ -118,6 +118,32 @@ pub enum RecordBody {
     Asked(Box<AskedRecord>),
     /// What came back for such a question.
     Replied(Box<RepliedRecord>),
+    /// An agent got a credential for an upstream server. The credential itself is in no record.
+    CredentialIssued {
+        /// The agent; absent if all agents share the credential.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        agent: Option<AgentName>,
+        /// The server that it is for.
+        server: ServerName,
+        /// The authorization server that it came from.
+        issuer: String,
+        /// Who Holdpoint is to that server.
+        client: String,
+        /// What it was granted for.
+        scopes: Vec<String>,
+        /// Who let it be issued.
+        by: String,
+    },
+    /// A credential for an upstream server was deleted.
+    CredentialDeleted {
+        /// The agent; absent if all agents shared the credential.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        agent: Option<AgentName>,
+        /// The server that it was for.
+        server: ServerName,
+        /// Who deleted it.
+        by: String,
+    },
 }
 
 /// One file of a policy set.
@@ -349,6 +375,8 @@ impl RecordBody {
             Self::KeysRevoked { .. } => "keys_revoked",
             Self::Asked(_) => "asked",
             Self::Replied(_) => "replied",
+            Self::CredentialIssued { .. } => "credential_issued",
+            Self::CredentialDeleted { .. } => "credential_deleted",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From the checked configuration to the parts that govern: settings, limits, upstream servers.
 //! Secrets are read here, at the last moment. Must never print one.
 
-use crate::config::{self, Config, Transport, UnknownParameters, ValueSource};
+use crate::config::{self, Config, OAuthClient, Transport, UnknownParameters, ValueSource};
 use anyhow::{Context as _, bail};
 use holdpoint_resources as resources;
 use holdpoint_server::doors::http::listen::{FrontLimits, TlsFiles};
@@ -40,6 +40,7 @@ pub fn runtime_spec(config: Config, kind: Kind) -> (RuntimeSpec, Rest) {
         limits: config.limits,
         servers: config.servers,
         store: config.store,
+        credential_key: config.credential_key,
     };
     (spec, rest)
 }
@@ -74,6 +75,8 @@ pub struct Rest {
     pub servers: BTreeMap<ServerName, config::Upstream>,
     /// The store's folder.
     pub store: std::path::PathBuf,
+    /// The key that seals credentials; absent if it lies in the store.
+    pub credential_key: Option<ValueSource>,
 }
 
 // === impl Rest ===
@@ -196,8 +199,9 @@ impl Rest {
     /// # Errors
     /// When a secret cannot be read; names where it should be, never the secret.
     pub fn upstreams(&self) -> anyhow::Result<BTreeMap<ServerName, resources::Upstream>> {
+        let vault = vault(&self.store, self.credential_key.as_ref())?;
         let each = self.servers.iter().map(|(name, server)| {
-            let transport = transport(&server.transport)
+            let transport = transport((name, &server.transport), &vault)
                 .with_context(|| format!("server `{name}` cannot be set up"))?;
             let limits = resources::Limits { grace: self.grace(), ..resources::Limits::default() };
             let timeout = Duration::from_millis(server.timeout_ms);
@@ -208,7 +212,52 @@ impl Rest {
     }
 }
 
-fn transport(transport: &Transport) -> anyhow::Result<resources::Transport> {
+/// Where credentials for upstream servers lie.
+///
+/// # Errors
+/// When the key cannot be read; names where it should be.
+pub fn vault(store: &Path, key: Option<&ValueSource>) -> anyhow::Result<resources::Vault> {
+    let key = key.map(value).transpose().context("the key of the credentials cannot be read")?;
+    Ok(resources::Vault::new(store, key.map(resources::SecretText::new)))
+}
+
+/// How credentials for `server` at `endpoint` are got, if it wants any.
+///
+/// # Errors
+/// When a secret cannot be read; names where it should be.
+pub fn oauth_spec(
+    server: &ServerName,
+    endpoint: &config::UpstreamUrl,
+    vault: &resources::Vault,
+) -> anyhow::Result<Option<resources::OAuthSpec>> {
+    let Some(oauth) = &endpoint.oauth else { return Ok(None) };
+    let client = match &oauth.client {
+        OAuthClient::Registered { id, secret } => {
+            let secret = secret.as_ref().map(value).transpose()?;
+            let secret = secret.map(resources::SecretText::new);
+            resources::ClientIdentity::Registered { id: id.clone(), secret }
+        }
+        OAuthClient::MetadataDocument(url) => {
+            resources::ClientIdentity::MetadataDocument(url.clone())
+        }
+        OAuthClient::Dynamic => resources::ClientIdentity::Dynamic,
+    };
+    Ok(Some(resources::OAuthSpec {
+        server: server.clone(),
+        url: endpoint.url.clone(),
+        sharing: oauth.sharing,
+        scopes: oauth.scopes.clone(),
+        client,
+        issuer: oauth.issuer.clone(),
+        grant: oauth.grant,
+        vault: vault.clone(),
+    }))
+}
+
+fn transport(
+    (server, transport): (&ServerName, &Transport),
+    vault: &resources::Vault,
+) -> anyhow::Result<resources::Transport> {
     match transport {
         Transport::Command(command) => {
             let program = std::iter::once(command.program.clone());
@@ -222,7 +271,9 @@ fn transport(transport: &Transport) -> anyhow::Result<resources::Transport> {
         Transport::Url(url) => {
             let headers = values(&url.headers)?.into_iter();
             let headers = headers.map(|(name, value)| (name, resources::SecretText::new(value)));
-            Ok(resources::Transport::Http { url: url.url.clone(), headers: headers.collect() })
+            let headers = headers.collect();
+            let oauth = oauth_spec(server, url, vault)?.map(Arc::new);
+            Ok(resources::Transport::Http { url: url.url.clone(), headers, oauth })
         }
     }
 }

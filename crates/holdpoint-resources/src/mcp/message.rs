@@ -84,6 +84,14 @@ pub enum MessageFault {
         /// Its id, if that could be read: the error response should carry it.
         id: Option<RpcId>,
     },
+    /// No answer came for a request to a server behind a URL.
+    #[error("{why}")]
+    Lost {
+        /// Why.
+        why: String,
+        /// The request.
+        id: RpcId,
+    },
 }
 
 /// The members of a message from an upstream server, each as the bytes it was.
@@ -336,6 +344,7 @@ impl MessageFault {
         match self {
             Self::Json(fault) => fault.reason(),
             Self::Batch | Self::NotRpc { .. } => Reason::MessageMalformed,
+            Self::Lost { .. } => Reason::UpstreamUnavailable,
         }
     }
 
@@ -343,7 +352,7 @@ impl MessageFault {
     pub fn code(&self) -> i64 {
         match self {
             Self::Json(JsonFault::Malformed(_) | JsonFault::NotUtf8 { .. }) => -32700,
-            Self::Json(_) | Self::Batch | Self::NotRpc { .. } => -32600,
+            Self::Json(_) | Self::Batch | Self::NotRpc { .. } | Self::Lost { .. } => -32600,
         }
     }
 
@@ -351,6 +360,7 @@ impl MessageFault {
     pub fn id(&self) -> Option<&RpcId> {
         match self {
             Self::NotRpc { id, .. } => id.as_ref(),
+            Self::Lost { id, .. } => Some(id),
             Self::Json(_) | Self::Batch => None,
         }
     }

@@ -3,16 +3,18 @@
 //! Owns the requests to the server, its `Mcp-Session-Id` and its stream. Must never follow a
 //! redirect, send anything twice, or change more of a message than the line ends between its parts.
 
+use super::{Injected, Received};
+use crate::credentials::{Bearer, Judged};
 use crate::lines::{Line, LineReader};
 use crate::mcp::headers::ParamHeader;
-use crate::mcp::{Message, Outcome, RpcId, RpcResponse, era, headers as names};
+use crate::mcp::{Message, MessageFault, Outcome, RpcId, RpcResponse, era, headers as names};
 use crate::upstream::http::{
     ASIDE_TIMEOUT, client, events, header_map, in_words, is_type, limited,
 };
 use crate::upstream::{SecretText, UpstreamFault};
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use std::collections::BTreeMap;
@@ -33,6 +35,10 @@ const PENDING_MAX: usize = 256;
 const TOOLS_MAX: usize = 10_000;
 /// How long to wait before a stream that ended is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause that a server may ask for.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How often the stream of one answer is taken up again.
+const RESUMES_MAX: usize = 16;
 /// Where a stream is taken up again.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -41,6 +47,7 @@ struct Bridge {
     client: Client,
     url: Url,
     headers: HeaderMap,
+    bearer: Option<Bearer>,
     bytes_max: usize,
     agreed: std::sync::Mutex<Agreed>,
     /// Modern requests that wait, with what takes each back.
@@ -80,10 +87,37 @@ struct Initialized {
     protocol_version: String,
 }
 
+/// What the bridge says where no answer came. No server can say it: an `error` is an object.
+#[derive(serde::Deserialize)]
+struct Lost {
+    id: serde_json::Value,
+    error: String,
+}
+
+/// How far a stream was read.
+#[derive(Default)]
+struct Place {
+    last: Option<String>,
+    retry: Option<Duration>,
+}
+
+/// What a line that is no message means, coming from a bridge.
+pub(super) fn lost(line: Bytes, fault: MessageFault) -> Received {
+    let found: Option<Lost> = serde_json::from_slice(&line).ok();
+    let found = found.and_then(|Lost { id, error }| Some((RpcId::from_value(&id)?, error)));
+    let Some((id, why)) = found else { return Received::Invalid { line, fault } };
+    let Some(request) = Injected::from_id(&id) else {
+        return Received::Invalid { line, fault: MessageFault::Lost { why, id } };
+    };
+    let error = serde_json::json!({ "code": era::INTERNAL_ERROR, "message": why });
+    let raw = serde_json::value::to_raw_value(&error).unwrap_or_default();
+    Received::Injected { request, outcome: Outcome::Error(raw) }
+}
+
 /// Opens a bridge that reads lines from `near` until `over` fires; gives the server's lines.
 pub(super) fn open(
     url: &str,
-    headers: &[(String, SecretText)],
+    (headers, bearer): (&[(String, SecretText)], Option<Bearer>),
     (near, bytes_max): (DuplexStream, usize),
     over: CancellationToken,
 ) -> Result<DuplexStream, UpstreamFault> {
@@ -93,6 +127,7 @@ pub(super) fn open(
     let bridge = Arc::new(Bridge {
         client: client(&url)?,
         headers: header_map(headers)?,
+        bearer,
         url,
         bytes_max,
         agreed: std::sync::Mutex::default(),
@@ -184,11 +219,8 @@ impl Bridge {
         let id = asked(message);
         let method = message.and_then(Message::method);
         let opening = method == Some("initialize");
-        let mirrored = self.mirrored(message);
-        let post = self.request(Method::POST, line.clone());
-        let post = post.headers(modern_headers(message)).headers(mirrored);
         let response = tokio::select! {
-            response = post.send() => response.map_err(in_words)?,
+            response = self.post(line, message) => response?,
             () = self.over.cancelled() => return Err("the connection is over".to_owned()),
         };
         let status = response.status();
@@ -206,13 +238,66 @@ impl Bridge {
         match id {
             None => Ok(()),
             Some(id) if is_type(&response, "text/event-stream") => {
-                match self.events(response, (Some(id), opening), &mut None).await? {
-                    true => Ok(()),
-                    false => Err("the stream ended without the answer".to_owned()),
-                }
+                self.follow(response, (id, opening)).await
             }
             Some(id) if method == Some(LISTEN) => self.lines(response, id).await,
             Some(id) => self.body(response, id, opening).await,
+        }
+    }
+
+    /// Posts a message with the credential that the server wants. Which it turned away unread is
+    /// posted once more.
+    async fn post(&self, line: &Bytes, message: Option<&Message>) -> Result<Response, String> {
+        let mirrored = self.mirrored(message);
+        let post = || {
+            let post = self.request(Method::POST, line.clone());
+            post.headers(modern_headers(message)).headers(mirrored.clone())
+        };
+        let Some(bearer) = &self.bearer else { return post().send().await.map_err(in_words) };
+        for _ in 0..2 {
+            let used = bearer.header().await.map_err(|fault| fault.to_string())?;
+            let post = post().header(AUTHORIZATION, used.clone());
+            let response = post.send().await.map_err(in_words)?;
+            let judged = bearer.judge(&used, (response.status(), response.headers())).await;
+            match judged.map_err(|fault| fault.to_string())? {
+                Judged::Answer => return Ok(response),
+                Judged::Renewed => {}
+            }
+        }
+        Err(bearer.turned_away().to_string())
+    }
+
+    /// Passes on a stream until the answer to `id`. One that ends before, but has told how far it
+    /// was, is taken up there (MCP 2025-11-25, transports, resumability).
+    async fn follow(
+        &self,
+        response: Response,
+        (id, opening): (&RpcId, bool),
+    ) -> Result<(), String> {
+        let (mut response, mut place) = (response, Place::default());
+        for _ in 0..RESUMES_MAX {
+            if self.events(response, (Some(id), opening), &mut place).await? {
+                return Ok(());
+            }
+            if place.last.is_none() {
+                break;
+            }
+            tokio::time::sleep(place.pause()).await;
+            let get = self.signed(self.resume(&place));
+            response = get.send().await.map_err(in_words)?;
+            if !is_type(&response, "text/event-stream") {
+                break;
+            }
+        }
+        Err("the stream ended without the answer".to_owned())
+    }
+
+    /// A request for the rest of a stream.
+    fn resume(&self, place: &Place) -> RequestBuilder {
+        let get = self.request(Method::GET, Bytes::new());
+        match place.last.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
+            Some(id) => get.header(LAST_EVENT_ID, id),
+            None => get,
         }
     }
 
@@ -261,13 +346,16 @@ impl Bridge {
         &self,
         response: Response,
         (id, opening): (Option<&RpcId>, bool),
-        last: &mut Option<String>,
+        place: &mut Place,
     ) -> Result<bool, String> {
         let mut events = events(response, (self.bytes_max, usize::MAX));
         let broken = |error| format!("event stream: {error}");
         while let Some(event) = events.next().await.map_err(broken)? {
             if event.id.is_some() {
-                *last = event.id;
+                place.last.clone_from(&event.id);
+            }
+            if let Some(retry) = event.retry_ms {
+                place.retry = Some(Duration::from_millis(retry).min(RETRY_MAX));
             }
             if !event.data.is_empty() && self.pass(&event.data, (id, opening)).await? {
                 return Ok(true);
@@ -304,15 +392,11 @@ impl Bridge {
 
     /// Follows what the server says by itself, if it offers such a stream.
     async fn listen(&self) {
-        let mut last = None;
+        let mut place = Place::default();
         loop {
-            let mut get = self.request(Method::GET, Bytes::new());
-            if let Some(id) = last.as_deref().and_then(|id: &str| HeaderValue::from_str(id).ok()) {
-                get = get.header(LAST_EVENT_ID, id);
-            }
-            match get.send().await {
+            match self.signed(self.resume(&place)).send().await {
                 Ok(response) if is_type(&response, "text/event-stream") => {
-                    if let Err(why) = self.events(response, (None, false), &mut last).await {
+                    if let Err(why) = self.events(response, (None, false), &mut place).await {
                         tracing::warn!(why, "a server's stream broke");
                     }
                 }
@@ -320,7 +404,7 @@ impl Bridge {
                 Ok(_) => return,
                 Err(error) => tracing::warn!(error = in_words(error), "a stream cannot be opened"),
             }
-            tokio::time::sleep(REOPEN_PAUSE).await;
+            tokio::time::sleep(place.pause()).await;
         }
     }
 
@@ -391,10 +475,18 @@ impl Bridge {
         self.client.request(method, self.url.clone()).headers(headers).body(body)
     }
 
+    /// The request with the credential as it is now.
+    fn signed(&self, request: RequestBuilder) -> RequestBuilder {
+        match self.bearer.as_ref().and_then(Bearer::header_now) {
+            Some(header) => request.header(AUTHORIZATION, header),
+            None => request,
+        }
+    }
+
     /// Tells the server that we go.
     async fn farewell(&self) {
         if self.agreed().thread.is_some() {
-            let farewell = self.request(Method::DELETE, Bytes::new()).send();
+            let farewell = self.signed(self.request(Method::DELETE, Bytes::new())).send();
             let _ = tokio::time::timeout(ASIDE_TIMEOUT, farewell).await;
         }
         let _ = self.lines.lock().await.shutdown().await;
@@ -411,6 +503,14 @@ impl Bridge {
 
 fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+// === impl Place ===
+
+impl Place {
+    fn pause(&self) -> Duration {
+        self.retry.unwrap_or(REOPEN_PAUSE)
+    }
 }
 
 /// The id of a request.

@@ -55,6 +55,10 @@ impl Condition {
 impl Upstream {
     /// How it is now.
     pub fn health(&self) -> Health {
+        let own = self.0.signs.agents();
+        if !own.is_empty() {
+            return together(own.iter().map(Self::health));
+        }
         let slot = self.slot();
         let (condition, era) = match &slot.state {
             State::Up(connected) if !connected.is_dead() => (Condition::Up, Some(connected.era)),
@@ -72,4 +76,32 @@ impl Upstream {
             last_fault: last_fault.map(|(fault, at)| (fault.to_string(), at.elapsed())),
         }
     }
+}
+
+/// How a server is whose agents have connections of their own: as good as the best of them.
+fn together(each: impl Iterator<Item = Health>) -> Health {
+    let rank = |health: &Health| match health.condition {
+        Condition::Up => 3,
+        Condition::Connecting => 2,
+        Condition::Down => 1,
+        Condition::Idle => 0,
+    };
+    let start = Health {
+        condition: Condition::Idle,
+        era: None,
+        restarts: 0,
+        failures: 0,
+        last_fault: None,
+    };
+    each.fold(start, |all, one| {
+        let better = rank(&one) > rank(&all);
+        let faults = all.last_fault.into_iter().chain(one.last_fault);
+        Health {
+            condition: if better { one.condition } else { all.condition },
+            era: if better { one.era } else { all.era },
+            restarts: all.restarts.saturating_add(one.restarts),
+            failures: all.failures.max(one.failures),
+            last_fault: faults.min_by_key(|(_, age)| *age),
+        }
+    })
 }

@@ -8,12 +8,13 @@ use super::negotiate::{
     Probe, initialized, nothing_in_common, probe_params, read_initialize, read_probe,
 };
 use super::{Fault, Limits, SecretText, UpstreamFault, invalid, unavailable};
+use crate::credentials::{Bearer, Judged};
 use crate::events::EventReader;
 use crate::mcp::era::{self, Identity, METHOD_NOT_FOUND};
 use crate::mcp::headers as names;
 use crate::mcp::{Era, Message, RpcId, RpcNotification, RpcRequest, RpcResponse};
 use futures::{Stream, StreamExt};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use reqwest::{Client, Response, Url};
 use serde_json::Value;
@@ -43,6 +44,8 @@ pub(super) struct HttpLink {
     client: Client,
     url: Url,
     headers: HeaderMap,
+    /// Whose credential goes with every request.
+    bearer: Option<Bearer>,
     limits: Limits,
     tools_changed: Arc<Changes>,
     last: AtomicI64,
@@ -93,6 +96,7 @@ impl HttpLink {
             client: client(&url)?,
             url,
             headers: header_map(headers)?,
+            bearer: None,
             limits,
             tools_changed: Arc::clone(tools_changed),
             last: AtomicI64::new(0),
@@ -101,8 +105,17 @@ impl HttpLink {
         })
     }
 
+    /// The same, with a credential.
+    pub(super) fn with_bearer(self, bearer: Option<Bearer>) -> Self {
+        Self { bearer, ..self }
+    }
+
     /// Finds out the server's era and, in the legacy one, shakes hands.
     pub(super) async fn negotiate(&mut self) -> Result<Era, UpstreamFault> {
+        if let Some(bearer) = &self.bearer {
+            // Renewing may take longer than the server may take to answer.
+            bearer.header().await?;
+        }
         let probe = self.ask(self.plain("server/discover", probe_params()));
         let answer = tokio::time::timeout(self.limits.probe_timeout, probe).await;
         let found = match answer {
@@ -166,6 +179,7 @@ impl HttpLink {
             return;
         }
         let headers = self.headers_for(&agreed);
+        let headers = self.signed(headers);
         let farewell = self.client.request(Method::DELETE, self.url.clone()).headers(headers);
         let _ = tokio::time::timeout(ASIDE_TIMEOUT, farewell.send()).await;
     }
@@ -189,7 +203,7 @@ impl HttpLink {
         let revision = read_initialize(&response).map_err(Fault::doubtful)?;
         let agreed = Agreed { era: Era::Legacy, revision, thread };
         self.agree(agreed.clone());
-        let sent = self.post(&agreed, initialized().to_bytes(), HeaderMap::new()).await?;
+        let sent = self.send(&agreed, initialized().to_bytes(), HeaderMap::new()).await?;
         if !sent.status().is_success() {
             let text = format!("`initialized` was refused with HTTP {}", sent.status().as_u16());
             return Err(Fault::doubtful(invalid(text)));
@@ -207,7 +221,7 @@ impl HttpLink {
                 insert(&mut extra, &name, &value).map_err(Fault::unsent)?;
             }
         }
-        let response = self.post(agreed, request.to_bytes(), extra).await?;
+        let response = self.send(agreed, request.to_bytes(), extra).await?;
         let status = response.status();
         if status == StatusCode::NOT_FOUND && agreed.thread.is_some() {
             return Ok(Exchanged::Forgotten);
@@ -219,6 +233,30 @@ impl HttpLink {
             self.read_refusal(response, &request.id).await
         };
         Ok(Exchanged::Answer(answer.map_err(Fault::doubtful)?, thread))
+    }
+
+    /// Posts a message with the credential that the server wants.
+    async fn send(
+        &self,
+        agreed: &Agreed,
+        message: Vec<u8>,
+        mut extra: HeaderMap,
+    ) -> Result<Response, Fault> {
+        let Some(bearer) = &self.bearer else { return self.post(agreed, message, extra).await };
+        let unsent = |fault| Fault::unsent(UpstreamFault::from(fault));
+        for _ in 0..2 {
+            let used = bearer.header().await.map_err(unsent)?;
+            extra.insert(AUTHORIZATION, used.clone());
+            let response = self.post(agreed, message.clone(), extra.clone()).await?;
+            // INVARIANT: a server that turned the credential away has not looked at the message
+            // (RFC 6750, section 3.1): it may be sent again, and was not executed.
+            let answer = (response.status(), response.headers());
+            match bearer.judge(&used, answer).await.map_err(unsent)? {
+                Judged::Answer => return Ok(response),
+                Judged::Renewed => {}
+            }
+        }
+        Err(unsent(bearer.turned_away()))
     }
 
     async fn post(
@@ -235,6 +273,14 @@ impl HttpLink {
             let may_have_arrived = !(error.is_connect() || error.is_builder());
             Fault { may_have_arrived, kind: unavailable(in_words(error)) }
         })
+    }
+
+    /// The headers with the credential as it is, for what nobody waits for.
+    fn signed(&self, mut headers: HeaderMap) -> HeaderMap {
+        if let Some(header) = self.bearer.as_ref().and_then(Bearer::header_now) {
+            headers.insert(AUTHORIZATION, header);
+        }
+        headers
     }
 
     fn headers_for(&self, agreed: &Agreed) -> HeaderMap {
@@ -291,7 +337,11 @@ impl HttpLink {
                 return Ok(response);
             }
         }
-        Err(unavailable(format!("the server answered HTTP {}", status.as_u16())))
+        let hint = match (status, &self.bearer) {
+            (StatusCode::UNAUTHORIZED, None) => ": it wants a credential (`headers` or `oauth`)",
+            _ => "",
+        };
+        Err(unavailable(format!("the server answered HTTP {}{hint}", status.as_u16())))
     }
 
     async fn read_body(&self, response: Response) -> Result<Vec<u8>, UpstreamFault> {
@@ -363,7 +413,7 @@ impl HttpLink {
 
     /// Sends a message whose fate nobody waits for.
     fn aside(&self, message: &Message) {
-        let headers = self.headers_for(&self.agreed());
+        let headers = self.signed(self.headers_for(&self.agreed()));
         let post = self.client.post(self.url.clone()).headers(headers).body(message.to_bytes());
         tokio::spawn(tokio::time::timeout(ASIDE_TIMEOUT, post.send()));
     }
@@ -385,7 +435,7 @@ pub(crate) fn client(url: &Url) -> Result<Client, UpstreamFault> {
     builder.build().map_err(|error| unavailable(in_words(error)))
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let address = host.parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())

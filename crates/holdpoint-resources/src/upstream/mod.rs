@@ -3,6 +3,7 @@
 //! Owns the connection of each server and what it agreed on. It must never decide, never retry a
 //! call that may have reached its server, and never give one call's answer to another.
 
+mod agents;
 mod call;
 mod changes;
 mod health;
@@ -18,9 +19,11 @@ pub use spec::{
     Answer, Cancels, Ended, Limits, SecretText, ToolCall, Transport, UpstreamFault, UpstreamSpec,
 };
 
+use crate::credentials::Bearer;
 use crate::mcp::era::{self, Identity};
 use crate::mcp::headers::{self, ParamHeader};
 use crate::mcp::{Era, Outcome, RpcResponse, governed};
+use agents::Signs;
 use changes::Changes;
 use http::HttpLink;
 use serde_json::{Map, Value};
@@ -51,8 +54,11 @@ pub struct Upstream(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     spec: UpstreamSpec,
+    signs: Signs,
     slot: Mutex<Slot>,
     tools_changed: Arc<Changes>,
+    /// The names of the tools that were listed last.
+    offered: Mutex<BTreeSet<String>>,
     /// Which parameters of which tool go into headers (modern HTTP only).
     mirrors: Mutex<BTreeMap<String, Vec<ParamHeader>>>,
     closed: CancellationToken,
@@ -106,10 +112,17 @@ struct Fault {
 impl Upstream {
     /// A server, not yet connected.
     pub fn new(spec: UpstreamSpec) -> Self {
+        let signs = Signs::of(&spec);
+        Self::signed_by(spec, signs)
+    }
+
+    fn signed_by(spec: UpstreamSpec, signs: Signs) -> Self {
         Self(Arc::new(Inner {
             spec,
+            signs,
             slot: Mutex::default(),
             tools_changed: Arc::default(),
+            offered: Mutex::default(),
             mirrors: Mutex::default(),
             closed: CancellationToken::new(),
         }))
@@ -144,6 +157,13 @@ impl Upstream {
     /// When the server cannot be reached, does not answer in time, or breaks the protocol: more
     /// than 10,000 tools or 100 pages, a repeated cursor, a list that is none.
     pub async fn list_tools(&self) -> Result<Vec<Value>, UpstreamFault> {
+        let listed = self.list_pages().await;
+        let names = listed.iter().flatten().filter_map(|tool| tool.get("name")?.as_str());
+        *self.offered() = names.map(str::to_owned).collect();
+        listed
+    }
+
+    async fn list_pages(&self) -> Result<Vec<Value>, UpstreamFault> {
         let connected = self.connect().await?;
         let (mut tools, mut cursors) = (Vec::new(), BTreeSet::new());
         let mut cursor = None;
@@ -190,6 +210,9 @@ impl Upstream {
     /// Calls in flight end in doubt; later ones are not sent.
     pub async fn close(&self) {
         self.0.closed.cancel();
+        for own in self.0.signs.agents() {
+            Box::pin(own.close()).await;
+        }
         let state = std::mem::take(&mut self.slot().state);
         if let State::Up(connected) = state {
             match &connected.link {
@@ -197,6 +220,10 @@ impl Upstream {
                 Link::Http(link) => link.close().await,
             }
         }
+    }
+
+    fn offered(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.offered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
@@ -246,6 +273,10 @@ impl Upstream {
 
     /// The connection: the present one, or a new one.
     async fn connect(&self) -> Result<Arc<Connected>, UpstreamFault> {
+        // Before anything else: what is missing is no failure of the server, and is not waited for.
+        if let Some(bearer) = self.0.signs.bearer()? {
+            bearer.header().await?;
+        }
         let mut opening = match self.present_or_opening()? {
             Ok(connected) => return Ok(connected),
             Err(opening) => opening,
@@ -368,7 +399,8 @@ async fn open(upstream: Upstream, pause: Duration, tell: watch::Sender<Opened>) 
     let inner = &upstream.0;
     let attempt = async {
         tokio::time::sleep(pause).await;
-        let opened = negotiate::open(&inner.spec, &inner.tools_changed);
+        let bearer = inner.signs.bearer()?.cloned();
+        let opened = negotiate::open((&inner.spec, bearer), &inner.tools_changed);
         match tokio::time::timeout(inner.spec.limits.start_timeout, opened).await {
             Ok(opened) => opened,
             Err(_) => Err(UpstreamFault::Timeout("the server did not start in time".to_owned())),

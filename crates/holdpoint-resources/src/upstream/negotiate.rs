@@ -4,7 +4,7 @@
 use super::changes::Changes;
 use super::http::HttpLink;
 use super::stdio::StdioLink;
-use super::{Connected, Link, Transport, UpstreamFault, UpstreamSpec, invalid};
+use super::{Bearer, Connected, Link, Transport, UpstreamFault, UpstreamSpec, invalid};
 use crate::mcp::era::{self, Identity};
 use crate::mcp::{Era, Outcome, RpcNotification, RpcResponse};
 use crate::process::ProcessSpec;
@@ -47,7 +47,7 @@ struct Initialized {
 
 /// Opens a connection and agrees on an era.
 pub(super) async fn open(
-    spec: &UpstreamSpec,
+    (spec, bearer): (&UpstreamSpec, Option<Bearer>),
     tools_changed: &Arc<Changes>,
 ) -> Result<Connected, UpstreamFault> {
     let (link, era) = match &spec.transport {
@@ -55,8 +55,9 @@ pub(super) async fn open(
             let (link, era) = open_stdio(process, spec, tools_changed).await?;
             (Link::Stdio(link), era)
         }
-        Transport::Http { url, headers } => {
-            let mut link = HttpLink::new(url, headers, spec.limits, tools_changed)?;
+        Transport::Http { url, headers, .. } => {
+            let link = HttpLink::new(url, headers, spec.limits, tools_changed)?;
+            let mut link = link.with_bearer(bearer);
             let era = link.negotiate().await?;
             (Link::Http(Box::new(link)), era)
         }

@@ -1,18 +1,21 @@
 //! What an upstream server is, and what is known about how a call on it ended.
 //! Must never show a secret: header values and variables have no `Debug` text.
 
+use crate::credentials::OAuthSpec;
 use crate::mcp::Outcome;
 use crate::process::ProcessSpec;
 use holdpoint_types::{Reason, ServerName, ToolRef};
 use serde_json::{Map, Value};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
-/// A text that is never printed.
+/// A text that is never printed, and overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretText(String);
+pub struct SecretText(Zeroizing<String>);
 
 /// How a server is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub enum Transport {
         url: String,
         /// Headers for every request, names and secret values.
         headers: Vec<(String, SecretText)>,
+        /// How its credentials are got, if it wants OAuth.
+        oauth: Option<Arc<OAuthSpec>>,
     },
 }
 
@@ -99,7 +104,8 @@ pub enum Ended {
         /// True for a JSON-RPC error, and for a result with `isError`.
         tool_error: bool,
     },
-    /// No byte of the call reached the server.
+    /// No byte of the call reached the server, or the server turned it away unread because of its
+    /// credential.
     NotSent {
         /// Why.
         reason: Reason,
@@ -127,6 +133,12 @@ pub enum UpstreamFault {
     /// What it said breaks the protocol.
     #[error("{0}")]
     Invalid(String),
+    /// There is no credential that it takes; it has not looked at the request.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// The credential does not reach far enough; it has not looked at the request.
+    #[error("{0}")]
+    Scope(String),
 }
 
 // === impl SecretText ===
@@ -134,7 +146,7 @@ pub enum UpstreamFault {
 impl SecretText {
     /// Hides `text`.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// The text, for the wire only.
@@ -191,6 +203,8 @@ impl UpstreamFault {
             Self::Unavailable(_) => Reason::UpstreamUnavailable,
             Self::Timeout(_) => Reason::UpstreamTimeout,
             Self::Invalid(_) => Reason::UpstreamInvalid,
+            Self::Unauthorized(_) => Reason::CredentialMissing,
+            Self::Scope(_) => Reason::CredentialTooNarrow,
         }
     }
 }

@@ -48,7 +48,7 @@ async fn serve(peer: &Peer) -> Upstream {
 fn at(url: String) -> Upstream {
     let secret = SecretText::new("Bearer s3cret");
     let headers = vec![("Authorization".to_owned(), secret)];
-    let transport = Transport::Http { url, headers };
+    let transport = Transport::Http { url, headers, oauth: None };
     let (server, timeout) = ("peer".parse().unwrap(), Duration::from_secs(20));
     let limits = Limits { probe_timeout: Duration::from_secs(10), ..limits() };
     Upstream::new(UpstreamSpec { server, transport, timeout, limits })

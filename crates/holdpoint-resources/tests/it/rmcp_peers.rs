@@ -90,7 +90,7 @@ async fn http(role: &str, json_response: bool) -> Upstream {
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
     let router = axum::Router::new().nest_service("/mcp", service);
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let transport = Transport::Http { url, headers: Vec::new() };
+    let transport = Transport::Http { url, headers: Vec::new(), oauth: None };
     let (server, timeout) = ("peer".parse().unwrap(), Duration::from_secs(20));
     Upstream::new(UpstreamSpec { server, transport, timeout, limits: limits() })
 }

@@ -50,7 +50,7 @@ use oauth::ResourceServer;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sessions::Sessions;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -145,6 +145,7 @@ impl HttpDoor {
         let keys = Keys::read(governor.store())?;
         governor.telemetry().watch(upstreams.clone());
         governor.telemetry().watch_issuer(settings.issuer());
+        governor.catalog().replace_apart(per_agent(&upstreams));
         Ok(Self {
             governor,
             upstreams: ArcSwap::from_pointee(upstreams),
@@ -162,6 +163,7 @@ impl HttpDoor {
     /// which is closed after the last of them.
     pub fn replace(&self, upstreams: BTreeMap<ServerName, Upstream>, settings: HttpSettings) {
         self.governor.telemetry().watch(upstreams.clone());
+        self.governor.catalog().replace_apart(per_agent(&upstreams));
         let before = self.upstreams.load_full();
         self.sessions.end_of(|server| {
             let spec =
@@ -583,4 +585,10 @@ fn own_result(era: Era, result: Map<String, Value>) -> Value {
 /// An operator's answer that is not JSON-RPC.
 fn plain(status: StatusCode, reason: Reason, detail: &str) -> Response {
     (status, Json(json!({ "reason": reason.code(), "detail": detail }))).into_response()
+}
+
+/// The servers that offer each agent tools of its own.
+fn per_agent(upstreams: &BTreeMap<ServerName, Upstream>) -> BTreeSet<ServerName> {
+    let apart = upstreams.iter().filter(|(_, upstream)| upstream.is_per_agent());
+    apart.map(|(server, _)| server.clone()).collect()
 }

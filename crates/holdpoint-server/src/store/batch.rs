@@ -128,6 +128,10 @@ impl Columns {
                 self.action = replied.action.map(|action| action.to_string());
                 self.agent = Some(replied.agent.to_string());
             }
+            RecordBody::CredentialIssued { agent, .. }
+            | RecordBody::CredentialDeleted { agent, .. } => {
+                self.agent = agent.as_ref().map(ToString::to_string);
+            }
             RecordBody::Started { .. }
             | RecordBody::SettingsLoaded { .. }
             | RecordBody::PolicyLoaded { .. } => {}

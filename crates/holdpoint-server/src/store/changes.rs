@@ -4,10 +4,11 @@
 use super::batch::{Batch, int};
 use super::fault::StoreFault;
 use super::query;
-use super::rows::{NewKey, Pin, PinRow, ReleaseOf, Seen};
+use super::rows::{NewCredential, NewKey, Pin, PinRow, ReleaseOf, Seen};
 use holdpoint_ledger::EncodingFault;
 use holdpoint_types::{
-    AgentName, Digest, Epoch, RecordBody, Stop, StopScope, Timestamp, ToolRef, canonical_digest,
+    AgentName, Digest, Epoch, RecordBody, ServerName, Stop, StopScope, Timestamp, ToolRef,
+    canonical_digest,
 };
 use rusqlite::params;
 use serde_json::Value;
@@ -166,6 +167,31 @@ pub(super) fn revoke_keys(
         batch.write(RecordBody::KeysRevoked { agent, by }, at)?;
     }
     Ok(revoked as u64)
+}
+
+/// Records that a credential was issued.
+pub(super) fn credential_issued(
+    batch: &mut Batch<'_>,
+    new: NewCredential,
+    by: String,
+    at: Timestamp,
+) -> Result<(), StoreFault> {
+    let NewCredential { agent, server, issuer, client, scopes } = new;
+    let at = batch.written_at(at);
+    batch
+        .write(RecordBody::CredentialIssued { agent, server, issuer, client, scopes, by }, at)
+        .map(|_| ())
+}
+
+/// Records that a credential was deleted.
+pub(super) fn credential_deleted(
+    batch: &mut Batch<'_>,
+    (server, agent): (ServerName, Option<AgentName>),
+    by: String,
+    at: Timestamp,
+) -> Result<(), StoreFault> {
+    let at = batch.written_at(at);
+    batch.write(RecordBody::CredentialDeleted { agent, server, by }, at).map(|_| ())
 }
 
 /// The text of a tool's definition, if what is read from it again has this digest.

@@ -26,8 +26,8 @@ mod writer;
 
 pub use fault::StoreFault;
 pub use rows::{
-    Access, Admission, ControlRow, Inclusion, KeyRow, Lag, NewKey, Pin, PinRow, RecordQuery,
-    ReleaseOf, Seen, StoreOptions, StoredRecord,
+    Access, Admission, ControlRow, Inclusion, KeyRow, Lag, NewCredential, NewKey, Pin, PinRow,
+    RecordQuery, ReleaseOf, Seen, StoreOptions, StoredRecord,
 };
 pub use verify::VerifyFault;
 
@@ -35,7 +35,8 @@ use batch::{Batch, Draft};
 use files::{Layout, RunLock};
 use holdpoint_ledger::{Verified, Verifier};
 use holdpoint_types::{
-    ActionId, AgentName, Digest, Epoch, GatewayId, Record, Stop, StopScope, Timestamp, ToolRef,
+    ActionId, AgentName, Digest, Epoch, GatewayId, Record, ServerName, Stop, StopScope, Timestamp,
+    ToolRef,
 };
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -405,6 +406,32 @@ impl Store {
         at: Timestamp,
     ) -> Result<u64, StoreFault> {
         self.change(move |batch| changes::revoke_keys(batch, agent, by, at)).await
+    }
+
+    /// Records that a credential for an upstream server was issued.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn credential_issued(
+        &self,
+        new: NewCredential,
+        by: String,
+        at: Timestamp,
+    ) -> Result<(), StoreFault> {
+        self.change(move |batch| changes::credential_issued(batch, new, by, at)).await
+    }
+
+    /// Records that a credential for a server was deleted: an agent's, or the shared one.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn credential_deleted(
+        &self,
+        which: (ServerName, Option<AgentName>),
+        by: String,
+        at: Timestamp,
+    ) -> Result<(), StoreFault> {
+        self.change(move |batch| changes::credential_deleted(batch, which, by, at)).await
     }
 
     /// The key with this id, revoked or not.

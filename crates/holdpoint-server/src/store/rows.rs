@@ -1,8 +1,8 @@
 //! The values that go into the store and come out of it. Must not know SQL.
 
 use holdpoint_types::{
-    AgentName, Digest, Epoch, GatewayId, Record, Ruling, Stop, StopId, StopScope, TeamName,
-    Timestamp, ToolRef,
+    AgentName, Digest, Epoch, GatewayId, Record, Ruling, ServerName, Stop, StopId, StopScope,
+    TeamName, Timestamp, ToolRef,
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -119,6 +119,21 @@ pub struct NewKey {
     pub agent: AgentName,
     /// The team that answers for the agent.
     pub owner: TeamName,
+}
+
+/// A credential for an upstream server that was issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewCredential {
+    /// The agent; absent if all agents share it.
+    pub agent: Option<AgentName>,
+    /// The server that it is for.
+    pub server: ServerName,
+    /// The authorization server that it came from.
+    pub issuer: String,
+    /// Who Holdpoint is to that server.
+    pub client: String,
+    /// What it was granted for.
+    pub scopes: Vec<String>,
 }
 
 /// A key as it stands in the store.

@@ -150,7 +150,9 @@ impl Derived {
             | RecordBody::SettingsLoaded { .. }
             | RecordBody::PolicyLoaded { .. }
             | RecordBody::Asked(_)
-            | RecordBody::Replied(_) => {}
+            | RecordBody::Replied(_)
+            | RecordBody::CredentialIssued { .. }
+            | RecordBody::CredentialDeleted { .. } => {}
         }
     }
 

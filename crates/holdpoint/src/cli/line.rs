@@ -3,8 +3,8 @@
 use super::look::{Look, Tone, count, escaped, shortened};
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
-    ActionId, ActionRecord, AskedRuling, Cause, DecisionRecord, Field, Lineage, OutcomeRecord,
-    OutcomeStatus, RecordBody, Ruling,
+    ActionId, ActionRecord, AgentName, AskedRuling, Cause, DecisionRecord, Field, Lineage,
+    OutcomeRecord, OutcomeStatus, RecordBody, Ruling,
 };
 use serde_json::{Map, Value, json};
 
@@ -73,6 +73,15 @@ fn said(body: &RecordBody, look: &Look) -> String {
             format!("key {} for {agent} of {owner}, by {}", escaped(key), escaped(by))
         }
         RecordBody::KeysRevoked { agent, by } => format!("keys of {agent}, by {}", escaped(by)),
+        RecordBody::CredentialIssued { agent, server, issuer, scopes, by, .. } => {
+            let scopes = shortened(&scopes.join(" "), PART_CHARS_MAX);
+            let issuer = shortened(issuer, PART_CHARS_MAX);
+            let (whose, by) = (whose(agent.as_ref()), escaped(by));
+            format!("credential of {whose} for {server} from {issuer} for {scopes}, by {by}")
+        }
+        RecordBody::CredentialDeleted { agent, server, by } => {
+            format!("credential of {} for {server}, by {}", whose(agent.as_ref()), escaped(by))
+        }
         RecordBody::Asked(asked) => {
             let word = look.paint(tone_of_question(asked.ruling), &in_width(asked.ruling.as_str()));
             let (agent, server) = (&asked.agent, &asked.server);
@@ -102,6 +111,10 @@ pub fn tone_of_question(ruling: AskedRuling) -> Tone {
         AskedRuling::Passed => Tone::Good,
         AskedRuling::Forbidden => Tone::Careful,
     }
+}
+
+fn whose(agent: Option<&AgentName>) -> &str {
+    agent.map_or("all agents", AgentName::as_str)
 }
 
 fn word(reason: &str, by: &str) -> String {
@@ -186,7 +199,9 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #19 keys_revoked     keys of coder, by ada
             2025-07-20T08:26:40.000+00:00 #20 settings_loaded  configuration b7d64a922100
             2025-07-20T08:26:40.000+00:00 #21 asked            passed     coder  fs  elicitation/create  019826f1-3a00-7707-8707-070707070707
-            2025-07-20T08:26:40.000+00:00 #22 replied          declined   coder  fs  to #21  019826f1-3a00-7707-8707-070707070707"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #22 replied          declined   coder  fs  to #21  019826f1-3a00-7707-8707-070707070707
+            2025-07-20T08:26:40.000+00:00 #23 credential_issued credential of coder for crm from https://as.example\u{9b}2J for crm.read crm.write, by ada
+            2025-07-20T08:26:40.000+00:00 #24 credential_deleted credential of all agents for crm, by ada"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

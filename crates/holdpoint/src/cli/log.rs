@@ -14,7 +14,7 @@ use serde_json::json;
 /// How many records are shown unless `--limit` says otherwise.
 const LIMIT: u32 = 100;
 /// The kinds of records.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 15] = [
     "decision",
     "outcome",
     "started",
@@ -28,6 +28,8 @@ const KINDS: [&str; 13] = [
     "keys_revoked",
     "asked",
     "replied",
+    "credential_issued",
+    "credential_deleted",
 ];
 
 /// Show records, newest last. For programs: `records`, or with `--follow` one record on a line.

@@ -11,6 +11,8 @@ mod docs;
 mod init;
 mod line;
 mod log;
+mod login;
+mod logout;
 pub mod look;
 mod operator;
 mod release;
@@ -119,6 +121,10 @@ enum Command {
     Status(status::Args),
     /// Add agents, issue and revoke their keys.
     Agent(agent::Args),
+    /// Get a credential for an upstream server that wants OAuth.
+    Login(login::Args),
+    /// Delete a credential for an upstream server, and revoke it there.
+    Logout(logout::Args),
     /// List the tools that were seen; show, pin or classify them.
     Tools(tools::Args),
     /// Show records, newest last.
@@ -211,6 +217,8 @@ impl Command {
             Self::Release(args) => release::run(&args, globals),
             Self::Status(args) => status::run(&args, globals),
             Self::Agent(args) => agent::run(&args, globals),
+            Self::Login(args) => login::run(&args, globals),
+            Self::Logout(args) => logout::run(&args, globals),
             Self::Tools(args) => tools::run(&args, globals),
             Self::Log(args) => log::run(&args, globals),
             Self::Tail(args) => tail::run(&args, globals),
@@ -268,7 +276,10 @@ fn complain(error: &anyhow::Error) -> Exit {
 
 fn start_logging(default: &str, format: Format) {
     let filter = std::env::var("HOLDPOINT_LOG").unwrap_or_else(|_| default.to_owned());
+    // Whatever is asked for: at lower levels it tells codes, and what came with tokens.
+    let quiet = "rmcp::transport::auth=warn".parse();
     let filter = tracing_subscriber::EnvFilter::new(filter);
+    let filter = quiet.into_iter().fold(filter, tracing_subscriber::EnvFilter::add_directive);
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process keeps the first.
     let _ = match format {

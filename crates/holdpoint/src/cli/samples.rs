@@ -96,6 +96,8 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(20, RecordBody::SettingsLoaded { configuration }),
         stored(21, asked()),
         stored(22, replied()),
+        stored(23, credential_issued()),
+        stored(24, credential_deleted()),
     ]
 }
 
@@ -126,6 +128,22 @@ pub fn replied() -> RecordBody {
 fn key_issued(agent: AgentName, owner: TeamName) -> RecordBody {
     let (hash, by) = (Some(Digest::of(b"key")), "ada".to_owned());
     RecordBody::KeyIssued { agent, owner, key: "0a0b".to_owned(), hash, by }
+}
+
+fn credential_issued() -> RecordBody {
+    RecordBody::CredentialIssued {
+        agent: Some("coder".parse().unwrap()),
+        server: "crm".parse().unwrap(),
+        issuer: "https://as.example\u{9b}2J".to_owned(),
+        client: "holdpoint".to_owned(),
+        scopes: vec!["crm.read".to_owned(), "crm.write".to_owned()],
+        by: "ada".to_owned(),
+    }
+}
+
+fn credential_deleted() -> RecordBody {
+    let (agent, server) = (None, "crm".parse().unwrap());
+    RecordBody::CredentialDeleted { agent, server, by: "ada".to_owned() }
 }
 
 fn pinned(tool: ToolRef, definition: Digest, previous: Option<Digest>) -> RecordBody {

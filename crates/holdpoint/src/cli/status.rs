@@ -1,11 +1,14 @@
 //! `holdpoint status`: who governs, what is stopped, what runs, and how the store is.
 //! Must not change anything.
 
+mod credentials;
+
 use super::look::{Look, Table, Tone, bytes, count, duration, escaped, json_lines, shortened};
 use super::operator::StoreArgs;
 use super::release::render_in_force;
 use super::{Exit, Format, Globals, answer, operator, stop};
 use holdpoint_ledger::{Checkpoint, open_checkpoint};
+use holdpoint_resources::Standing;
 use holdpoint_server::operate;
 use holdpoint_server::store::{Access, ControlRow, Store};
 use holdpoint_server::wire::{IssuerReply, StatusReply, UpstreamReply};
@@ -34,6 +37,7 @@ struct Status {
     checkpoint: Option<Checkpoint>,
     in_doubt: u64,
     gateways: Vec<Result<StatusReply, String>>,
+    credentials: Vec<Standing>,
 }
 
 /// Runs `holdpoint status`.
@@ -41,8 +45,9 @@ struct Status {
 /// # Errors
 /// When there is no store, or it cannot be read.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
-    let store = args.store.open(globals, Access::ReadOnly)?;
-    let status = operator::wait(gather(&store))?;
+    let (store, config) = args.store.open_with_config(globals, Access::ReadOnly)?;
+    let credentials = credentials::gather(store.dir(), config.as_ref())?;
+    let status = operator::wait(gather(&store, credentials))?;
     match globals.format {
         Format::Json => answer(&json_lines(&to_json(&status)))?,
         Format::Text => answer(&render(&status, &Look::of_terminal()))?,
@@ -50,7 +55,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-async fn gather(store: &Store) -> anyhow::Result<Status> {
+async fn gather(store: &Store, credentials: Vec<Standing>) -> anyhow::Result<Status> {
     let note = store.checkpoint()?;
     let checkpoint = note.map(|note| open_checkpoint(&note, store.verifier())).transpose()?;
     Ok(Status {
@@ -62,6 +67,7 @@ async fn gather(store: &Store) -> anyhow::Result<Status> {
         checkpoint,
         in_doubt: u64::try_from(store.in_doubt()?.len())?,
         gateways: operate::status(store.dir()).await,
+        credentials,
     })
 }
 
@@ -90,6 +96,7 @@ fn to_json(status: &Status) -> Value {
         "stops": status.control.stops,
         "gateways": gateways,
         "unreachable": silent,
+        "credentials": status.credentials.iter().map(credentials::to_json).collect::<Vec<_>>(),
     })
 }
 
@@ -98,7 +105,9 @@ fn render(status: &Status, look: &Look) -> String {
         [] => "no stop is in force\n".to_owned(),
         stops => render_in_force(stops, look),
     };
-    format!("{}{stops}{}", render_store(status, look), render_gateways(status, look))
+    let credentials = credentials::render(&status.credentials, look);
+    let (store, gateways) = (render_store(status, look), render_gateways(status, look));
+    format!("{store}{stops}{credentials}{gateways}")
 }
 
 fn render_store(status: &Status, look: &Look) -> String {
@@ -215,7 +224,7 @@ mod tests {
     use super::{Status, render, to_json};
     use crate::cli::look::json_lines;
     use crate::cli::look::tests::look;
-    use expect_test::expect;
+    use expect_test::{expect, expect_file};
     use holdpoint_ledger::Checkpoint;
     use holdpoint_server::store::ControlRow;
     use holdpoint_server::wire::{IssuerReply, RunningReply, StatusReply, UpstreamReply};
@@ -278,6 +287,7 @@ mod tests {
             checkpoint: Some(Checkpoint { origin: "log".to_owned(), size: 1204, root }),
             in_doubt: 1,
             gateways: vec![Ok(reply), Err("0199: it did not answer".to_owned())],
+            credentials: Vec::new(),
         }
     }
 
@@ -323,73 +333,7 @@ mod tests {
 
     #[test]
     fn a_status_for_programs() {
-        expect![[r#"
-            {
-              "store": "/srv/.holdpoint",
-              "records": 1204,
-              "bytes": 3250000,
-              "last_at_ms": 1753000007000,
-              "checkpoint": {
-                "origin": "log",
-                "size": 1204,
-                "root": "sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2"
-              },
-              "in_doubt": 1,
-              "epoch": 3,
-              "stops": [
-                {
-                  "id": 2,
-                  "scope": "server:db",
-                  "reason": "migration",
-                  "by": "ada",
-                  "since": 1753000000000
-                }
-              ],
-              "gateways": [
-                {
-                  "gateway": "0198-g",
-                  "version": "0.1.0",
-                  "epoch": 2,
-                  "policy": "sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812",
-                  "stops": [],
-                  "running": [
-                    {
-                      "action": "0198",
-                      "agent": "coder",
-                      "tool": "fs__write",
-                      "since_ms": 1753000008000
-                    }
-                  ],
-                  "tools": 14,
-                  "draining": false,
-                  "upstreams": [
-                    {
-                      "server": "db",
-                      "condition": "down",
-                      "restarts": 1,
-                      "failures": 1,
-                      "last_fault": "the server died",
-                      "last_fault_age_ms": 61000
-                    },
-                    {
-                      "server": "fs",
-                      "condition": "up",
-                      "era": "legacy",
-                      "restarts": 0,
-                      "failures": 0
-                    }
-                  ],
-                  "issuer": {
-                    "issuer": "https://auth.example.com",
-                    "keys": 2,
-                    "age_ms": 61000
-                  }
-                }
-              ],
-              "unreachable": [
-                "0199: it did not answer"
-              ]
-            }
-        "#]].assert_eq(&json_lines(&to_json(&status())));
+        let shown = json_lines(&to_json(&status()));
+        expect_file!["status/snapshots/status.json"].assert_eq(&shown);
     }
 }

@@ -2,6 +2,7 @@
 //! Must not hold a secret: only where to find it.
 
 use holdpoint_control::Settings;
+use holdpoint_resources::{GrantKind, Sharing};
 use holdpoint_server::doors::http::oauth::{Algorithm, KeySpec, Scopes};
 use holdpoint_types::{AgentName, OperatorName, ServerName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,8 @@ pub struct Config {
     pub file: PathBuf,
     /// The store's folder, absolute.
     pub store: PathBuf,
+    /// The key that seals credentials; absent if it lies in the store.
+    pub credential_key: Option<ValueSource>,
     /// Where `serve` listens.
     pub listen: Listen,
     /// The absolute folder with the policies; absent for the starter pack.
@@ -164,6 +167,41 @@ pub struct UpstreamUrl {
     pub url: String,
     /// Headers on every request.
     pub headers: BTreeMap<String, ValueSource>,
+    /// How credentials are got, if the server wants OAuth.
+    pub oauth: Option<Credentials>,
+}
+
+/// How credentials for an endpoint are got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Whether each agent has its own.
+    pub sharing: Sharing,
+    /// By which grant.
+    pub grant: GrantKind,
+    /// The scopes to ask for.
+    pub scopes: Vec<String>,
+    /// Who Holdpoint is to the authorization server.
+    pub client: OAuthClient,
+    /// The only authorization server to trust.
+    pub issuer: Option<String>,
+    /// The port to which the browser comes back.
+    pub redirect_port: Option<u16>,
+}
+
+/// Who Holdpoint is to an authorization server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OAuthClient {
+    /// Registered by the operator.
+    Registered {
+        /// The client's id.
+        id: String,
+        /// Where its secret is.
+        secret: Option<ValueSource>,
+    },
+    /// The URL of a Client ID Metadata Document.
+    MetadataDocument(String),
+    /// Registered by itself.
+    Dynamic,
 }
 
 /// A text, or where to find it.

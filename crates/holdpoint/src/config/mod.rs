@@ -11,8 +11,11 @@ mod reference;
 mod schema;
 mod secret;
 
-pub use check::{check, sanitise};
-pub use checked::{Config, Limits, Listen, Transport, UnknownParameters, Upstream, ValueSource};
+pub use check::{check, is_scope, sanitise};
+pub use checked::{
+    Config, Limits, Listen, OAuthClient, Transport, UnknownParameters, Upstream, UpstreamUrl,
+    ValueSource,
+};
 pub use fault::{Colour, Report, Severity, printable, printable_lines};
 pub use policies::{policy_report, policy_sources};
 pub use reference::{config_reference, errors_reference};

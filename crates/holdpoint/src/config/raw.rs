@@ -1,6 +1,10 @@
 //! The configuration file as it is written: one serde struct per table, every value with its place.
 //! The documentation of each field is the configuration reference. Must not check what values mean.
 
+mod credentials;
+
+pub use credentials::{RawCredentials, RawGrantKind, RawSharing};
+
 use holdpoint_types::{EffectClass, Mode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
@@ -55,6 +59,10 @@ pub struct RawStore {
     /// The store's folder, relative to this file.
     #[schemars(extend("x-default" = ".holdpoint"))]
     pub path: Option<At<String>>,
+    /// Where the key is that seals the credentials for upstream servers, 64 hex digits:
+    /// `{ from_env = "NAME" }` or `{ from_file = "PATH" }`.
+    #[schemars(extend("x-default" = "`credentials.key` in the store"))]
+    pub credential_key: Option<At<RawReference>>,
 }
 
 /// Where `holdpoint serve` listens.
@@ -298,6 +306,8 @@ pub struct RawServer {
     pub env: BTreeMap<At<String>, At<RawValue>>,
     /// Headers for the URL, written like `env`.
     pub headers: BTreeMap<At<String>, At<RawValue>>,
+    /// OAuth for the URL.
+    pub oauth: Option<At<RawCredentials>>,
     /// The command's working folder, relative to this file. Relative paths in parameters are read
     /// against it.
     pub cwd: Option<At<String>>,

@@ -28,4 +28,5 @@ mod threads;
 mod tls;
 mod transparency;
 mod two_wraps;
+mod upstream_auth;
 mod world;

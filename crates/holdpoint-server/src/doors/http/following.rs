@@ -65,7 +65,7 @@ impl HttpDoor {
         }
         filters.retain(|_, filter| filter.values().any(|wanted| *wanted != Value::Bool(false)));
         let parts = filters.into_iter().filter_map(|(server, filter)| {
-            let upstream = upstreams.get(&server)?.clone();
+            let upstream = upstreams.get(&server)?.for_agent(&asked.agent);
             Some(async move { self.follow_one(asked, (&server, upstream), filter).await })
         });
         let parts: Result<Vec<_>, _> = join_all(parts).await.into_iter().collect();
@@ -96,7 +96,7 @@ impl HttpDoor {
         }
         let part = match upstream.era().await {
             Ok(era) => {
-                let begun = self.begin_thread(asked, server, (Some(era), None))?;
+                let begun = self.begin_thread(asked, server, (Some(era), None)).await?;
                 match begun {
                     Some((line, upstream)) => begin(line, &upstream, &request).await,
                     None => Err("there is no line to it".to_owned()),

@@ -34,7 +34,10 @@ impl HttpDoor {
         let thread = begun.map_err(|fault| no_room(fault).about(&asked.request))?;
         for (server, upstream) in self.upstreams.load().iter() {
             if self.reaches(asked, server) {
-                tokio::spawn(tell_changes(Arc::clone(&thread), upstream.changes()));
+                tokio::spawn(tell_changes(
+                    Arc::clone(&thread),
+                    upstream.for_agent(&asked.agent).changes(),
+                ));
             }
         }
         let capabilities = json!({
@@ -138,7 +141,7 @@ impl HttpDoor {
             let refused = Refused::new(StatusCode::OK, Reason::UpstreamUnavailable, text);
             refused.coded(INTERNAL_ERROR).about(&asked.request)
         };
-        let begun = self.begin_thread(asked, server, (None, Some(thread)))?;
+        let begun = self.begin_thread(asked, server, (None, Some(thread))).await?;
         let Some((line, upstream)) = begun else {
             if self.upstreams.load().contains_key(server) {
                 return Err(unavailable("the server cannot be reached".to_owned()));

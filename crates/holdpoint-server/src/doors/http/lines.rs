@@ -66,7 +66,8 @@ impl HttpDoor {
         if let Some(line) = known {
             return Ok(Some(line));
         }
-        let Some((line, _)) = self.begin_thread(asked, server, (Some(Era::Legacy), None))? else {
+        let begun = self.begin_thread(asked, server, (Some(Era::Legacy), None)).await?;
+        let Some((line, _)) = begun else {
             return Ok(None);
         };
         let mut open = self.lines.open.lock();

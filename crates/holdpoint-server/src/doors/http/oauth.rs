@@ -240,7 +240,7 @@ impl HttpDoor {
             return Ok(());
         }
         let tool = tools::tool_of(server, request)?;
-        let class = self.class_of(&tool).await;
+        let class = self.class_of(&caller.agent, &tool).await;
         // What nobody offers has no class, and no scope would do.
         let class = class.ok_or_else(|| tools::unknown_tool(request, &tool.to_string()))?;
         if class <= caller.reach {

@@ -41,7 +41,9 @@ impl HttpDoor {
                 && list.is_shown(&settings, &asked.agent, server)
         };
         let shown = upstreams.iter().filter(|(server, _)| shown(server));
-        let looks = shown.map(async |(server, upstream)| (server, entries(upstream, list).await));
+        let own = |upstream: &Upstream| upstream.for_agent(&asked.agent);
+        let looks =
+            shown.map(async |(server, upstream)| (server, entries(&own(upstream), list).await));
         let mut all = Vec::new();
         for (server, found) in join_all(looks).await {
             match found {
@@ -79,9 +81,10 @@ impl HttpDoor {
         }
         asks::withhold(&self.governor.settings(), &server, &mut request);
         let call = reads::proposed(&asked.agent, Door::McpHttp, &server, &request);
-        let (Some(call), Some(upstream)) = (call, upstreams.get(&server).cloned()) else {
+        let (Some(call), Some(upstream)) = (call, upstreams.get(&server)) else {
             return Err(not_found(&asked.request));
         };
+        let upstream = upstream.for_agent(&asked.agent);
         let mut read = ToolCall::new(call.tool.clone(), call.parameters.clone());
         read.meta.clone_from(&call.meta);
         let (sender, progress) = Progress::of(&asked).unzip();
@@ -142,7 +145,8 @@ impl HttpDoor {
                 .iter()
                 .filter(|(server, _)| list.is_shown(&settings, &asked.agent, server));
             let looks = shown.map(async |(server, upstream)| {
-                let found = entries(upstream, list).await.unwrap_or_else(|why| {
+                let upstream = upstream.for_agent(&asked.agent);
+                let found = entries(&upstream, list).await.unwrap_or_else(|why| {
                     tracing::warn!(%server, why, method = list.method, "left out");
                     Vec::new()
                 });

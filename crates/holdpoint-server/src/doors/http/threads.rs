@@ -16,7 +16,9 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use holdpoint_resources::mcp::era::{Era, INTERNAL_ERROR, META_PROTOCOL_VERSION, METHOD_NOT_FOUND};
 use holdpoint_resources::mcp::{Message, Outcome, RpcRequest, headers};
-use holdpoint_resources::{Passage, PassageReceiver, PassageSender, Transport, Upstream};
+use holdpoint_resources::{
+    Bearer, Passage, PassageReceiver, PassageSender, Transport, Upstream, UpstreamFault,
+};
 use holdpoint_types::{Reason, ServerName};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -92,7 +94,8 @@ impl HttpDoor {
         asked: &Asked<'_>,
         server: &ServerName,
     ) -> Result<Option<Response>, Box<Refused>> {
-        let Some((session, upstream)) = self.begin_thread(asked, server, (None, None))? else {
+        let begun = self.begin_thread(asked, server, (None, None)).await?;
+        let Some((session, upstream)) = begun else {
             return Ok(None);
         };
         match shake_hands(&session, &upstream, &asked.request).await {
@@ -122,8 +125,9 @@ impl HttpDoor {
             refused.coded(INTERNAL_ERROR).about(&asked.request)
         };
         let upstream = self.upstreams.load().get(server).cloned().ok_or_else(unavailable)?;
+        let upstream = upstream.for_agent(&asked.agent);
         let server_era = upstream.era().await.map_err(|_| unavailable())?;
-        let begun = self.begin_thread(asked, server, (Some(server_era), None))?;
+        let begun = self.begin_thread(asked, server, (Some(server_era), None)).await?;
         let (session, upstream) = begun.ok_or_else(unavailable)?;
         let ending = Ending(Arc::clone(&session));
         let followed = session.ask(&asked.request.to_bytes(), (&asked.request.id, None)).await;
@@ -140,7 +144,7 @@ impl HttpDoor {
         Ok(events(vec![first], Some(deliveries), ending))
     }
 
-    pub(super) fn begin_thread(
+    pub(super) async fn begin_thread(
         &self,
         asked: &Asked<'_>,
         server: &ServerName,
@@ -148,7 +152,12 @@ impl HttpDoor {
     ) -> Result<Option<(Arc<ClientThread>, Upstream)>, Box<Refused>> {
         let upstreams = self.upstreams.load_full();
         let Some(upstream) = upstreams.get(server) else { return Ok(None) };
-        let passage = match passage_to(upstream) {
+        let upstream = upstream.for_agent(&asked.agent);
+        let bearer = ready(&upstream).await.map_err(|fault| {
+            let refused = Refused::new(StatusCode::OK, fault.reason(), fault.to_string());
+            refused.coded(INTERNAL_ERROR).about(&asked.request)
+        })?;
+        let passage = match passage_to(&upstream, bearer) {
             Ok(passage) => passage,
             Err(why) => {
                 tracing::warn!(%server, why, "no line for a thread");
@@ -164,7 +173,7 @@ impl HttpDoor {
         };
         let begun = self.sessions.begin(&self.governor, (wrap, server_era), passage, behind);
         let session = begun.map_err(|fault| no_room(fault).about(&asked.request))?;
-        Ok(Some((session, upstream.clone())))
+        Ok(Some((session, upstream)))
     }
 
     async fn thread(
@@ -233,15 +242,27 @@ pub(super) async fn end(
     door.end_thread(&sent, server.as_ref()).await
 }
 
-fn passage_to(upstream: &Upstream) -> Result<(PassageSender, PassageReceiver), String> {
+/// The credential that the line will carry, if one is wanted; it is there.
+async fn ready(upstream: &Upstream) -> Result<Option<Bearer>, UpstreamFault> {
+    let bearer = upstream.bearer()?;
+    if let Some(bearer) = &bearer {
+        bearer.header().await?;
+    }
+    Ok(bearer)
+}
+
+fn passage_to(
+    upstream: &Upstream,
+    bearer: Option<Bearer>,
+) -> Result<(PassageSender, PassageReceiver), String> {
     let spec = upstream.spec();
     let bytes_max = spec.limits.message_bytes_max;
     match &spec.transport {
         Transport::Stdio(process) => {
             Passage::spawn(process, bytes_max).map_err(|fault| fault.to_string())
         }
-        Transport::Http { url, headers } => {
-            Passage::connect(url, headers, bytes_max).map_err(|fault| fault.to_string())
+        Transport::Http { url, headers, .. } => {
+            Passage::connect(url, (headers, bearer), bytes_max).map_err(|fault| fault.to_string())
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::progress::{self, Progress};
 use super::turns::Turn;
 use super::{Asked, HttpDoor, InFlight, Refused, by_name, misfit, own_result};
-use crate::catalog::Tool;
+use crate::catalog::{Catalog, Tool};
 use crate::doors::{answer, asks};
 use crate::governor::Call;
 use axum::http::StatusCode;
@@ -36,10 +36,13 @@ impl HttpDoor {
     pub(super) async fn list_tools(&self, asked: &Asked<'_>) -> Result<Value, Box<Refused>> {
         self.look_at_servers(asked).await?;
         let settings = self.governor.settings();
+        let upstreams = self.upstreams.load_full();
         let reaches = |tool: &Arc<Tool>| {
             let here = asked.server.is_none_or(|server| server == tool.name.server());
             let class = tool.class(&settings);
+            let upstream = upstreams.get(tool.name.server());
             here && tool.state == ToolState::Pinned
+                && upstream.is_some_and(|one| one.offers(&asked.agent, tool.name.name()))
                 && settings.grant_for(&asked.agent, &tool.name, class).is_some()
         };
         let tools = self.governor.catalog().all().into_iter().filter(reaches);
@@ -69,14 +72,10 @@ impl HttpDoor {
         let Some(upstream) = upstreams.get(tool.server()) else {
             return Err(unknown_tool(&asked.request, &tool.to_string()));
         };
-        if self.governor.catalog().tool(&tool).is_none() || upstream.tools_changed() {
-            // A failure shows as an unknown tool, which is denied and recorded.
-            if let Err(fault) = self.look_at(tool.server(), upstream).await {
-                tracing::warn!(server = %tool.server(), %fault, "its tools cannot be listed");
-            }
-        }
+        let upstream = upstream.for_agent(&asked.agent);
+        self.look_for(&asked, (&tool, &upstream)).await?;
         self.check_params(&asked, &tool, &parameters)?;
-        if let Some(line) = self.asking_line(&asked, tool.server(), upstream).await? {
+        if let Some(line) = self.asking_line(&asked, tool.server(), &upstream).await? {
             rename(&mut asked.request, tool.name());
             return self.over_line(line, &asked, turn).await;
         }
@@ -93,7 +92,6 @@ impl HttpDoor {
         let gone = cancellable.asked.clone();
         let more = governed::further_members(&asked.request);
         let (sender, progress) = Progress::of(&asked).unzip();
-        let upstream = upstream.clone();
         let now = self.governor.clone();
         let execute = async move |permit, cancel| {
             // As long as the call runs, even if the agent went away.
@@ -131,7 +129,7 @@ impl HttpDoor {
     }
 
     /// The class of a tool, whose server is asked for it if it is not known yet.
-    pub(super) async fn class_of(&self, tool: &ToolRef) -> Option<EffectClass> {
+    pub(super) async fn class_of(&self, agent: &AgentName, tool: &ToolRef) -> Option<EffectClass> {
         let known = |door: &Self| {
             let settings = door.governor.settings();
             door.governor.catalog().tool(tool).map(|tool| tool.class(&settings))
@@ -140,10 +138,35 @@ impl HttpDoor {
             return Some(class);
         }
         let upstreams = self.upstreams.load_full();
-        if let Err(fault) = self.look_at(tool.server(), upstreams.get(tool.server())?).await {
+        let upstream = upstreams.get(tool.server())?.for_agent(agent);
+        if let Err(fault) = self.look_at(tool.server(), &upstream).await {
             tracing::warn!(server = %tool.server(), %fault, "its tools cannot be listed");
         }
         known(self)
+    }
+
+    /// Makes sure that `tool` is known, if its server offers it.
+    async fn look_for(
+        &self,
+        asked: &Asked<'_>,
+        (tool, upstream): (&ToolRef, &Upstream),
+    ) -> Result<(), Box<Refused>> {
+        let known = |catalog: &Catalog| catalog.tool(tool).is_some();
+        if known(self.governor.catalog()) && !upstream.tools_changed() {
+            return Ok(());
+        }
+        match self.look_at(tool.server(), upstream).await {
+            Ok(()) => Ok(()),
+            // What cannot even be looked up for want of a credential is not called unknown.
+            Err(fault) if is_unauthorized(&fault) && !known(self.governor.catalog()) => {
+                Err(unlisted(asked, &fault))
+            }
+            Err(fault) => {
+                // Shows as an unknown tool, which is denied and recorded.
+                tracing::warn!(server = %tool.server(), %fault, "its tools cannot be listed");
+                Ok(())
+            }
+        }
     }
 
     /// Lists the tools of every server that the endpoint serves; a server that fails is left out.
@@ -152,32 +175,27 @@ impl HttpDoor {
         let upstreams = self.upstreams.load_full();
         let looks = upstreams.iter().filter(|(server, _)| here(server));
         let looks = looks.map(|(server, upstream)| async move {
-            let looked = self.look_at(server, upstream).await;
+            let looked = self.look_at(server, &upstream.for_agent(&asked.agent)).await;
             looked.inspect_err(|fault| {
                 tracing::warn!(%server, %fault, "its tools cannot be listed");
             })
         });
         let looked = join_all(looks).await;
         match (asked.server, looked.into_iter().next()) {
-            (Some(_), Some(Err(detail))) => {
-                let status = StatusCode::OK;
-                let refused = Refused::new(status, Reason::UpstreamUnavailable, detail);
-                Err(refused.coded(era::INTERNAL_ERROR).about(&asked.request))
-            }
+            (Some(_), Some(Err(fault))) => Err(unlisted(asked, &fault)),
             _ => Ok(()),
         }
     }
 
-    async fn look_at(&self, server: &ServerName, upstream: &Upstream) -> Result<(), String> {
-        let definitions = upstream.list_tools().await.map_err(|fault| {
+    async fn look_at(&self, server: &ServerName, upstream: &Upstream) -> Result<(), UpstreamFault> {
+        let definitions = upstream.list_tools().await.inspect_err(|fault| {
             // A server that lives and does not say what its tools are now has none.
-            if !matches!(fault, UpstreamFault::Unavailable(_)) {
+            if !matches!(fault, UpstreamFault::Unavailable(_)) && !is_unauthorized(fault) {
                 self.governor.catalog().forget(server);
             }
-            fault.to_string()
         })?;
         let observed = self.governor.observe(server, definitions).await;
-        let observed = observed.map_err(|fault| fault.to_string())?;
+        let observed = observed.map_err(|fault| UpstreamFault::Unavailable(fault.to_string()))?;
         for (tool, pinned, seen) in &observed.changed {
             tracing::warn!(%tool, %pinned, %seen, "its definition changed: quarantined");
         }
@@ -266,6 +284,16 @@ pub(super) fn rename(request: &mut RpcRequest, name: &str) {
     if let Some(params) = request.params.as_mut().and_then(Value::as_object_mut) {
         params.insert("name".into(), name.into());
     }
+}
+
+fn is_unauthorized(fault: &UpstreamFault) -> bool {
+    matches!(fault, UpstreamFault::Unauthorized(_) | UpstreamFault::Scope(_))
+}
+
+fn unlisted(asked: &Asked<'_>, fault: &UpstreamFault) -> Box<Refused> {
+    let reason = if is_unauthorized(fault) { fault.reason() } else { Reason::UpstreamUnavailable };
+    let refused = Refused::new(StatusCode::OK, reason, fault.to_string());
+    refused.coded(era::INTERNAL_ERROR).about(&asked.request)
 }
 
 pub(super) fn unknown_tool(request: &RpcRequest, name: &str) -> Box<Refused> {

@@ -2,10 +2,13 @@
 //! Must not touch the disk or the network, nor look for secrets.
 
 mod agents;
+mod credentials;
 mod edges;
 mod oauth;
 mod places;
 mod servers;
+
+pub use credentials::is_scope;
 
 use super::checked::Config;
 use super::fault::{Diagnostic, Report, Severity, nearest};
@@ -97,6 +100,8 @@ impl Checker<'_> {
         };
         let operators = self.operators(&raw.operator);
         let store = self.path(raw.store.path.as_ref()).unwrap_or(self.folder.join(".holdpoint"));
+        let key = raw.store.credential_key.as_ref();
+        let credential_key = key.and_then(|key| self.value_reference(key.span(), key.get()));
         let policies = self.path(raw.policies.path.as_ref());
         let own = [Some(file.to_owned()), policies.clone(), Some(store.clone())];
         self.reach(&raw.server, &own.into_iter().flatten().collect::<Vec<_>>());
@@ -114,6 +119,7 @@ impl Checker<'_> {
         Some(Config {
             file,
             store,
+            credential_key,
             listen: listen?,
             policies,
             limits,

@@ -67,13 +67,15 @@ impl Checker<'_> {
         match (&raw.command, &raw.url) {
             (Some(command), None) => {
                 self.refuse_keys(first_key(&raw.headers), ("headers", "url"));
+                self.refuse_keys(raw.oauth.as_ref().map(At::span), ("oauth", "url"));
                 self.command(command, env, cwd).map(Transport::Command)
             }
             (None, Some(url)) => {
                 self.refuse_keys(first_key(&raw.env), ("env", "command"));
                 self.refuse_keys(raw.cwd.as_ref().map(At::span), ("cwd", "command"));
                 let url = self.url(url)?;
-                Some(Transport::Url(UpstreamUrl { url, headers }))
+                let oauth = self.credentials(raw, &url);
+                Some(Transport::Url(UpstreamUrl { url, headers, oauth }))
             }
             (Some(_), Some(url)) => {
                 let message = "a server has either `command` or `url`, not both".to_owned();
