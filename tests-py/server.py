@@ -1,8 +1,12 @@
 """A small FastMCP server over stdio, for the integration tests."""
 
+import asyncio
 from dataclasses import dataclass
 
 from fastmcp import Context, FastMCP
+
+# Counting is work: clients count what they hear before the answer.
+STEP_SECONDS = 0.1
 
 
 @dataclass
@@ -31,7 +35,9 @@ def wipe() -> str:
 async def count(ctx: Context) -> str:
     """Counts to three and reports each step."""
     for step in (1, 2, 3):
+        await asyncio.sleep(STEP_SECONDS)
         await ctx.report_progress(progress=step, total=3)
+    await asyncio.sleep(STEP_SECONDS)
     return "counted"
 
 

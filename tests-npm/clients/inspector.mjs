@@ -50,10 +50,11 @@ const RESULTS = {
   prompt: ({ messages }) => texts(messages.map(({ content }) => content)),
 };
 
+const authorization = `Authorization: Bearer ${job.key}`;
 const there =
   job.url === undefined
     ? ["--transport", "stdio", "--", ...job.command]
-    : ["--transport", "http", "--server-url", job.url, "--header", `Authorization: Bearer ${job.key}`];
+    : ["--transport", "http", "--server-url", job.url, "--header", authorization];
 
 function take(step) {
   const method = STEPS[step.do](step);

@@ -6,6 +6,7 @@
 use crate::client::{Opens, rmcp_client};
 use crate::world::{Serve, World, npm_client, npm_server, python, text};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,17 +24,6 @@ http = "127.0.0.1:0"
 
 [team.platform]
 on_call = "platform on-call"
-
-[agent.coder]
-owner = "platform"
-grants = [
-  { class = "read", tools = ["*"] },
-  { class = "destructive", tools = [
-    "fs__write_file", "memory__delete_entities", "everything__get-env", "fastmcp__wipe",
-  ] },
-  # What these tools say of themselves makes them writes.
-  { class = "write", tools = ["everything__trigger-*"] },
-]
 
 [policies]
 path = "policies"
@@ -53,6 +43,21 @@ read = ["read_*", "search_*"]
 command = ["node", "${npm:everything}"]
 environment = "dev"
 read = ["echo", "trigger-*"]
+"#;
+
+/// An agent for every client and door, as users have it: what a legacy server asks, it asks of an
+/// agent, and two clients of one agent may get each other's questions.
+const AGENT: &str = r#"
+[agent.${name}]
+owner = "platform"
+grants = [
+  { class = "read", tools = ["*"] },
+  { class = "destructive", tools = [
+    "fs__write_file", "memory__delete_entities", "everything__get-env", "fastmcp__wipe",
+  ] },
+  # What these tools say of themselves makes them writes.
+  { class = "write", tools = ["everything__trigger-*"] },
+]
 "#;
 
 const FASTMCP: &str = r#"
@@ -195,19 +200,28 @@ impl Cell {
                 Door::Shared => format!("{server}__"),
             };
             all.extend(steps(server, &prefix, world));
-            // Without a session, and to a modern client, a legacy server has no way to ask.
-            if self.door != Door::Shared && matches!(self.era, Opens::Legacy) {
-                all.extend(questions(server));
+            // FastMCP does not ask modern clients.
+            if matches!(self.era, Opens::Legacy) || *server != "fastmcp" {
+                all.extend(questions(server, &prefix));
             }
         }
         all.retain(|(step, wants)| self.client.can(step, wants));
         all
     }
 
+    /// The name of its agent.
+    fn agent(&self) -> String {
+        let name = format!("{:?}-{:?}-{:?}", self.client, self.era, self.door).to_lowercase();
+        name.replace(['(', ')'], "")
+    }
+
     /// Where the client goes.
     fn job(&self, world: &World, serve: &Serve, key: &str) -> Value {
         let below = match self.door {
-            Door::Wrap => return json!({ "command": wrapped(world, self.servers[0]) }),
+            Door::Wrap => {
+                let command = wrapped(world, &self.agent(), self.servers[0]);
+                return json!({ "command": command });
+            }
             Door::Named => format!("/{}", self.servers[0]),
             Door::Shared => String::new(),
         };
@@ -227,6 +241,9 @@ async fn every_client_works_through_every_door() {
         servers.push("fastmcp");
         config.push_str(FASTMCP);
     }
+    let cells = cells(&servers);
+    let agents: BTreeSet<_> = cells.iter().map(Cell::agent).collect();
+    config.extend(agents.iter().map(|name| AGENT.replace("${name}", name)));
     let world = World::new(&config);
     std::fs::write(world.files().join("a.txt"), "hello").unwrap();
     let policies = world.path().join("policies");
@@ -234,16 +251,17 @@ async fn every_client_works_through_every_door() {
     for (file, text) in [("starter.cedar", STARTER), ("forbidden.cedar", FORBIDDEN)] {
         std::fs::write(policies.join(file), text).unwrap();
     }
-    let key = world.key("coder");
+    let keys: BTreeMap<_, _> =
+        agents.into_iter().map(|name| (name.clone(), world.key(&name))).collect();
     let serve = world.serve();
 
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut running = JoinSet::new();
     let mut refusals = 0;
-    for cell in cells(&servers) {
+    for cell in cells {
         let steps = cell.steps(&world);
         refusals += steps.iter().filter(|(_, wants)| matches!(wants, Wants::Refused(_))).count();
-        let mut job = cell.job(&world, &serve, &key);
+        let mut job = cell.job(&world, &serve, &keys[&cell.agent()]);
         job["steps"] = steps.iter().map(|(step, _)| step.clone()).collect();
         job["cwd"] = json!(world.path());
         let turns = Arc::clone(&turns);
@@ -267,13 +285,6 @@ async fn every_client_works_through_every_door() {
     assert_eq!(denied["records"].as_array().unwrap().len(), refusals);
 }
 
-/// True if the client gets along with the server at this door. What bridges eras does not yet say
-/// everything that strict clients of the modern era want, and a `wrap` bridges nothing.
-fn meet(client: Client, era: Opens, door: Door, server: &str) -> bool {
-    let crosses = matches!(era, Opens::Modern) && server != "fastmcp";
-    !crosses || (client == Client::Rmcp && door != Door::Wrap)
-}
-
 /// Every client at every door, to every server.
 fn cells(servers: &[&'static str]) -> Vec<Cell> {
     let mut cells = Vec::new();
@@ -282,13 +293,12 @@ fn cells(servers: &[&'static str]) -> Vec<Cell> {
             continue;
         }
         for door in [Door::Wrap, Door::Named, Door::Shared] {
-            let met = servers.iter().copied().filter(|server| meet(client, era, door, server));
-            let servers: Vec<_> = met.collect();
-            let cell = |servers| Cell { client, era, door, servers };
+            let cell =
+                |servers: &[&'static str]| Cell { client, era, door, servers: servers.to_vec() };
             match door {
                 Door::Shared => cells.push(cell(servers)),
                 Door::Wrap | Door::Named => {
-                    cells.extend(servers.into_iter().map(|server| cell(vec![server])));
+                    cells.extend(servers.iter().map(|server| cell(&[server])));
                 }
             }
         }
@@ -359,8 +369,9 @@ fn steps(server: &str, prefix: &str, world: &World) -> Vec<(Value, Wants)> {
 }
 
 /// What a server asks back.
-fn questions(server: &str) -> Vec<(Value, Wants)> {
+fn questions(server: &str, prefix: &str) -> Vec<(Value, Wants)> {
     let call = |name: &str, arguments: Value, wants| {
+        let name = format!("{prefix}{name}");
         (json!({ "do": "call", "name": name, "arguments": arguments }), wants)
     };
     let sampling = json!({ "prompt": "Say something", "maxTokens": 10 });
@@ -380,7 +391,7 @@ fn questions(server: &str) -> Vec<(Value, Wants)> {
 }
 
 /// The command of a `wrap` around a server.
-fn wrapped(world: &World, server: &str) -> Vec<String> {
+fn wrapped(world: &World, agent: &str, server: &str) -> Vec<String> {
     let config = world.path().join("holdpoint.toml");
     let config = config.to_str().unwrap();
     let program = |name| npm_server(name).display().to_string();
@@ -399,7 +410,7 @@ fn wrapped(world: &World, server: &str) -> Vec<String> {
         }
     };
     let holdpoint = env!("CARGO_BIN_EXE_holdpoint");
-    let own = [holdpoint, "--config", config, "wrap", "--agent", "coder", "--server", server, "--"];
+    let own = [holdpoint, "--config", config, "wrap", "--agent", agent, "--server", server, "--"];
     own.into_iter().map(str::to_owned).chain(command).collect()
 }
 

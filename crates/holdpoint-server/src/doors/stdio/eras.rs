@@ -198,7 +198,9 @@ impl Between {
             }
         }
         match self.initialize(&request).await {
-            Ok(server) => {
+            // A modern server that was slow to start.
+            Ok(None) => self.eras.go(Way::Same),
+            Ok(Some(server)) => {
                 let whose = (self.eras.whose.0.clone(), self.eras.whose.1.clone());
                 self.eras.go(Way::ToLegacy(Box::new(ToLegacy::new(whose, server))))
             }
@@ -215,21 +217,24 @@ impl Between {
         }
     }
 
-    /// Shakes hands with a legacy server for a modern agent.
-    async fn initialize(&self, request: &RpcRequest) -> Result<Map<String, Value>, String> {
+    /// Shakes hands with a legacy server for a modern agent; `None` if it says that it is modern.
+    async fn initialize(&self, request: &RpcRequest) -> Result<Option<Map<String, Value>>, String> {
         let params = words::initialize_params(request);
         let mut opening = RpcRequest::new(RpcId::Number(0), "initialize", params);
         asks::withhold(&self.governor.settings(), &self.wrap.server, &mut opening);
         let params = opening.params.unwrap_or_default();
         let raw = match self.ask("initialize", params).await? {
             Outcome::Result(raw) => raw,
+            Outcome::Error(raw) if words::code(&raw).is_some_and(era::is_modern_error) => {
+                return Ok(None);
+            }
             Outcome::Error(raw) => return Err(format!("`initialize`: {:.512}", raw.get())),
         };
         let server = serde_json::from_str(raw.get()).map_err(|fault| fault.to_string())?;
         let done = RpcNotification { method: "notifications/initialized".to_owned(), params: None };
         let done = Message::Notification(done);
         self.server.send_ungoverned(&done).await.map_err(|fault| fault.to_string())?;
-        Ok(server)
+        Ok(Some(server))
     }
 
     async fn open_newer(&self, request: &RpcRequest, refusal: Vec<u8>) -> VecDeque<Message> {

@@ -16,13 +16,17 @@ use rmcp::{ClientHandler, ClientServiceExt, ErrorData};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long progress may come after its answer: rmcp gives both to whoever is free.
+const PROGRESS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers what servers ask, and remembers what that was.
 #[derive(Clone, Default)]
 struct Person {
     asked: Arc<std::sync::Mutex<Vec<&'static str>>>,
-    progress: Arc<AtomicU64>,
+    progress: Arc<watch::Sender<u64>>,
 }
 
 // === impl Person ===
@@ -67,7 +71,7 @@ impl ClientHandler for Person {
         _params: ProgressNotificationParam,
         _context: NotificationContext<RoleClient>,
     ) {
-        self.progress.fetch_add(1, Ordering::Relaxed);
+        self.progress.send_modify(|seen| *seen += 1);
     }
 
     fn get_info(&self) -> ClientConfig {
@@ -83,7 +87,7 @@ pub async fn run(job: &Value, opens: Opens) -> Result<Value, String> {
     let client = connect(person.clone(), job, opens).await?;
     let mut answers = Vec::new();
     for step in job["steps"].as_array().unwrap() {
-        let before = person.progress.load(Ordering::Relaxed);
+        let before = *person.progress.borrow();
         let mut answer = take(&client, step).await.unwrap_or_else(|fault| match fault {
             ServiceError::McpError(fault) => {
                 let reason = fault.data.map(|data| data["reason"].clone());
@@ -92,7 +96,12 @@ pub async fn run(job: &Value, opens: Opens) -> Result<Value, String> {
             other => json!({ "fault": other.to_string() }),
         });
         if step["do"] == "call" {
-            answer["progress"] = (person.progress.load(Ordering::Relaxed) - before).into();
+            if step["progress"] == true {
+                let mut seen = person.progress.subscribe();
+                let more = seen.wait_for(|seen| *seen > before);
+                let _ = tokio::time::timeout(PROGRESS_PATIENCE, more).await;
+            }
+            answer["progress"] = (*person.progress.borrow() - before).into();
         }
         answers.push(answer);
     }
