@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 mod arrows;
 mod docs;
+mod limits;
 mod shape;
 mod source;
 
@@ -93,6 +94,7 @@ pub fn check(root: &Path) -> anyhow::Result<Report> {
     report.broken.extend(arrows::check(&texts)?);
     report.broken.extend(docs::check(root, &texts, &source::test_names(&sources)));
     report.broken.extend(docs::missing(&texts));
+    report.broken.extend(limits::check(&texts));
     report.broken.sort();
     report.broken.dedup();
     Ok(report)

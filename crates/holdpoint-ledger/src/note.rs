@@ -330,6 +330,18 @@ mod tests {
     }
 
     #[test]
+    fn a_note_has_a_size() {
+        let text = |bytes: usize| format!("{}\n", "x".repeat(bytes));
+        let note = sign_note(&text(1000), &signer()).unwrap();
+        assert!(open_note(&note, &signer().verifier()).is_ok());
+        let too_long = Err(NoteFault::Malformed("it is too long"));
+        assert_eq!(sign_note(&text(1 << 20), &signer()), too_long);
+        let long = note.replace('x', &"x".repeat(1100));
+        let too_long = Err(NoteFault::Malformed("it is too long"));
+        assert_eq!(open_note(&long, &signer().verifier()), too_long);
+    }
+
+    #[test]
     fn secrets_stay_hidden() {
         assert_eq!(format!("{:?}", signer()), r#"Signer { name: "holdpoint.test/log", .. }"#);
     }

@@ -22,6 +22,7 @@ mod statements;
 mod tags;
 
 pub use fault::PolicyFault;
+pub use load::SOURCE_BYTES_MAX;
 pub use packs::starter_pack;
 pub use rule::{Rule, RuleEffect};
 pub use schema::schema_text;

@@ -12,6 +12,9 @@ use holdpoint_types::PolicySource;
 use miette::Diagnostic;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Largest policy file that whoever reads files for a set should read, in bytes.
+pub const SOURCE_BYTES_MAX: u64 = 4 << 20;
+
 /// A set that passed every check.
 pub(crate) struct Loaded {
     pub(crate) names: Names,

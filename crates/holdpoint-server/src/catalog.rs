@@ -367,6 +367,15 @@ mod tests {
     }
 
     #[test]
+    fn a_giant_definition_makes_no_tool() {
+        let read = |bytes: usize| {
+            let definition = json!({"name": "x", "description": "x".repeat(bytes)});
+            Tool::read(&"fs".parse().unwrap(), definition, &BTreeMap::new(), false).is_ok()
+        };
+        assert!(read(200 << 10) && !read(256 << 10));
+    }
+
+    #[test]
     fn unusable_schemas_pass_nothing() {
         for schema in [
             json!({"$ref": "https://example.com/schema.json"}),

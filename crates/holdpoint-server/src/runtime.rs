@@ -8,7 +8,7 @@ use crate::governor::{Governor, Limits};
 use crate::store::{Access, Store, StoreFault, StoreOptions};
 use crate::telemetry::Reload;
 use holdpoint_control::Settings;
-use holdpoint_policy::{PolicyFault, PolicySet, starter_pack};
+use holdpoint_policy::{PolicyFault, PolicySet, SOURCE_BYTES_MAX, starter_pack};
 use holdpoint_types::{GatewayId, PolicySource, ServerName, Timestamp};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,8 +22,7 @@ use tokio_util::sync::CancellationToken;
 const STORE_LOOK: Duration = Duration::from_millis(50);
 /// How often the policies' folder is looked at.
 const POLICY_LOOK: Duration = Duration::from_millis(500);
-/// Largest policy file, in bytes, and most files.
-const POLICY_BYTES_MAX: u64 = 4 << 20;
+/// Most policy files.
 const POLICY_FILES_MAX: usize = 1_000;
 
 /// What a governing process needs to start.
@@ -156,8 +155,8 @@ pub fn load_policies(dir: Option<&Path>) -> Result<PolicySet, StartFault> {
 pub fn read_policies(dir: &Path) -> io::Result<Vec<PolicySource>> {
     let mut sources = Vec::new();
     for path in policy_files(dir)? {
-        if fs::metadata(&path)?.len() > POLICY_BYTES_MAX {
-            let what = format!("`{}` is larger than {POLICY_BYTES_MAX} bytes", path.display());
+        if fs::metadata(&path)?.len() > SOURCE_BYTES_MAX {
+            let what = format!("`{}` is larger than {SOURCE_BYTES_MAX} bytes", path.display());
             return Err(io::Error::other(what));
         }
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());

@@ -275,6 +275,14 @@ mod tests {
     }
 
     #[test]
+    fn names_have_a_length() {
+        assert!("a".repeat(64).parse::<ServerName>().is_ok());
+        assert!("a".repeat(65).parse::<ServerName>().is_err());
+        assert!(format!("fs__{}", "a".repeat(128)).parse::<ToolRef>().is_ok());
+        assert!(format!("fs__{}", "a".repeat(129)).parse::<ToolRef>().is_err());
+    }
+
+    #[test]
     fn ids_sort_by_time() {
         let early = ActionId::new(Timestamp(1_000), [0xff; 10]);
         let late = ActionId::new(Timestamp(1_001), [0; 10]);

@@ -162,7 +162,10 @@ impl Stage {
             true => format!("agent_calls_max = {calls}\n"),
             false => format!("{line}\n"),
         });
-        std::fs::write(file, lines.collect::<String>())?;
+        // Renamed into place: a command that read half a file would act on another store.
+        let scratch = self.scratch.join("holdpoint.new");
+        std::fs::write(&scratch, lines.collect::<String>())?;
+        std::fs::rename(scratch, file)?;
         let pid = self.pid().to_string();
         ensure!(Command::new("kill").args(["-HUP", &pid]).status()?.success(), "no SIGHUP");
         Ok(())

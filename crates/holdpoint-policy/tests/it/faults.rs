@@ -120,6 +120,32 @@ fn monstrous_policies_are_refused() {
 }
 
 #[test]
+fn large_statements_and_annotations_are_refused() {
+    let rule = |reason: &str| {
+        format!(r#"@id("a") @reason("{reason}") permit (principal, action, resource);"#)
+    };
+    assert!(PolicySet::load(&[source("a.cedar", &rule(&"x".repeat(512)))]).is_ok());
+    check(
+        &[("a.cedar", &rule(&"x".repeat(513)))],
+        &expect![[r#"
+        a.cedar:1:10
+            `@reason` has 513 bytes; at most 512
+            help: say why, for the agent and the operator: `@reason("...")`"#]],
+    );
+    let listed = "\"x\", ".repeat(14_000);
+    let large = format!(
+        r#"@id("a") @reason("x") permit (principal, action, resource) when {{ [{listed}"x"].contains("y") }};"#
+    );
+    check(
+        &[("a.cedar", &large)],
+        &expect![[r#"
+        a.cedar:1:1
+            the policy is too large: at most 65536 bytes
+            help: split it into several policies"#]],
+    );
+}
+
+#[test]
 fn the_deepest_policy_that_is_accepted_can_be_evaluated() {
     let rule = |condition: &str| {
         format!(

@@ -191,6 +191,17 @@ async fn concurrent_appends_share_commits_and_all_arrive() {
 }
 
 #[tokio::test]
+async fn a_giant_record_is_refused_and_the_log_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path(), 1);
+    let body =
+        RecordBody::KeysRevoked { agent: "coder".parse().unwrap(), by: "x".repeat(64 << 20) };
+    let refused = store.append(record(1_000, body)).await;
+    assert!(matches!(refused, Err(StoreFault::TooLarge { .. })), "{refused:?}");
+    store.append(note(1_000)).await.unwrap();
+}
+
+#[tokio::test]
 async fn time_never_goes_backwards_in_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 1);

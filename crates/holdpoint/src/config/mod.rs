@@ -54,8 +54,13 @@ pub enum Unusable {
         error: std::io::Error,
     },
     /// The file is far larger than any configuration.
-    #[error("`{0}` is larger than {FILE_BYTES_MAX} bytes")]
-    TooLarge(String),
+    #[error("`{file}` is larger than {bytes_max} bytes")]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// The most that is read.
+        bytes_max: u64,
+    },
     /// The file has faults.
     #[error("`{file}` has faults")]
     Faulty {
@@ -109,13 +114,17 @@ pub fn load(path: &Path) -> Result<Loaded, Unusable> {
 /// # Errors
 /// When it cannot be read, is too large, or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, Unusable> {
+    read_text_within(path, FILE_BYTES_MAX)
+}
+
+fn read_text_within(path: &Path, bytes_max: u64) -> Result<String, Unusable> {
     let name = path.display().to_string();
     let unreadable = |error| Unusable::Unreadable { file: name.clone(), error };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_BYTES_MAX) {
-        return Err(Unusable::TooLarge(name));
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > bytes_max) {
+        return Err(Unusable::TooLarge { file: name, bytes_max });
     }
     String::from_utf8(bytes).map_err(|error| {
         let line = error.as_bytes().iter().take(error.utf8_error().valid_up_to());

@@ -3,8 +3,8 @@
 
 use super::checked::Config;
 use super::fault::{Diagnostic, Report, Severity, span_at};
-use super::{Unusable, read_text};
-use holdpoint_policy::{PolicyFault, PolicySet, starter_pack};
+use super::{Unusable, read_text_within};
+use holdpoint_policy::{PolicyFault, PolicySet, SOURCE_BYTES_MAX, starter_pack};
 use holdpoint_types::PolicySource;
 use std::path::{Path, PathBuf};
 
@@ -92,5 +92,8 @@ fn read_folder(folder: &Path) -> Result<Vec<PolicySource>, Unusable> {
 
 fn read_source(path: &Path) -> Result<PolicySource, Unusable> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    Ok(PolicySource { name: name.unwrap_or_default(), text: read_text(path)? })
+    Ok(PolicySource {
+        name: name.unwrap_or_default(),
+        text: read_text_within(path, SOURCE_BYTES_MAX)?,
+    })
 }
