@@ -146,9 +146,25 @@ async function legacy(url) {
   await client.close();
 }
 
+/** The headers that say again what the schema wants said twice (2026-07-28, `x-mcp-header`). */
+function mirrored(schema, all = {}) {
+  const named = Object.entries(schema?.properties ?? {}).filter(
+    ([name, property]) => property["x-mcp-header"] !== undefined && all[name] !== undefined,
+  );
+  return Object.fromEntries(
+    named.map(([name, property]) => {
+      const text = `${all[name]}`;
+      const plain = /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/.test(text) && !text.startsWith("=?base64?");
+      const value = plain ? text : `=?base64?${Buffer.from(text).toString("base64")}?=`;
+      return [`mcp-param-${property["x-mcp-header"]}`, value];
+    }),
+  );
+}
+
 /** A modern client, by hand. */
 async function modern(url) {
   let last = 0;
+  let schemas = new Map();
   const ask = async (method, params = {}) => {
     const capabilities = { elicitation: { form: {} }, sampling: {}, roots: {} };
     const prefix = "io.modelcontextprotocol/";
@@ -165,6 +181,7 @@ async function modern(url) {
     };
     const name = params.name ?? params.uri;
     if (name !== undefined) headers["mcp-name"] = name;
+    if (method === "tools/call") Object.assign(headers, mirrored(schemas.get(name), params.arguments));
     const id = (last += 1);
     const body = JSON.stringify({ jsonrpc: "2.0", id, method, params: { ...params, _meta: meta } });
     const answer = await fetch(url, { method: "POST", headers, body });
@@ -197,6 +214,7 @@ async function modern(url) {
   };
   const tools = async () => (await ask("tools/list")).tools;
   const found = await loggedIn(tools);
+  schemas = new Map(found.map((tool) => [tool.name, tool.inputSchema]));
   const quietly = (work) => loggedIn(work).catch((error) => console.error(error.message));
   const own = found.map((tool) => ({ name: tool.name, arguments: argumentsFor(tool, found) }));
   // Holdpoint refuses a null where the schema wants something else, so it is left out here.
