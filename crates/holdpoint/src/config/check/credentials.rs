@@ -117,3 +117,51 @@ fn is_safe(url: &Url) -> bool {
     let here = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
     url.scheme() == "https" || (url.scheme() == "http" && here)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::fault::Colour;
+    use std::path::Path;
+
+    /// What is found wrong with a server at `url` with this `oauth`.
+    fn faults(url: &str, more: &str) -> String {
+        let text = format!("[server.a]\nurl = \"{url}\"\n{more}\n");
+        let found = crate::config::check("holdpoint.toml", Path::new("/hp/holdpoint.toml"), &text);
+        assert_eq!(found.0.is_none(), found.1.has_faults());
+        found.1.render(Colour::Never)
+    }
+
+    #[test]
+    fn credentials_go_nowhere_in_plain_text_and_secrets_stand_nowhere() {
+        let https = "https://mcp.example.com/mcp";
+        for (url, more) in [
+            (https, "oauth = {}"),
+            ("http://127.0.0.1:8080/mcp", "oauth = { credentials = \"shared\" }"),
+            (https, "oauth = { client_id = \"x\", client_secret = { from_env = \"X\" } }"),
+            (https, "oauth = { client_metadata = \"https://a.example/c.json\", scopes = [\"a\"] }"),
+        ] {
+            assert_eq!(faults(url, more), "", "{more}");
+        }
+        let machine = "oauth = { grant = \"client-credentials\" }";
+        for (url, more, part) in [
+            ("http://mcp.example.com/mcp", "oauth = {}", "plain text"),
+            (https, "oauth = { issuer = \"http://as.example.com\" }", "`https` URL"),
+            (https, "oauth = { client_metadata = \"http://as.example.com/x\" }", "`https` URL"),
+            (https, "oauth = { client_id = \"x\", client_secret = \"y\" }", "client_secret"),
+            (https, "oauth = { client_secret = { from_env = \"X\" } }", "only with `client_id`"),
+            (https, "oauth = { scopes = [\"a b\"] }", "is no scope"),
+            (https, "oauth = { redirect_port = 70000 }", "between 1 and 65535"),
+            (https, machine, "the key `client_id` is missing"),
+            (https, machine, "the key `client_secret` is missing"),
+            (https, "headers = { authorization = \"x\" }\noauth = {}", "is set by `oauth`"),
+        ] {
+            let found = faults(url, more);
+            assert!(found.contains(part), "{more}: {found}");
+        }
+        let both = "oauth = { client_id = \"x\", client_metadata = \"https://a.example/c\" }";
+        assert!(faults(https, both).contains("not both"));
+        let text = "[server.a]\ncommand = [\"x\"]\noauth = {}\n";
+        let found = crate::config::check("holdpoint.toml", Path::new("/hp/holdpoint.toml"), text);
+        assert!(found.1.render(Colour::Never).contains("`oauth` works only with `url`"));
+    }
+}
