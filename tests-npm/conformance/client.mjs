@@ -1,18 +1,19 @@
 // Runs the client scenarios of the official MCP conformance suite with a Holdpoint in the client's
 // place: how it behaves towards upstream servers, OAuth included.
 //
-//   node client.mjs [--holdpoint PROGRAM] [--only PART] [--markdown]
+//   node client.mjs [--write] [--holdpoint PROGRAM] [--only PART]
 //
-// Prints a table. Fails if a scenario fails that is not in EXPECTED, or one in EXPECTED passes.
+// Prints a table. Fails if a scenario fails that is not in EXPECTED, or one in EXPECTED passes, or if
+// docs/conformance.md says something else. `--write` writes it there; `--only` looks at no page.
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { EXPECTED } from "./client-expected.mjs";
+import { here } from "./ends.mjs";
+import { show, shown } from "./page.mjs";
 
-const here = dirname(fileURLToPath(import.meta.url));
 const modules = join(here, "node_modules");
 const node = join(modules, "node/bin/node");
 const SUITES = ["conformance-0.1", "conformance-0.2"];
@@ -23,7 +24,7 @@ const { values } = parseArgs({
   options: {
     holdpoint: { type: "string", default: join(here, "../../target/debug/holdpoint") },
     only: { type: "string", default: "" },
-    markdown: { type: "boolean", default: false },
+    write: { type: "boolean", default: false },
   },
 });
 
@@ -99,13 +100,19 @@ const rows = found.map((one) => {
   const revision = one.suite === "conformance-0.1" ? "as the suite runs it" : one.revision;
   return { ...one, revision, state: `${state}${note}`, surprise };
 });
-if (values.markdown) console.log("| suite | revision | scenario | checks | result |\n|---|---|---|---|---|");
+const table = ["| suite | revision | scenario | checks | result |", "|---|---|---|---|---|"];
 for (const { suite, revision, name, passed, failed, state, surprise, words } of rows) {
   const checks = `${passed} / ${passed + failed}`;
   const version = suite.replace("conformance-", "");
-  if (values.markdown) console.log(`| ${version} | ${revision} | ${name} | ${checks} | ${state} |`);
-  else console.log(`${version} ${revision.padEnd(20)} ${name.padEnd(44)} ${checks.padStart(7)}  ${state}`);
+  table.push(`| ${version} | ${revision} | ${name} | ${checks} | ${state} |`);
+  console.log(`${version} ${revision.padEnd(20)} ${name.padEnd(44)} ${checks.padStart(7)}  ${state}`);
   if (surprise) for (const word of words) console.log(`      ${word.slice(0, 300)}`);
 }
 console.log(`\n${rows.filter((row) => row.good).length} of ${rows.length} scenarios pass`);
-process.exitCode = surprises === 0 && rows.length > 0 ? 0 : 1;
+/** How many checks a scenario makes may vary with what the client did first; its result may not. */
+const steady = (text) => text.replaceAll(/\d+ \/ \d+/g, "");
+const page = `${table.join("\n")}\n`;
+if (values.write) show("clients", page);
+const stale = values.only === "" && steady(shown("clients")) !== steady(page);
+if (stale) console.log("docs/conformance.md is stale; `npm run clients -- --write` writes this");
+process.exitCode = surprises === 0 && rows.length > 0 && !stale ? 0 : 1;

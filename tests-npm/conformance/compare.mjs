@@ -6,12 +6,13 @@
 // Fails if a check is lost, or if the tables of docs/conformance.md say something else. `--write`
 // writes the tables. `--only` runs one revision and looks at no table.
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { once } from "node:events";
 import { parseArgs } from "node:util";
 import { end, here, holdpoint, plainNames, reference } from "./ends.mjs";
+import { show, shown } from "./page.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -21,8 +22,6 @@ const { values } = parseArgs({
   },
 });
 
-const PAGE = join(here, "../../docs/conformance.md");
-const MARKS = ["<!-- tables: begin -->\n", "<!-- tables: end -->\n"];
 const PATIENCE_MS = 120_000;
 /** How many checks fewer may pass to a server of the other era than the page says. */
 const SLACK = 3;
@@ -211,10 +210,8 @@ async function main() {
  * the letter: which of several calls a legacy server asks about is not said, so it varies a little.
  */
 function page(tables) {
-  const text = readFileSync(PAGE, "utf8");
-  const [head, rest] = text.split(MARKS[0]);
-  const [old, tail] = rest.split(MARKS[1]);
-  if (values.write) writeFileSync(PAGE, [head, MARKS[0], tables, MARKS[1], tail].join(""));
+  const old = shown("tables");
+  if (values.write) show("tables", tables);
   const had = new Set(steady(old));
   const news = steady(tables).filter((line) => !had.has(line));
   const missing = steady(old).length !== steady(tables).length || news.length > 0;
