@@ -50,8 +50,8 @@ impl StoreArgs {
         }
     }
 
-    /// Opens the store. One that is named on the command line must exist: a slip of the pen must
-    /// not put a stop into a new store that nobody obeys.
+    /// Opens the store, which must exist: a slip of the pen, or an empty configuration, must not
+    /// put a stop into a new store that nobody obeys.
     ///
     /// # Errors
     /// When there is none, or it cannot be used.
@@ -69,7 +69,7 @@ impl StoreArgs {
         access: Access,
     ) -> anyhow::Result<(Store, Option<Config>)> {
         let (dir, config) = self.dir_and_config(globals)?;
-        if self.store.is_some() && !dir.join(DATABASE).is_file() {
+        if !dir.join(DATABASE).is_file() {
             return Err(StoreFault::Absent { dir: dir.display().to_string() }.into());
         }
         open(&dir, access).map(|store| (store, config))

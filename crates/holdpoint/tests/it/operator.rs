@@ -188,6 +188,9 @@ fn a_stop_without_a_server_is_in_the_store_until_it_is_released() {
     ] {
         desk.expect(2, wrong);
     }
+    let (code, _, err) = desk.run(&["stop", "--all", "--reason", "now"]);
+    assert!(code == 1 && !desk.file(".holdpoint").exists(), "nobody would obey it: {err}");
+    drop(desk.store());
     let text = desk.expect(0, &["stop", "--agent", "coder", "--reason", "it deletes"]);
     assert!(text.starts_with("stop 1 on agent:coder is in force\n"), "{text}");
     assert!(text.contains("no process governs now"), "{text}");
@@ -319,6 +322,7 @@ fn an_action_without_an_outcome_is_in_doubt_once_its_process_is_gone() {
 #[test]
 fn a_changed_log_is_found_offline() {
     let desk = Desk::new();
+    drop(desk.store());
     desk.expect(0, &["stop", "--all", "--reason", "first"]);
     std::fs::write(desk.file("kept"), desk.expect(0, &["checkpoint"])).unwrap();
     desk.expect(0, &["release", "1", "--reason", "second"]);
@@ -387,6 +391,7 @@ fn a_changed_tool_is_shown_and_pinned() {
 #[test]
 fn a_tail_shows_what_comes_and_ends_when_told() {
     let desk = Desk::new();
+    drop(desk.store());
     desk.expect(0, &["stop", "--all", "--reason", "before"]);
     desk.expect(0, &["release", "1", "--reason", "also before"]);
     let tail = |arguments: &[&str]| {
