@@ -60,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "holdpoint-ledger",
             "holdpoint-control",
             "holdpoint-resources",
+            "holdpoint-server",
         ],
     ),
     ("xtask", &[]),

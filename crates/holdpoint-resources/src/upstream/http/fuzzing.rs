@@ -3,9 +3,9 @@
 
 use super::{HttpLink, HttpRequest};
 use crate::mcp::{RpcId, RpcRequest, RpcResponse};
+use crate::upstream::changes::Changes;
 use crate::upstream::{Limits, UpstreamFault};
 use serde_json::json;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ static LINK: LazyLock<Result<HttpLink, UpstreamFault>> = LazyLock::new(|| {
         probe_timeout: Duration::ZERO,
         grace: Duration::ZERO,
     };
-    HttpLink::new("http://127.0.0.1:9/mcp", &[], limits, &Arc::new(AtomicBool::new(false)))
+    HttpLink::new("http://127.0.0.1:9/mcp", &[], limits, &Arc::new(Changes::default()))
 });
 
 /// Reads the answer to the request with this id.
