@@ -394,9 +394,16 @@ fn questions(server: &str, prefix: &str) -> Vec<(Value, Wants)> {
 fn wrapped(world: &World, agent: &str, server: &str) -> Vec<String> {
     let config = world.path().join("holdpoint.toml");
     let config = config.to_str().unwrap();
+    let holdpoint = env!("CARGO_BIN_EXE_holdpoint");
+    let own = [holdpoint, "--config", config, "wrap", "--agent", agent, "--server", server, "--"];
+    own.into_iter().map(str::to_owned).chain(alone(world, server)).collect()
+}
+
+/// The command of a server.
+fn alone(world: &World, server: &str) -> Vec<String> {
     let program = |name| npm_server(name).display().to_string();
     let files = world.files().display().to_string();
-    let command = match server {
+    match server {
         "fs" => vec!["node".to_owned(), program("filesystem"), files],
         "memory" => {
             let file = format!("MEMORY_FILE_PATH={files}/memory.jsonl");
@@ -408,10 +415,39 @@ fn wrapped(world: &World, agent: &str, server: &str) -> Vec<String> {
             let server = python.tests.join("server.py");
             vec![python.program.display().to_string(), server.display().to_string()]
         }
-    };
-    let holdpoint = env!("CARGO_BIN_EXE_holdpoint");
-    let own = [holdpoint, "--config", config, "wrap", "--agent", agent, "--server", server, "--"];
-    own.into_iter().map(str::to_owned).chain(command).collect()
+    }
+}
+
+/// What clients of every family and real servers say to each other where nothing is between them:
+/// the lines of the clients, and those of the servers.
+pub async fn recorded(world: &World) -> [BTreeSet<String>; 2] {
+    // Two copies of what goes in and out; the server has the process that the client ends.
+    const RECORDER: &str = r#"exec "${@:2}" < <(tee "$1.agent") > >(tee "$1.server")"#;
+    std::fs::write(world.files().join("a.txt"), "hello").unwrap();
+    let mut lines = [BTreeSet::new(), BTreeSet::new()];
+    for (number, (client, era)) in Client::ALL.into_iter().enumerate() {
+        let server = match client {
+            Client::Python if python().is_none() => continue,
+            Client::Python => "fastmcp",
+            Client::TypeScript(1) => "fs",
+            _ => "everything",
+        };
+        if matches!(era, Opens::Modern) {
+            continue;
+        }
+        let place = world.path().join(format!("recorded-{number}")).display().to_string();
+        let cell = Cell { client, era, door: Door::Wrap, servers: vec![server] };
+        let steps: Vec<_> = cell.steps(world).into_iter().map(|(step, _)| step).collect();
+        let mut command = ["bash", "-c", RECORDER, "bash", &place].map(str::to_owned).to_vec();
+        command.extend(alone(world, server));
+        let job = json!({ "command": command, "steps": steps, "cwd": world.path() });
+        tokio::time::timeout(PATIENCE, run(client, era, job)).await.unwrap().unwrap();
+        for (side, end) in ["agent", "server"].into_iter().enumerate() {
+            let said = std::fs::read_to_string(format!("{place}.{end}")).unwrap();
+            lines[side].extend(said.lines().map(str::to_owned));
+        }
+    }
+    lines
 }
 
 /// Runs a client; gives what it told.

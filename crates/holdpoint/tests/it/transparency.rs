@@ -1,9 +1,12 @@
 //! What Holdpoint does not govern passes as it is: hundreds of messages of every kind, with fields
-//! that nobody knows, through a `wrap` and through a thread of `serve`, in both directions.
+//! that nobody knows, through a `wrap` and through a thread of `serve`, in both directions; and what
+//! real clients and servers were heard to say.
 
+use crate::clients::recorded;
 use crate::world::{Serve, World, text};
 use reqwest::Client;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -27,6 +30,7 @@ grants = [{ class = "read", tools = ["*"] }]
 [server.mirror]
 command = ["node", "${mirror}"]
 environment = "dev"
+read = ["*"]
 "#;
 
 /// Makes messages; the same ones every time.
@@ -165,10 +169,10 @@ impl Source {
 // === impl Pipe ===
 
 impl Pipe {
-    fn open(world: &World) -> Self {
+    fn open(world: &World, tools: &BTreeSet<String>) -> Self {
         let mut command = world.command(&["wrap", "--agent", "coder", "--server", "mirror", "--"]);
-        let command =
-            command.arg("node").arg(mirror()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let command = command.arg("node").arg(mirror()).args(tools);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let to = child.stdin.take().unwrap();
         let from = BufReader::new(child.stdout.take().unwrap());
@@ -189,6 +193,12 @@ impl Pipe {
     fn ask(&mut self, message: Value) -> Value {
         self.send(&message.to_string());
         serde_json::from_str(&self.read()).unwrap()
+    }
+
+    fn heard(&mut self) -> Vec<Value> {
+        let ask = json!({ "jsonrpc": "2.0", "id": "h", "method": "mirror/heard" });
+        let lines = heard(&self.ask(ask));
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
@@ -284,7 +294,7 @@ fn wanted(line: &str) -> Option<String> {
 #[test]
 fn a_wrap_passes_what_it_does_not_govern_byte_for_byte() {
     let world = world();
-    let mut pipe = Pipe::open(&world);
+    let mut pipe = Pipe::open(&world, &BTreeSet::new());
     let mut source = Source(1);
     let lines: Vec<_> = (0..MESSAGES).map(|number| source.of_server(number)).collect();
     for said in lines.chunks(BATCH) {
@@ -350,7 +360,7 @@ async fn a_thread_passes_what_it_does_not_govern_byte_for_byte() {
 #[test]
 fn what_is_governed_keeps_its_unknown_fields_but_for_our_own() {
     let world = world();
-    let mut pipe = Pipe::open(&world);
+    let mut pipe = Pipe::open(&world, &BTreeSet::new());
     let ask = |meta: Value| {
         json!({ "jsonrpc": "2.0", "id": 5, "method": "resources/read", "params": {
             "uri": "demo://x", "unknown": [1.5, null], "answer": "{ \"contents\" :[], \"x\":0.10}",
@@ -363,4 +373,66 @@ fn what_is_governed_keeps_its_unknown_fields_but_for_our_own() {
     let answer = pipe.ask(json!({ "jsonrpc": "2.0", "id": "h", "method": "mirror/heard" }));
     let heard: Value = serde_json::from_str(&heard(&answer)[0]).unwrap();
     assert_eq!(heard, ask(json!({ "com.example/m": { "a": 1 } })));
+}
+
+#[tokio::test]
+async fn what_real_clients_and_servers_say_passes_unchanged() {
+    let world = world();
+    let [agents, servers] = recorded(&world).await;
+    let read = |line: &String| serde_json::from_str::<Value>(line).unwrap();
+    let tool = |line| read(line)["params"]["name"].as_str().map(str::to_owned);
+    let mut pipe = Pipe::open(&world, &agents.iter().filter_map(tool).collect());
+    let opening = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "clientInfo": {},
+        "capabilities": { "roots": {}, "sampling": {}, "elicitation": {} },
+    } });
+    assert!(pipe.ask(opening)["result"].is_object());
+    pipe.ask(json!({ "jsonrpc": "2.0", "id": 0, "method": "tools/list" }));
+
+    let mut kinds = BTreeSet::new();
+    for line in &servers {
+        let said = read(line);
+        kinds.insert(said["method"].as_str().unwrap_or("result").to_owned());
+        if said["result"].is_object() {
+            // A result as the answer to a request that nobody governs, and to one that is governed.
+            for method in ["x/asks", "resources/read"] {
+                let params = json!({ "uri": "demo://x", "answer": said["result"].to_string() });
+                let ask = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+                assert_eq!(pipe.ask(ask)["result"], said["result"]);
+            }
+        } else if said.get("method").is_some() {
+            let params = json!({ "lines": [line] });
+            let ask =
+                json!({ "jsonrpc": "2.0", "id": 1, "method": "mirror/say", "params": params });
+            pipe.send(&ask.to_string());
+            let mut came = [pipe.read(), pipe.read()];
+            came.sort_by_key(|came| came != line);
+            assert_eq!(came, [line, r#"{"jsonrpc":"2.0","id":1,"result":{}}"#]);
+            if let Some(id) = said.get("id") {
+                // Answered, so that the next server may use the id for a question of its own.
+                let reply = json!({ "jsonrpc": "2.0", "id": id, "result": {} });
+                pipe.send(&reply.to_string());
+                assert_eq!(pipe.heard().pop(), Some(reply));
+            }
+        }
+    }
+    pipe.heard();
+    for line in &agents {
+        let said = read(line);
+        let method = said["method"].as_str().unwrap_or("result");
+        kinds.insert(method.to_owned());
+        // The mirror answers these by itself.
+        if ["initialize", "tools/list"].contains(&method) {
+            continue;
+        }
+        pipe.send(line);
+        if said.get("method").is_some() && said.get("id").is_some() {
+            assert!(pipe.read().contains("result"), "{line}");
+        }
+        assert_eq!(pipe.heard(), [said]);
+    }
+    for kind in ["tools/call", "elicitation/create", "notifications/progress", "result"] {
+        assert!(kinds.contains(kind), "{kind} was never said: {kinds:?}");
+    }
+    assert!(agents.len() + servers.len() > 60, "{} and {}", agents.len(), servers.len());
 }

@@ -3,9 +3,12 @@
 //   mirror/say    {lines}  writes these lines, then answers
 //   mirror/heard  {}       answers with the lines heard since the last time
 // Any other request is answered with the text in `params.answer`, which is the result as it stands.
+// The words of its command are its tools.
 import { createInterface } from "node:readline";
 
 let heard = [];
+const tool = (name) => ({ name, inputSchema: {}, annotations: { readOnlyHint: true } });
+const tools = JSON.stringify({ tools: process.argv.slice(2).map(tool) });
 const write = (line) => process.stdout.write(line + "\n");
 const say = (id, result) =>
   write(`{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":${result}}`);
@@ -19,7 +22,7 @@ const opening = {
 createInterface({ input: process.stdin }).on("line", (line) => {
   const { id, method, params } = JSON.parse(line);
   if (method === "initialize") return say(id, JSON.stringify(opening));
-  if (method === "tools/list") return say(id, '{"tools":[]}');
+  if (method === "tools/list") return say(id, tools);
   if (method === "mirror/say") {
     for (const said of params.lines) write(said);
     return say(id, "{}");
