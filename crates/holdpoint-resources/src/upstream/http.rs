@@ -17,9 +17,10 @@ use futures::{Stream, StreamExt};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use reqwest::{Client, Response, Url};
+use rustls_platform_verifier::ConfigVerifierExt as _;
 use serde_json::Value;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -420,9 +421,8 @@ impl HttpLink {
 }
 
 pub(crate) fn client(url: &Url) -> Result<Client, UpstreamFault> {
-    // Installing twice fails, and the first one stays: just what is wanted.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
+        .tls_backend_preconfigured(tls()?)
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
@@ -433,6 +433,21 @@ pub(crate) fn client(url: &Url) -> Result<Client, UpstreamFault> {
         builder = builder.no_proxy();
     }
     builder.build().map_err(|error| unavailable(in_words(error)))
+}
+
+/// How TLS is spoken to servers. Every client has the same, because each would read the system's
+/// certificates for itself: a third of a megabyte for every thread of an agent.
+fn tls() -> Result<rustls::ClientConfig, UpstreamFault> {
+    static SHARED: OnceLock<rustls::ClientConfig> = OnceLock::new();
+    if let Some(shared) = SHARED.get() {
+        return Ok(shared.clone());
+    }
+    // Installing twice fails, and the first one stays: just what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = rustls::ClientConfig::with_platform_verifier();
+    let mut config = config.map_err(|error| unavailable(format!("no TLS: {error}")))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(SHARED.get_or_init(|| config).clone())
 }
 
 pub(crate) fn is_loopback(url: &Url) -> bool {
