@@ -11,6 +11,7 @@ mod canonical;
 mod class;
 mod decision;
 mod digest;
+mod effect;
 mod facts;
 mod ids;
 mod json;
@@ -23,6 +24,7 @@ pub use canonical::Canonical;
 pub use class::{ClassSource, EffectClass, ParseClassError};
 pub use decision::{Cause, Decision, Finding, FindingResult, Ruling};
 pub use digest::{Digest, ParseDigestError};
+pub use effect::{Certainty, Effect, Extent, Reversibility, Verb};
 pub use facts::{
     AgentFacts, Door, Facts, GrantFacts, Intent, IntentSource, Request, TargetFacts, ToolFacts,
     ToolState,

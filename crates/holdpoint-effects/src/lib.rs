@@ -1,0 +1,13 @@
+//! What a concrete call would do, read as its target would read it.
+//!
+//! Owns the analysers, one module a family, and the invariants that they can see broken. It must
+//! never do I/O, know about policies or control, believe what a tool says of itself, or panic:
+//! any bytes in, a result out. What cannot be resolved is opaque, and opaque counts as
+//! destructive; nothing is ever read as "no effect" because it could not be read.
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
+mod effects;
+
+pub use effects::{EFFECTS_MAX, Effects, NESTING_MAX, Note, NoteCode, Severity, TEXT_BYTES_MAX};
