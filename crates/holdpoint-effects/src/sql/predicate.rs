@@ -1,0 +1,316 @@
+//! Whether a predicate chooses rows or only pretends to. Must never call a predicate a choice
+//! that does not look at a column of the table it is about.
+
+use super::lexer::ESCAPED;
+use sqlparser::ast::{
+    BinaryOperator, Expr, Query, SelectItem, SetExpr, TableFactor, UnaryOperator, Value, Visit,
+    Visitor,
+};
+use std::ops::ControlFlow;
+
+/// Of how many rows a predicate is true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Truth {
+    /// Of all rows, as far as can be seen.
+    Always,
+    /// Of none.
+    Never,
+    /// It depends on the row.
+    Depends,
+}
+
+/// Looks for a column of the table that a statement is about.
+struct Columns<'n> {
+    /// What the table is called in the statement.
+    names: &'n [String],
+    depth: usize,
+}
+
+// === impl Truth ===
+
+impl Truth {
+    fn of(yes: bool) -> Self {
+        if yes { Self::Always } else { Self::Never }
+    }
+
+    fn not(self) -> Self {
+        match self {
+            Self::Always => Self::Never,
+            Self::Never => Self::Always,
+            Self::Depends => Self::Depends,
+        }
+    }
+}
+
+// === impl Columns ===
+
+impl Visitor for Columns<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let found = match expr {
+            Expr::Identifier(_) | Expr::MatchAgainst { .. } => self.depth == 0,
+            // Within a query only a column that names the table can be one of it.
+            Expr::CompoundIdentifier(parts) => {
+                self.depth == 0
+                    || parts.iter().rev().nth(1).is_some_and(|table| {
+                        self.names.iter().any(|name| name.eq_ignore_ascii_case(&table.value))
+                    })
+            }
+            _ => false,
+        };
+        if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+// === functions ===
+
+/// Of how many rows of the table called `names` (its name and alias) `expr` is true.
+pub(super) fn truth(expr: &Expr, names: &[String]) -> Truth {
+    match expr {
+        Expr::Nested(inner) => truth(inner, names),
+        Expr::Value(value) => constant(&value.value),
+        Expr::UnaryOp { op: UnaryOperator::Not | UnaryOperator::BangNot, expr } => {
+            truth(expr, names).not()
+        }
+        Expr::IsTrue(inner) | Expr::IsNotFalse(inner) => truth(inner, names),
+        Expr::IsFalse(inner) | Expr::IsNotTrue(inner) => truth(inner, names).not(),
+        Expr::IsNull(inner) => match bare(inner) {
+            Expr::Value(value) => Truth::of(value.value == Value::Null),
+            other => no_choice(other, names),
+        },
+        Expr::IsNotNull(inner) if is_key(inner) => Truth::Always,
+        Expr::BinaryOp { left, op, right } => binary(left, op, right, names),
+        Expr::Like { negated: false, pattern, .. }
+        | Expr::ILike { negated: false, pattern, .. } => match text_of(pattern) {
+            Some(text) if matches_all(text) => Truth::Always,
+            Some(_) | None => no_choice(expr, names),
+        },
+        Expr::InList { expr: inner, list, negated: false }
+            if list.iter().any(|e| same(inner, e)) =>
+        {
+            Truth::Always
+        }
+        Expr::InSubquery { expr: inner, subquery, negated: false } => {
+            if takes_all(inner, subquery, names) { Truth::Always } else { no_choice(expr, names) }
+        }
+        other => no_choice(other, names),
+    }
+}
+
+/// What does not look at a column of the table is true of all rows or of none; of all, to be safe.
+fn no_choice(expr: &Expr, names: &[String]) -> Truth {
+    match expr.visit(&mut Columns { names, depth: 0 }) {
+        ControlFlow::Break(()) => Truth::Depends,
+        ControlFlow::Continue(()) => Truth::Always,
+    }
+}
+
+fn constant(value: &Value) -> Truth {
+    match value {
+        Value::Boolean(yes) => Truth::of(*yes),
+        Value::Null => Truth::Never,
+        Value::Number(number, _) => Truth::of(number.parse::<f64>().ok() != Some(0.0)),
+        other => match other.clone().into_string() {
+            Some(text) => {
+                Truth::of(!["0", "f", "false", "n", "no", "off"].contains(&text.as_str()))
+            }
+            None => Truth::Always,
+        },
+    }
+}
+
+fn binary(left: &Expr, op: &BinaryOperator, right: &Expr, names: &[String]) -> Truth {
+    use BinaryOperator::{And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or, Spaceship};
+    match op {
+        And => match (truth(left, names), truth(right, names)) {
+            (Truth::Never, _) | (_, Truth::Never) => Truth::Never,
+            (Truth::Always, Truth::Always) => Truth::Always,
+            _ => Truth::Depends,
+        },
+        Or => match (truth(left, names), truth(right, names)) {
+            (Truth::Always, _) | (_, Truth::Always) => Truth::Always,
+            (Truth::Never, Truth::Never) => Truth::Never,
+            _ if complement(left, right) || complement(right, left) => Truth::Always,
+            _ => Truth::Depends,
+        },
+        Eq | GtEq | LtEq | Spaceship if same(left, right) => Truth::Always,
+        NotEq | Gt | Lt if same(left, right) && !is_constant(left) => Truth::Never,
+        Eq | NotEq | Gt | Lt | GtEq | LtEq => match compare(left, op, right) {
+            Some(yes) => Truth::of(yes),
+            None if every_key(left, op, right) => Truth::Always,
+            None => both(left, right, names),
+        },
+        _ => both(left, right, names),
+    }
+}
+
+fn both(left: &Expr, right: &Expr, names: &[String]) -> Truth {
+    match (no_choice(left, names), no_choice(right, names)) {
+        (Truth::Always, Truth::Always) => Truth::Always,
+        _ => Truth::Depends,
+    }
+}
+
+/// Compares two constants of one kind.
+fn compare(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<bool> {
+    let order = match (number_of(left), number_of(right)) {
+        (Some(left), Some(right)) => left.partial_cmp(&right)?,
+        _ => match (text_of(left)?, text_of(right)?) {
+            (left, right) if left.contains(ESCAPED) || right.contains(ESCAPED) => return None,
+            (left, right) => left.cmp(right),
+        },
+    };
+    Some(match op {
+        BinaryOperator::Eq => order.is_eq(),
+        BinaryOperator::NotEq => order.is_ne(),
+        BinaryOperator::Gt => order.is_gt(),
+        BinaryOperator::Lt => order.is_lt(),
+        BinaryOperator::GtEq => order.is_ge(),
+        BinaryOperator::LtEq => order.is_le(),
+        _ => return None,
+    })
+}
+
+/// `id > 0`, `id >= 1`, `id <> 0`: every key there is.
+fn every_key(left: &Expr, op: &BinaryOperator, right: &Expr) -> bool {
+    use BinaryOperator::{Gt, GtEq, Lt, LtEq, NotEq};
+    let (key, bound, op) = match (number_of(left), number_of(right)) {
+        (None, Some(bound)) => (left, bound, op.clone()),
+        (Some(bound), None) => {
+            let op = match op {
+                Lt => Gt,
+                LtEq => GtEq,
+                NotEq => NotEq,
+                _ => return false,
+            };
+            (right, bound, op)
+        }
+        _ => return false,
+    };
+    is_key(key)
+        && match op {
+            Gt | NotEq => bound <= 0.0,
+            GtEq => bound <= 1.0,
+            _ => false,
+        }
+}
+
+/// True if `expr` looks like what every row has one of.
+fn is_key(expr: &Expr) -> bool {
+    let name = match bare(expr) {
+        Expr::Identifier(ident) => ident,
+        Expr::CompoundIdentifier(parts) => match parts.last() {
+            Some(ident) => ident,
+            None => return false,
+        },
+        Expr::Value(value) => return value.value != Value::Null,
+        _ => return false,
+    };
+    let keys = ["id", "rowid", "_rowid_", "oid", "ctid", "uuid", "pk"];
+    keys.iter().any(|key| name.value.eq_ignore_ascii_case(key))
+}
+
+/// True if `other` is what `one` is not: `x = 1 OR x <> 1`.
+fn complement(one: &Expr, other: &Expr) -> bool {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    match (bare(one), bare(other)) {
+        (Expr::IsNull(one), Expr::IsNotNull(other)) => same(one, other),
+        (one, Expr::UnaryOp { op: UnaryOperator::Not, expr }) => same(one, expr),
+        (
+            Expr::BinaryOp { left: a, op, right: b },
+            Expr::BinaryOp { left: c, op: opposite, right: d },
+        ) => {
+            matches!(
+                (op, opposite),
+                (Eq, NotEq) | (Lt, GtEq) | (LtEq, Gt) | (LtEq, GtEq) | (Gt, LtEq)
+            ) && same(a, c)
+                && same(b, d)
+        }
+        _ => false,
+    }
+}
+
+/// True if `subquery` gives every `column` of the table itself: `id IN (SELECT id FROM t)`.
+fn takes_all(column: &Expr, subquery: &Query, names: &[String]) -> bool {
+    let SetExpr::Select(select) = &*subquery.body else { return false };
+    let [SelectItem::UnnamedExpr(chosen)] = select.projection.as_slice() else { return false };
+    let [from] = select.from.as_slice() else { return false };
+    let TableFactor::Table { name, .. } = &from.relation else { return false };
+    let table = name.0.last().and_then(|part| part.as_ident());
+    let own =
+        table.is_some_and(|table| names.iter().any(|name| name.eq_ignore_ascii_case(&table.value)));
+    let all = match &select.selection {
+        None => true,
+        Some(selection) => truth(selection, names) == Truth::Always,
+    };
+    own && all && subquery.limit_clause.is_none() && from.joins.is_empty() && same(column, chosen)
+}
+
+fn bare(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Nested(inner)
+        | Expr::Cast { expr: inner, .. }
+        | Expr::Collate { expr: inner, .. } => bare(inner),
+        other => other,
+    }
+}
+
+/// True if both always have the same value, unless that is null.
+fn same(left: &Expr, right: &Expr) -> bool {
+    match (bare(left), bare(right)) {
+        (Expr::Identifier(left), Expr::Identifier(right)) => {
+            left.value.eq_ignore_ascii_case(&right.value)
+        }
+        (Expr::Identifier(one), Expr::CompoundIdentifier(many))
+        | (Expr::CompoundIdentifier(many), Expr::Identifier(one)) => {
+            many.last().is_some_and(|last| last.value.eq_ignore_ascii_case(&one.value))
+        }
+        (Expr::CompoundIdentifier(left), Expr::CompoundIdentifier(right)) => {
+            left.len() == right.len()
+                && left.iter().zip(right).all(|(a, b)| a.value.eq_ignore_ascii_case(&b.value))
+        }
+        (Expr::Value(left), Expr::Value(right)) => left.value == right.value,
+        (left, right) => left == right,
+    }
+}
+
+fn is_constant(expr: &Expr) -> bool {
+    matches!(bare(expr), Expr::Value(_))
+}
+
+fn number_of(expr: &Expr) -> Option<f64> {
+    match bare(expr) {
+        Expr::Value(value) => match &value.value {
+            Value::Number(number, _) => number.parse().ok(),
+            _ => None,
+        },
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => number_of(expr).map(|number| -number),
+        Expr::UnaryOp { op: UnaryOperator::Plus, expr } => number_of(expr),
+        _ => None,
+    }
+}
+
+fn text_of(expr: &Expr) -> Option<&str> {
+    match bare(expr) {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn matches_all(pattern: &str) -> bool {
+    pattern.contains(['%', ESCAPED]) && pattern.chars().all(|c| c == '%' || c == ESCAPED)
+}
