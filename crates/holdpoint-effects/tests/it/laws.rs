@@ -159,13 +159,14 @@ proptest! {
         }
     }
 
-    /// A statement behind the others never hides them.
+    /// A statement behind the others never hides them, unless they left a quote or comment open:
+    /// then they were opaque.
     #[test]
     fn a_statement_appended_never_makes_it_milder(first in scraps(), second in scraps()) {
         for dialect in DIALECTS {
             let alone = of_sql(&first, dialect);
             let both = of_sql(&format!("{first}\n;\n{second}"), dialect);
-            let hidden = alone.class() > both.class();
+            let hidden = !alone.is_opaque() && alone.class() > both.class();
             prop_assert!(!hidden, "{:?} {} {}", dialect, first, second);
         }
     }
