@@ -9,7 +9,13 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 mod effects;
+mod iam;
+mod kubernetes;
 mod sql;
+mod terraform;
 
 pub use effects::{EFFECTS_MAX, Effects, NESTING_MAX, Note, NoteCode, Severity, TEXT_BYTES_MAX};
+pub use iam::iam;
+pub use kubernetes::{Cluster, Objects, kubernetes_manifest, kubernetes_verb};
 pub use sql::{Database, Dialect, sql};
+pub use terraform::{is_terraform_state, terraform};

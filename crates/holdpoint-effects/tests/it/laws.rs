@@ -1,6 +1,9 @@
 //! What holds for any input. Must never depend on what an input means.
 
-use holdpoint_effects::{Database, Dialect, Effects, sql};
+use holdpoint_effects::{
+    Cluster, Database, Dialect, Effects, iam, kubernetes_manifest, sql, terraform,
+};
+use holdpoint_types::Verb;
 use proptest::prelude::*;
 
 const DIALECTS: [Dialect; 3] = [Dialect::Postgres, Dialect::Sqlite, Dialect::Mysql];
@@ -81,6 +84,63 @@ fn of_sql(text: &str, dialect: Dialect) -> Effects {
     effects
 }
 
+/// Every document analyser, on one text.
+fn of_documents(text: &str) -> Vec<Effects> {
+    let cluster = Cluster { address: "k8s://c".to_owned(), namespace: "n".to_owned() };
+    let mut all = vec![Effects::default(); 4];
+    if let [plan, policy, changed, manifest] = all.as_mut_slice() {
+        terraform(text, "s", plan);
+        iam(None, text, "x://y", policy);
+        iam(Some(text), text, "x://y", changed);
+        kubernetes_manifest(text, &cluster, Verb::Update, manifest);
+    }
+    all
+}
+
+/// Scraps of JSON and YAML.
+fn document_scraps() -> impl Strategy<Value = String> {
+    let scrap = prop::sample::select(vec![
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"",
+        "\n",
+        "  ",
+        "- ",
+        "---\n",
+        "&a ",
+        "*a ",
+        "!!binary ",
+        "<<: ",
+        "kind: ",
+        "apiVersion: v1\n",
+        "metadata: {name: a}\n",
+        "Pod\n",
+        "containers: ",
+        "null",
+        "true",
+        "\"Statement\":",
+        "\"Effect\":\"Allow\",",
+        "\"Action\":\"*\"",
+        "\"bindings\":",
+        "\"resource_changes\":",
+        "\"format_version\":\"1\",",
+        "\"terraform_version\":\"1\",",
+        "\"change\":{\"actions\":[\"delete\"]}",
+        "'",
+        "|\n",
+        ">\n",
+        "\u{feff}",
+        "\t",
+        "?",
+        "%",
+    ]);
+    prop::collection::vec(scrap, 0..40).prop_map(|scraps| scraps.concat())
+}
+
 /// Scraps of SQL, so that some of what is put together means something.
 fn scraps() -> impl Strategy<Value = String> {
     let scrap = prop::sample::select(vec![
@@ -153,6 +213,15 @@ proptest! {
     }
 
     #[test]
+    fn any_document_in_a_result_out(
+        text in prop_oneof![".{0,200}", document_scraps()],
+    ) {
+        for effects in of_documents(&text) {
+            prop_assert!(effects.class().is_some());
+        }
+    }
+
+    #[test]
     fn any_scraps_in_a_result_out(text in scraps()) {
         for dialect in DIALECTS {
             prop_assert!(of_sql(&text, dialect).class().is_some());
@@ -180,6 +249,30 @@ fn long_chains_and_deep_nesting_are_judged_or_refused() {
             let text = format!("{start}{}{end}", link.repeat(times));
             for dialect in DIALECTS {
                 assert!(of_sql(&text, dialect).class().is_some(), "{link} x {times}");
+            }
+        }
+    }
+}
+
+/// Deep and wide documents are judged or refused, and neither takes the stack nor the afternoon.
+#[test]
+fn deep_and_wide_documents_are_judged_or_refused() {
+    for (start, link, end) in [
+        ("", "[", ""),
+        ("", "{\"a\":", ""),
+        ("", "a: [", ""),
+        ("", "- ", "x"),
+        ("", "? ", "x"),
+        ("a: ", "&a ", "x"),
+        ("", "!!a ", "x"),
+        ("{\"bindings\":[", "{\"role\":\"r\",\"members\":[\"a\",\"b\"]},", "]}"),
+        ("", "---\n", ""),
+        ("", "a: b\n", ""),
+    ] {
+        for times in [30, 100, 3000, 20_000] {
+            let text = format!("{start}{}{end}", link.repeat(times));
+            for effects in of_documents(&text) {
+                assert!(effects.class().is_some(), "{link} x {times}");
             }
         }
     }
