@@ -8,14 +8,32 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
+mod data;
+mod deferred;
 mod effects;
+mod files;
+mod git;
+mod graphql;
+mod http;
 mod iam;
 mod kubernetes;
+mod place;
+mod programs;
+mod requests;
+mod shell;
 mod sql;
 mod terraform;
+mod words;
 
 pub use effects::{EFFECTS_MAX, Effects, NESTING_MAX, Note, NoteCode, Severity, TEXT_BYTES_MAX};
+pub use files::{
+    file_delete, file_edit, file_move, file_read, file_write, folder_create, folder_delete,
+};
+pub use graphql::graphql;
+pub use http::{Body, HttpRequest, HttpRules, Operation, http, operations};
 pub use iam::iam;
 pub use kubernetes::{Cluster, Objects, kubernetes_manifest, kubernetes_verb};
+pub use place::Place;
+pub use shell::shell;
 pub use sql::{Database, Dialect, sql};
 pub use terraform::{is_terraform_state, terraform};

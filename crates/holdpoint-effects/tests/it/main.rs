@@ -1,4 +1,6 @@
 //! Tests of the analysers from outside. Must never look into them.
 
+mod calls;
 mod corpus;
 mod laws;
+mod texts;

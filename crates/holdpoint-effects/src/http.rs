@@ -1,0 +1,417 @@
+//! HTTP requests: the method, the host, the operation, and what the request carries.
+//!
+//! Owns how a URL is read and what a method may do. It must never resolve a name or follow a
+//! redirect: where those lead is not known here.
+
+use crate::graphql;
+use crate::place::{Act, Place};
+use crate::words::{Arg, matches};
+use crate::{Effects, NoteCode, TEXT_BYTES_MAX};
+use holdpoint_types::{Certainty, Effect, EffectClass, Verb};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use url::{Host, Url};
+
+/// Most operations of one document.
+const OPERATIONS_MAX: usize = 4096;
+/// Most values of a body that are looked at for addresses.
+const VALUES_MAX: usize = 512;
+/// Words that say what a request does whose method does not.
+const DELETING: &[&str] = &[
+    "delete",
+    "remove",
+    "destroy",
+    "purge",
+    "drop",
+    "terminate",
+    "truncate",
+    "wipe",
+    "revoke",
+    "erase",
+    "deactivate",
+    "uninstall",
+];
+/// Headers that carry credentials, and parts of names of others that do.
+const CREDENTIALS: &[&str] =
+    &["authorization", "proxy-authorization", "cookie", "private-token", "x-amz-security-token"];
+const CREDENTIAL_PARTS: &[&str] =
+    &["api-key", "apikey", "auth-token", "access-token", "secret", "x-token", "-token"];
+/// Parameters of a query that carry credentials.
+const CREDENTIAL_PARAMETERS: &[&str] = &[
+    "api_key",
+    "apikey",
+    "access_token",
+    "token",
+    "key",
+    "secret",
+    "client_secret",
+    "password",
+    "auth",
+    "private_token",
+];
+
+/// A request as it would be sent.
+#[derive(Clone, Debug, Default)]
+pub struct HttpRequest {
+    /// The method; empty means `GET`.
+    pub method: String,
+    /// The URL.
+    pub url: String,
+    /// Names and values of headers.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Body,
+    /// True if redirects are followed.
+    pub redirects: bool,
+}
+
+/// The body of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    #[default]
+    None,
+    /// This text.
+    Text(String),
+    /// Something that is not seen here: a file, a stream.
+    Unseen,
+}
+
+/// What the operator says of hosts and their operations.
+#[derive(Clone, Debug, Default)]
+pub struct HttpRules {
+    /// Names that may be addressed; `*.example.org` stands for every name below.
+    pub allowed_hosts: BTreeSet<String>,
+    /// Headers, in lower case, whose credentials Holdpoint itself puts in.
+    pub brokered_headers: BTreeSet<String>,
+    /// Operations that are declared.
+    pub operations: Vec<Operation>,
+    /// GraphQL mutations by their field, and what each of them is.
+    pub mutations: BTreeMap<String, EffectClass>,
+}
+
+/// One operation of an API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// The host that it is on.
+    pub host: String,
+    /// The method, in upper case.
+    pub method: String,
+    /// The path, with `*` for each parameter.
+    pub path: String,
+    /// What it is.
+    pub class: EffectClass,
+}
+
+/// Adds what sending `request` would do.
+pub fn http(request: &HttpRequest, place: &Place, effects: &mut Effects) {
+    if request.url.len() > TEXT_BYTES_MAX {
+        return effects.add_opaque("https://*", NoteCode::TooLarge, "the URL is too long");
+    }
+    let Ok(url) = Url::parse(request.url.trim()) else {
+        return effects.add_opaque("https://*", NoteCode::Unreadable, request.url.clone());
+    };
+    match url.scheme() {
+        "http" | "https" | "ws" | "wss" => web(request, &url, place, effects),
+        "file" => {
+            let path = percent_decode_str(url.path()).decode_utf8_lossy().into_owned();
+            place.spot().touch(Act::Read, &Arg::known(path), "a `file:` URL", effects);
+        }
+        scheme => {
+            let address = format!("{scheme}://{}", url.host_str().unwrap_or("*"));
+            effects.note(NoteCode::HostNotAllowed, address.clone());
+            effects.add_opaque(&address, NoteCode::Unreadable, request.url.clone());
+        }
+    }
+}
+
+fn web(request: &HttpRequest, url: &Url, place: &Place, effects: &mut Effects) {
+    let rules = &place.http;
+    let address = address(url);
+    host(url, rules, effects);
+    credentials(request, url, rules, effects);
+    nested(request, url, rules, effects);
+    let method = method(request, url);
+    if graphql::is_request(url, request, &method) {
+        return graphql::request(url, request, &address, rules, effects);
+    }
+    if let Some(class) = declared(url, &method, rules) {
+        let effect = match class {
+            Some(class) => {
+                Effect::new(verb(&method), address, format!("declared {method}")).at_least(class)
+            }
+            None => Effect::opaque(address, format!("{method} is not declared for this host")),
+        };
+        return effects.add(effect);
+    }
+    effects.add(undeclared(request, url, &method, address));
+}
+
+/// What a request does of which only the method is known.
+fn undeclared(request: &HttpRequest, url: &Url, method: &str, address: String) -> Effect {
+    let evidence = format!("{method} {}", url.path());
+    let verb = verb(method);
+    let mut effect = Effect::new(verb, address, evidence);
+    if is_metadata(url) {
+        effect = effect.at_least(EffectClass::Destructive);
+    }
+    let says = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        DELETING.iter().any(|word| text.starts_with(word) || text.ends_with(word))
+    };
+    let by_query = url.query_pairs().any(|(key, value)| {
+        matches!(key.as_ref(), "action" | "op" | "cmd" | "command" | "do" | "method")
+            && says(&value)
+    });
+    let by_path = verb != Verb::Read && url.path().split(['/', ':', '.']).any(says);
+    if by_query || by_path {
+        effect.verb = Verb::Delete;
+        effect = effect.at_least(EffectClass::Destructive).no_surer_than(Certainty::Bounded);
+    }
+    match verb {
+        Verb::Unknown => effect.no_surer_than(Certainty::Opaque),
+        Verb::Send | Verb::Update => match (&request.body, request.redirects) {
+            (Body::Unseen, _) | (_, true) => effect.no_surer_than(Certainty::Bounded),
+            (Body::None | Body::Text(_), false) => effect,
+        },
+        Verb::Read | Verb::Create | Verb::Delete | Verb::Grant | Verb::Execute | Verb::Schedule => {
+            effect
+        }
+    }
+}
+
+fn verb(method: &str) -> Verb {
+    match method {
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" => Verb::Read,
+        "POST" => Verb::Send,
+        "PUT" | "PATCH" | "MKCOL" | "COPY" | "LOCK" | "UNLOCK" | "PROPPATCH" => Verb::Update,
+        "DELETE" | "MOVE" | "PURGE" => Verb::Delete,
+        _ => Verb::Unknown,
+    }
+}
+
+/// The method that a server would act on: some honour an override in a header, the query or a form.
+fn method(request: &HttpRequest, url: &Url) -> String {
+    let given = match request.method.trim() {
+        "" => "GET".to_owned(),
+        method => method.to_ascii_uppercase(),
+    };
+    let header = request.headers.iter().find(|(name, _)| {
+        let name = name.trim().to_ascii_lowercase();
+        matches!(name.as_str(), "x-http-method-override" | "x-http-method" | "x-method-override")
+    });
+    let query = url.query_pairs().find(|(key, _)| key == "_method");
+    let form = match &request.body {
+        Body::Text(text) => form_value(text, "_method"),
+        Body::None | Body::Unseen => None,
+    };
+    let header = header.map(|(_, value)| value.trim().to_owned());
+    let overriding = header.or(query.map(|(_, value)| value.into_owned())).or(form);
+    match overriding.map(|method| method.to_ascii_uppercase()) {
+        // An override can only make it worse: servers that do not know it see the method itself.
+        Some(method) if rank(&method) > rank(&given) => method,
+        _ => given,
+    }
+}
+
+fn rank(method: &str) -> EffectClass {
+    verb(method).floor()
+}
+
+fn form_value(text: &str, key: &str) -> Option<String> {
+    let pairs = url::form_urlencoded::parse(text.as_bytes());
+    pairs.into_iter().find(|(name, _)| name == key).map(|(_, value)| value.into_owned())
+}
+
+/// `https://host/path`, without credentials, query and fragment.
+fn address(url: &Url) -> String {
+    let host = host_name(url);
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let scheme = if url.scheme() == "http" { "http" } else { "https" };
+    format!("{scheme}://{host}{port}{}", url.path())
+}
+
+fn host_name(url: &Url) -> String {
+    match url.host() {
+        Some(Host::Domain(name)) => name.trim_end_matches('.').to_ascii_lowercase(),
+        Some(Host::Ipv4(address)) => address.to_string(),
+        Some(Host::Ipv6(address)) => match address.to_ipv4_mapped() {
+            Some(address) => address.to_string(),
+            None => format!("[{address}]"),
+        },
+        None => "*".to_owned(),
+    }
+}
+
+fn host(url: &Url, rules: &HttpRules, effects: &mut Effects) {
+    let name = host_name(url);
+    if !is_allowed(&name, rules) {
+        effects.note(NoteCode::HostNotAllowed, name);
+    }
+    if is_metadata(url) {
+        effects.note(NoteCode::CredentialTouched, "the metadata service hands out credentials");
+    }
+}
+
+fn is_allowed(name: &str, rules: &HttpRules) -> bool {
+    rules.allowed_hosts.iter().any(|allowed| {
+        let allowed = allowed.to_ascii_lowercase();
+        match allowed.strip_prefix("*.") {
+            Some(above) => name.strip_suffix(above).is_some_and(|rest| rest.ends_with('.')),
+            None => allowed == name,
+        }
+    })
+}
+
+/// The service that hands out the credentials of a cloud machine.
+fn is_metadata(url: &Url) -> bool {
+    let ip = match url.host() {
+        Some(Host::Ipv4(address)) => IpAddr::V4(address),
+        Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical(),
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            return name == "metadata.google.internal"
+                || name == "metadata"
+                || name == "instance-data"
+                || name.contains("169.254.169.254")
+                || name.contains("169-254-169-254");
+        }
+        None => return false,
+    };
+    let v4 = [
+        Ipv4Addr::new(169, 254, 169, 254),
+        Ipv4Addr::new(169, 254, 170, 2),
+        Ipv4Addr::new(100, 100, 100, 200),
+    ];
+    let v6 = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    v4.iter().any(|known| ip == IpAddr::V4(*known)) || ip == IpAddr::V6(v6)
+}
+
+fn credentials(request: &HttpRequest, url: &Url, rules: &HttpRules, effects: &mut Effects) {
+    if !url.username().is_empty() || url.password().is_some() {
+        effects.note(NoteCode::CredentialInCall, "in the URL, before the host");
+    }
+    for (name, value) in &request.headers {
+        let name = name.trim().to_ascii_lowercase();
+        let carries = CREDENTIALS.contains(&name.as_str())
+            || CREDENTIAL_PARTS.iter().any(|part| name.contains(part));
+        if carries && !value.trim().is_empty() && !rules.brokered_headers.contains(&name) {
+            effects.note(NoteCode::CredentialInCall, format!("in the header {name}"));
+        }
+    }
+    for (key, value) in url.query_pairs() {
+        let name = key.to_ascii_lowercase();
+        if CREDENTIAL_PARAMETERS.contains(&name.as_str()) && value.len() >= 8 {
+            effects.note(NoteCode::CredentialInCall, format!("in the parameter {name}"));
+        }
+    }
+}
+
+/// Addresses inside of the request, which the host may fetch.
+fn nested(request: &HttpRequest, url: &Url, rules: &HttpRules, effects: &mut Effects) {
+    let mut found: Vec<String> = url.query_pairs().map(|(_, value)| value.into_owned()).collect();
+    let path = percent_decode_str(url.path()).decode_utf8_lossy().into_owned();
+    for scheme in ["http:/", "https:/", "file:/", "gopher:/", "ftp:/", "dict:/"] {
+        if let Some((_, rest)) = path.split_once(&format!("/{scheme}")) {
+            found.push(format!("{scheme}/{}", rest.trim_start_matches('/')));
+        }
+    }
+    if let Body::Text(text) = &request.body {
+        match serde_json::from_str::<Value>(text) {
+            Ok(value) => strings(&value, &mut found),
+            Err(_) => {
+                let pairs = url::form_urlencoded::parse(text.as_bytes());
+                found.extend(pairs.take(VALUES_MAX).map(|(_, value)| value.into_owned()));
+            }
+        }
+    }
+    for text in found.iter().take(VALUES_MAX) {
+        let twice = percent_decode_str(text).decode_utf8_lossy();
+        let twice = twice.trim();
+        if !twice.contains("://") || twice.contains(char::is_whitespace) {
+            continue;
+        }
+        let Ok(inner) = Url::parse(twice) else { continue };
+        let name = host_name(&inner);
+        if !is_allowed(&name, rules) {
+            effects.note(NoteCode::HostNotAllowed, format!("inside of the request: {name}"));
+        }
+        if is_metadata(&inner) || inner.scheme() == "file" {
+            let evidence = "the host is asked to fetch it";
+            let address = match inner.scheme() {
+                "file" => inner.to_string(),
+                _ => address(&inner),
+            };
+            let effect = Effect::new(Verb::Read, address, evidence);
+            let effect = effect.at_least(EffectClass::Destructive);
+            effects.add(effect.no_surer_than(Certainty::Bounded));
+        }
+    }
+}
+
+/// Collects the strings of a JSON document, up to a limit.
+fn strings(value: &Value, found: &mut Vec<String>) {
+    let mut waiting = vec![value];
+    while let Some(value) = waiting.pop() {
+        if found.len() >= VALUES_MAX || waiting.len() >= VALUES_MAX {
+            return;
+        }
+        match value {
+            Value::String(text) => found.push(text.clone()),
+            Value::Array(values) => waiting.extend(values),
+            Value::Object(fields) => waiting.extend(fields.values()),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+}
+
+/// What the operation is declared to be: `None` without a document for the host, `Some(None)` if
+/// the document does not know it.
+fn declared(url: &Url, method: &str, rules: &HttpRules) -> Option<Option<EffectClass>> {
+    let name = host_name(url);
+    let mut known = rules.operations.iter().filter(|operation| operation.host == name).peekable();
+    known.peek()?;
+    let path = percent_decode_str(url.path()).decode_utf8_lossy().into_owned();
+    let fits = |operation: &&Operation| {
+        operation.method == method && matches(&operation.path, path.trim_end_matches('/'))
+    };
+    Some(known.filter(fits).map(|operation| operation.class).max())
+}
+
+/// The operations of an OpenAPI document. Its `x-holdpoint-class` says what one is; without it,
+/// the method does.
+pub fn operations(document: &Value) -> Vec<Operation> {
+    let mut found = Vec::new();
+    let servers = document.get("servers").and_then(Value::as_array);
+    let servers = servers.into_iter().flatten().filter_map(|server| server.get("url")?.as_str());
+    let servers: Vec<Url> = servers.filter_map(|text| Url::parse(text).ok()).collect();
+    let paths = document.get("paths").and_then(Value::as_object);
+    for server in &servers {
+        for (path, methods) in paths.into_iter().flatten() {
+            for (method, operation) in methods.as_object().into_iter().flatten() {
+                let method = method.to_ascii_uppercase();
+                if found.len() >= OPERATIONS_MAX || verb(&method) == Verb::Unknown {
+                    continue;
+                }
+                let said = operation.get("x-holdpoint-class").and_then(Value::as_str);
+                let class = match said.map(str::parse::<EffectClass>) {
+                    Some(Ok(class)) => class,
+                    Some(Err(_)) => EffectClass::Destructive,
+                    None => rank(&method),
+                };
+                let base = server.path().trim_end_matches('/');
+                let path = format!("{base}{}", parameters(path).trim_end_matches('/'));
+                found.push(Operation { host: host_name(server), method, path, class });
+            }
+        }
+    }
+    found
+}
+
+/// A path template with `*` for each parameter.
+fn parameters(path: &str) -> String {
+    let part = |part: &str| if part.contains('{') { "*".to_owned() } else { part.to_owned() };
+    path.split('/').map(part).collect::<Vec<String>>().join("/")
+}

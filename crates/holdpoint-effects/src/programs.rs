@@ -1,0 +1,401 @@
+//! Programs: from a name and arguments to effects, by the tables in `programs/`.
+//!
+//! Owns how a table is applied. What is not in a table runs unseen code, whatever its name says.
+
+mod argv;
+mod databases;
+mod readers;
+mod wraps;
+
+pub(crate) use argv::{Argv, Options};
+
+use crate::data::{Does, Program, Reader, Role, Rule, programs};
+use crate::place::Act;
+use crate::shell::{Feed, Shell};
+use crate::words::{Arg, line, matches};
+use crate::{NoteCode, git, requests};
+use holdpoint_types::{Certainty, Effect, Verb};
+
+/// Most operands that get an effect of their own.
+const EACH_MAX: usize = 16;
+/// Folders whose programs are what their names say.
+const FOLDERS: &[&str] = &[
+    "/bin",
+    "/sbin",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/opt/homebrew/bin",
+];
+
+/// One call of a known program.
+pub(crate) struct Call<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) program: &'a Program,
+    /// The arguments after the name.
+    pub(crate) args: &'a [Arg],
+    pub(crate) feed: &'a Feed,
+    /// The command line for people.
+    pub(crate) shown: String,
+}
+
+/// Runs the program `name`; what it prints, if that is known.
+pub(crate) fn run(shell: &mut Shell<'_>, name: &str, all: &[Arg], feed: &Feed) -> Option<Arg> {
+    let shown = line(all);
+    let bare = match name.rsplit_once('/') {
+        Some((folder, bare)) if FOLDERS.contains(&folder) => bare,
+        Some(_) => {
+            shell.opaque(&format!("runs the file `{shown}`"));
+            return None;
+        }
+        None => name,
+    };
+    let Some(program) = programs().get(bare) else {
+        shell.opaque(&format!("`{bare}` is not a known program"));
+        return None;
+    };
+    let args = all.get(1..).unwrap_or_default();
+    if let [only] = args
+        && matches!(only.text.as_str(), "--version" | "--help")
+    {
+        return None;
+    }
+    let call = Call { name: bare, program, args, feed, shown };
+    match program.reader {
+        None => apply(shell, &call),
+        Some(Reader::Git) => git::run(shell, &call),
+        Some(Reader::Curl | Reader::Wget) => requests::run(shell, &call),
+        Some(Reader::Sql) => databases::run(shell, &call),
+        Some(
+            reader @ (Reader::Shell
+            | Reader::Find
+            | Reader::Sed
+            | Reader::Awk
+            | Reader::Tar
+            | Reader::Dd
+            | Reader::Chmod
+            | Reader::Interpreter
+            | Reader::Make),
+        ) => readers::run(shell, &call, reader),
+    }
+    output(bare, args)
+}
+
+/// What a program prints, where the arguments say it.
+fn output(name: &str, args: &[Arg]) -> Option<Arg> {
+    match (name, args) {
+        ("mktemp", _) => Some(Arg::known(format!("/tmp/tmp.{}", crate::words::UNKNOWN))),
+        ("basename" | "dirname", [file]) if !file.is_unknown() => {
+            let (folder, base) = file.text.rsplit_once('/').unwrap_or((".", &file.text));
+            Some(Arg::known(if name == "basename" { base } else { folder }))
+        }
+        _ => None,
+    }
+}
+
+/// Applies the tables to one call.
+pub(crate) fn apply(shell: &mut Shell<'_>, call: &Call<'_>) {
+    let first = Options { program: call.program, rule: None }.part(call.args);
+    let (rule, words) = match &call.program.run {
+        Some(rule) => (Some(rule), 0),
+        None => subcommand(call.program, &first.operands),
+    };
+    let Some(rule) = rule else {
+        let words = first.operands.is_empty();
+        return match words {
+            true if call.args.iter().all(|arg| arg.exact().is_some()) => {}
+            _ => shell.opaque(&format!("`{}` is not a known command", call.shown)),
+        };
+    };
+    let options = Options { program: call.program, rule: Some(rule) };
+    let mut argv = match wraps_by(rule, call.program, &first) {
+        true => options.part_until(call.args, words),
+        false => options.part(call.args),
+    };
+    argv.operands.drain(..words.min(argv.operands.len()));
+    let mut rule = rule.clone();
+    if argv.has_any(&call.program.dry)
+        && !argv.has("--dry-run=none")
+        && !argv.has("--dry-run=false")
+    {
+        let dry = Rule { does: Some(Does::Read), on: rule.on, ..Rule::default() };
+        return add(shell, call, &argv, &dry);
+    }
+    for (flag, change) in call.program.flags.iter().chain(&rule.flags.clone()) {
+        if argv.has(flag) {
+            merge(&mut rule, change);
+        }
+    }
+    option_values(shell, call, &argv, options);
+    if rule.wraps.is_some() {
+        return wraps::run(shell, call, &argv, &rule);
+    }
+    if let Some(role) = rule.operands {
+        operands(shell, call, &argv, role);
+    }
+    add(shell, call, &argv, &rule);
+}
+
+/// True if the rule, or an option that is there, makes the program run another one.
+fn wraps_by(rule: &Rule, program: &Program, argv: &Argv) -> bool {
+    let flags = program.flags.iter().chain(&rule.flags);
+    rule.wraps.is_some()
+        || flags.into_iter().any(|(flag, rule)| rule.wraps.is_some() && argv.has(flag))
+}
+
+/// The rule of the subcommand that `operands` begin with, and of how many words it is.
+fn subcommand<'p>(program: &'p Program, operands: &[Arg]) -> (Option<&'p Rule>, usize) {
+    let mut best: (Option<&Rule>, usize, usize) = (None, 0, 0);
+    for (words, rule) in &program.sub {
+        let mut score = 0;
+        let mut count = 0;
+        let fits = words.split(' ').enumerate().all(|(at, word)| {
+            let Some(given) = operands.get(at).filter(|given| !given.is_unknown()) else {
+                return false;
+            };
+            count = at + 1;
+            score += match word {
+                "*" => 1,
+                word if word.contains('*') => 2,
+                _ => 4,
+            };
+            matches(word, &given.text)
+        });
+        if fits && score > best.2 {
+            best = (Some(rule), count, score);
+        }
+    }
+    (best.0, best.1)
+}
+
+fn merge(rule: &mut Rule, change: &Rule) {
+    rule.on = change.on.clone().or_else(|| rule.on.clone());
+    if matches!(change.does, Some(Does::Read | Does::Nothing)) {
+        // With this option it only looks: what it would do otherwise is not done.
+        (rule.class, rule.whole, rule.note) = (change.class, change.whole, change.note.clone());
+    }
+    rule.does = change.does.or(rule.does);
+    rule.class = rule.class.max(change.class);
+    rule.whole |= change.whole;
+    rule.note = change.note.clone().or_else(|| rule.note.clone());
+    rule.operands = change.operands.or(rule.operands);
+    rule.wraps = change.wraps.clone().or_else(|| rule.wraps.clone());
+}
+
+/// Adds what the values of options are.
+pub(crate) fn option_values(
+    shell: &mut Shell<'_>,
+    call: &Call<'_>,
+    argv: &Argv,
+    options: Options<'_>,
+) {
+    for (name, value) in &argv.options {
+        if let (Some(role), Some(value)) = (options.role(name), value) {
+            one(shell, call, role, value);
+        }
+    }
+}
+
+/// Adds what operands are.
+pub(crate) fn operands(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, role: Role) {
+    let target = target(call, argv);
+    match (role, argv.operands.split_last()) {
+        (Role::Copy | Role::Move, Some((last, first))) => {
+            let (from, to) = match &target {
+                Some(target) => (argv.operands.as_slice(), target),
+                None => (first, last),
+            };
+            copy(shell, call, role, from, to);
+            if role == Role::Move && !argv.has("--no-clobber") && !argv.has("-n") {
+                shell.touch(Act::Replace, to, &format!("may replace: {}", call.shown));
+            }
+        }
+        _ => {
+            for operand in &argv.operands {
+                one(shell, call, role, operand);
+            }
+        }
+    }
+}
+
+fn target(call: &Call<'_>, argv: &Argv) -> Option<Arg> {
+    let options = Options { program: call.program, rule: None };
+    let found = argv.options.iter().find(|(name, _)| options.role(name) == Some(Role::Target));
+    found.and_then(|(_, value)| value.clone())
+}
+
+fn copy(shell: &mut Shell<'_>, call: &Call<'_>, role: Role, from: &[Arg], to: &Arg) {
+    for file in from {
+        if remote(shell, file, Verb::Read, &call.shown) {
+            continue;
+        }
+        let act = if role == Role::Move { Act::Update } else { Act::Read };
+        shell.touch(act, file, &call.shown);
+    }
+    if !remote(shell, to, Verb::Update, &call.shown) {
+        let file = match from {
+            // What is put into a folder keeps its name, and the name may mean something.
+            [file] if to.text.ends_with('/') || matches!(to.text.as_str(), "." | "..") => {
+                let base = file.text.rsplit('/').next().unwrap_or_default();
+                Arg { text: format!("{}/{base}", to.text), ..to.clone() }
+            }
+            _ => to.clone(),
+        };
+        shell.touch(Act::Write(None), &file, &call.shown);
+    }
+}
+
+/// Adds an effect on `host:path`, if `file` is one.
+fn remote(shell: &mut Shell<'_>, file: &Arg, verb: Verb, shown: &str) -> bool {
+    let Some((host, path)) = file.text.split_once(':') else { return false };
+    if host.contains('/') || host.is_empty() {
+        return false;
+    }
+    let host = host.rsplit('@').next().unwrap_or(host);
+    let path = crate::place::normalise(path);
+    let effect = Effect::new(verb, format!("file://{host}{path}"), shown);
+    shell.add(effect);
+    true
+}
+
+/// Adds what one argument in `role` is.
+fn one(shell: &mut Shell<'_>, call: &Call<'_>, role: Role, arg: &Arg) {
+    let act = match role {
+        Role::Plain | Role::Flag | Role::Folder | Role::Target => return,
+        Role::Read => Act::Read,
+        Role::Create => Act::Create,
+        Role::Write => Act::Write(input(call.feed)),
+        Role::Append => Act::Append(input(call.feed)),
+        Role::Copy | Role::Move | Role::Update => Act::Update,
+        Role::Delete => Act::Delete,
+        Role::DeleteTree => Act::DeleteTree,
+        Role::Grant => Act::Grant,
+        Role::Shell => return shell_text(shell, arg),
+        Role::Command => return command(shell, arg),
+        Role::Code => return shell.opaque(&format!("runs code: {}", call.shown)),
+        Role::Mount => return mount(shell, arg),
+    };
+    if role == Role::Read && remote(shell, arg, Verb::Read, &call.shown) {
+        return;
+    }
+    shell.touch(act, arg, &call.shown);
+}
+
+fn input(feed: &Feed) -> Option<Arg> {
+    match feed {
+        Feed::Text(text) => Some(text.clone()),
+        Feed::Inherited | Feed::Unknown | Feed::File(_) => None,
+    }
+}
+
+/// Runs `arg` as the text of a shell.
+pub(crate) fn shell_text(shell: &mut Shell<'_>, arg: &Arg) {
+    match arg.is_unknown() {
+        true => shell.opaque(&format!("a shell runs what is not known: {}", arg.shown())),
+        false => shell.apart(|shell| shell.text(&arg.text)),
+    }
+}
+
+/// Runs a program that an option names; pagers and the like do nothing.
+fn command(shell: &mut Shell<'_>, arg: &Arg) {
+    let first = arg.text.split_whitespace().next().unwrap_or_default();
+    let plain = crate::data::environment().plain.contains(first);
+    if !plain || arg.text.contains("Command") {
+        shell_text(shell, arg);
+    }
+}
+
+/// A folder of the host that a container gets: it can do there what it likes.
+fn mount(shell: &mut Shell<'_>, arg: &Arg) {
+    let spec = arg
+        .text
+        .split(',')
+        .find_map(|part| part.strip_prefix("source=").or_else(|| part.strip_prefix("src=")));
+    let source = spec.or_else(|| arg.text.split(':').next()).unwrap_or_default();
+    let read_only = arg.text.ends_with(":ro") || arg.text.contains("readonly");
+    if !source.starts_with(['/', '.', '~', crate::words::UNKNOWN]) {
+        return;
+    }
+    let source = Arg { text: source.to_owned(), ..arg.clone() };
+    let path = shell.spot().path(&source);
+    let inside = shell.spot().in_workspace(&path).is_some();
+    match (read_only, inside) {
+        (true, _) => shell.touch(Act::Read, &source, "a container reads it"),
+        (false, true) => shell.touch(Act::Update, &source, "a container changes it"),
+        (false, false) => {
+            shell.touch(Act::Grant, &source, "a container gets a folder of the host");
+        }
+    }
+}
+
+/// Adds the effect that a rule names.
+fn add(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, rule: &Rule) {
+    if let Some(code) = rule.note.as_deref().and_then(code) {
+        shell.effects.note(code, call.shown.clone());
+    }
+    let Some(does) = rule.does else { return };
+    if does == Does::Opaque {
+        return shell.opaque(&call.shown);
+    }
+    let Some(verb) = does.verb() else { return };
+    let host = shell.state.host.clone().unwrap_or_else(|| "localhost".to_owned());
+    let on = rule.on.clone().unwrap_or_else(|| format!("{}://{host}", call.name));
+    let each: Vec<Arg> = match on.contains("{each}") && !argv.operands.is_empty() {
+        true => argv.operands.iter().take(EACH_MAX).cloned().collect(),
+        false => vec![Arg::default()],
+    };
+    for operand in &each {
+        let on = on.replace("{each}", &operand.shown()).replace("{host}", &host);
+        let on = fill(&on, argv);
+        let bounded = on.contains('*');
+        let mut effect = Effect::new(verb, on, call.shown.clone());
+        effect.class = effect.class.max(rule.class.unwrap_or(effect.class));
+        if rule.whole || argv.operands.len() > EACH_MAX {
+            effect = effect.whole();
+        }
+        if bounded {
+            effect = effect.no_surer_than(Certainty::Bounded);
+        }
+        shell.add(effect);
+    }
+}
+
+/// The code of a note by its stable name.
+pub(crate) fn code(name: &str) -> Option<NoteCode> {
+    NoteCode::ALL.iter().copied().find(|code| code.as_str() == name)
+}
+
+/// Puts operands and the values of options into an address.
+fn fill(template: &str, argv: &Argv) -> String {
+    let mut filled = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        let Some((slot, after)) = after.split_once('}') else { break };
+        filled.push_str(&slot_value(slot, argv));
+        rest = after;
+    }
+    filled.push_str(rest);
+    filled
+}
+
+fn slot_value(slot: &str, argv: &Argv) -> String {
+    if slot == "*" {
+        return line(&argv.operands);
+    }
+    for part in slot.split('|') {
+        if part.starts_with('-') {
+            if let Some(value) = argv.value(part) {
+                return value.shown();
+            }
+        } else if let Ok(at) = part.parse::<usize>() {
+            if let Some(operand) = at.checked_sub(1).and_then(|at| argv.operands.get(at)) {
+                return operand.shown();
+            }
+        } else {
+            return part.to_owned();
+        }
+    }
+    "*".to_owned()
+}

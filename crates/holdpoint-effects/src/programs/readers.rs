@@ -1,0 +1,507 @@
+//! Programs whose arguments are a language of their own: shells, `find`, `sed`, `awk`, `tar`,
+//! `dd`, `chmod`, interpreters and `make`.
+//!
+//! Owns where such a language runs commands or writes files. What it cannot read is opaque.
+
+use super::{Call, Options, option_values};
+use crate::data::Reader;
+use crate::place::Act;
+use crate::shell::{Feed, Shell};
+use crate::words::{Arg, UNKNOWN};
+use holdpoint_types::{Certainty, Effect, Verb};
+
+/// Words that code may consist of and still only calculate and print.
+const CALM: &[&str] = &[
+    "import",
+    "print",
+    "sys",
+    "version",
+    "version_info",
+    "json",
+    "load",
+    "loads",
+    "dumps",
+    "stdin",
+    "math",
+    "len",
+    "str",
+    "int",
+    "float",
+    "range",
+    "sum",
+    "max",
+    "min",
+    "sorted",
+    "round",
+    "console",
+    "log",
+    "JSON",
+    "stringify",
+    "parse",
+    "process",
+    "for",
+    "in",
+    "if",
+    "else",
+    "and",
+    "or",
+    "not",
+    "True",
+    "False",
+    "None",
+    "true",
+    "false",
+    "null",
+    "platform",
+    "puts",
+    "from",
+    "as",
+    "sqrt",
+    "pi",
+    "indent",
+    "x",
+    "i",
+    "n",
+    "d",
+    "data",
+    "get",
+    "keys",
+    "values",
+    "items",
+    "join",
+    "split",
+    "let",
+    "const",
+    "var",
+    "versions",
+    "node",
+    "machine",
+    "e",
+    "E",
+];
+/// What `make` and `npm run` are asked for all day: the workspace's own checks.
+const CHECKS: &[&str] =
+    &["test", "tests", "check", "lint", "build", "fmt", "format", "all", "typecheck", "help"];
+
+pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>, reader: Reader) {
+    match reader {
+        Reader::Shell => inner_shell(shell, call),
+        Reader::Find => find(shell, call),
+        Reader::Sed => sed(shell, call),
+        Reader::Awk => awk(shell, call),
+        Reader::Tar => tar(shell, call),
+        Reader::Dd => dd(shell, call),
+        Reader::Chmod => chmod(shell, call),
+        Reader::Interpreter => interpreter(shell, call),
+        Reader::Make => make(shell, call),
+        Reader::Git | Reader::Curl | Reader::Wget | Reader::Sql => {}
+    }
+}
+
+/// `sh -c text`, `sh file`, and `sh` that reads its input.
+fn inner_shell(shell: &mut Shell<'_>, call: &Call<'_>) {
+    let options = Options { program: call.program, rule: None };
+    let argv = options.part_until(call.args, 0);
+    if argv.has("--version") || argv.has("--help") {
+        return;
+    }
+    if argv.has("--init-file") || argv.has("--rcfile") {
+        return shell.opaque(&call.shown);
+    }
+    let (first, rest) = match argv.rest.split_first() {
+        Some((first, rest)) => (Some(first), rest),
+        None => (None, argv.rest.as_slice()),
+    };
+    match (first, argv.has("-c"), call.feed) {
+        (Some(text), true, _) if !text.is_unknown() => shell.apart(|shell| {
+            shell.state.positional = rest.get(1..).unwrap_or_default().to_vec();
+            let name = rest.first().cloned().unwrap_or_else(|| Arg::known("sh"));
+            shell.state.variables.insert("0".to_owned(), name);
+            shell.text(&text.text);
+        }),
+        (Some(file), false, Feed::Text(text))
+            if argv.has("-s") || file.text == "-" || file.text == "/dev/stdin" =>
+        {
+            input_text(shell, call, text);
+        }
+        (None, false, Feed::Text(text)) => input_text(shell, call, text),
+        (Some(file), false, _) if file.text.starts_with("/dev/fd/") => {
+            match shell.state.processes.last().cloned() {
+                Some(text) => input_text(shell, call, &text),
+                None => shell.opaque(&call.shown),
+            }
+        }
+        // `sh -n` reads and does not run.
+        _ if argv.has("-n") => {}
+        _ => shell.opaque(&format!("a shell runs what is not seen: {}", call.shown)),
+    }
+}
+
+fn input_text(shell: &mut Shell<'_>, call: &Call<'_>, text: &Arg) {
+    match text.is_unknown() {
+        true => shell.opaque(&format!("a shell reads what is not known: {}", call.shown)),
+        false => shell.apart(|shell| shell.text(&text.text)),
+    }
+}
+
+/// `find`: where it starts, and what it does with what it finds.
+fn find(shell: &mut Shell<'_>, call: &Call<'_>) {
+    let expression = |arg: &Arg| arg.text.starts_with(['-', '(', '!', ')']);
+    let skipped = |arg: &Arg| matches!(arg.text.as_str(), "-H" | "-L" | "-P");
+    let args: Vec<&Arg> = call.args.iter().skip_while(|arg| skipped(arg)).collect();
+    let starts: Vec<Arg> =
+        args.iter().take_while(|arg| !expression(arg)).map(|arg| (*arg).clone()).collect();
+    let starts = if starts.is_empty() { vec![Arg::known(".")] } else { starts };
+    if args.iter().any(|arg| arg.starts_unknown() && arg.loose) {
+        shell.opaque(&format!("options that are not known: {}", call.shown));
+    }
+    let narrowed = args.iter().any(|arg| {
+        matches!(
+            arg.text.as_str(),
+            "-name"
+                | "-iname"
+                | "-path"
+                | "-mtime"
+                | "-mmin"
+                | "-size"
+                | "-newer"
+                | "-regex"
+                | "-user"
+        )
+    });
+    for start in &starts {
+        shell.touch(Act::Read, start, &call.shown);
+    }
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        match arg.text.as_str() {
+            "-delete" => {
+                for start in &starts {
+                    match narrowed {
+                        true => shell.touch(Act::Delete, &below(start), &call.shown),
+                        false => shell.touch(Act::DeleteTree, start, &call.shown),
+                    }
+                }
+            }
+            "-exec" | "-execdir" | "-ok" | "-okdir" => {
+                let ends = |arg: &&&Arg| !matches!(arg.text.as_str(), ";" | "+");
+                let command: Vec<&Arg> = rest.by_ref().take_while(ends).copied().collect();
+                for start in &starts {
+                    found(shell, &command, &below(start));
+                }
+            }
+            "-fprint" | "-fprint0" | "-fls" | "-fprintf" => {
+                if let Some(file) = rest.next() {
+                    shell.touch(Act::Write(None), file, &call.shown);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What `find` finds: names below where it starts.
+fn below(start: &Arg) -> Arg {
+    let text = format!("{}/**", start.text.trim_end_matches('/'));
+    Arg { text, glob: true, loose: false }
+}
+
+/// Runs the command of `-exec` on what is found.
+fn found(shell: &mut Shell<'_>, command: &[&Arg], found: &Arg) {
+    let put = |arg: &&Arg| match arg.text.contains("{}") {
+        true => Arg { text: arg.text.replace("{}", &found.text), ..found.clone() },
+        false => (*arg).clone(),
+    };
+    let inner: Vec<Arg> = command.iter().map(put).collect();
+    shell.maybe(|shell| shell.run(&inner, &Feed::Unknown));
+}
+
+/// `sed`: in place, and scripts that write or run.
+fn sed(shell: &mut Shell<'_>, call: &Call<'_>) {
+    let options = Options { program: call.program, rule: None };
+    let argv = options.part(call.args);
+    let mut scripts: Vec<Arg> = Vec::new();
+    for (name, value) in &argv.options {
+        match (name.as_str(), value) {
+            ("-e" | "--expression", Some(script)) => scripts.push(script.clone()),
+            ("-f" | "--file", _) => return shell.opaque(&call.shown),
+            _ => {}
+        }
+    }
+    let mut files = argv.operands.as_slice();
+    if scripts.is_empty() {
+        let Some((script, rest)) = files.split_first() else { return };
+        scripts.push(script.clone());
+        files = rest;
+    }
+    // `-i.bak` is a cluster whose letters are no options.
+    let in_place = call.args.iter().any(|arg| {
+        let text = arg.text.as_str();
+        text.starts_with("--in-place")
+            || text.starts_with("-i")
+            || text.starts_with('-')
+                && !text.starts_with("--")
+                && text.trim_start_matches(['-', 'n', 'E', 'r', 's', 'u', 'z']).starts_with('i')
+    });
+    let sandboxed = argv.has("--sandbox");
+    if scripts.iter().any(|script| !sandboxed && sed_acts(&script.text)) {
+        shell.opaque(&format!("a sed script writes or runs: {}", call.shown));
+    }
+    for file in files {
+        let act = if in_place { Act::Write(None) } else { Act::Read };
+        shell.touch(act, file, &call.shown);
+    }
+}
+
+/// True if a sed script may run a command or write a file: the commands `e`, `w`, `W`, and the
+/// flags `e` and `w` of `s`.
+fn sed_acts(script: &str) -> bool {
+    if script.contains(UNKNOWN) && script.starts_with(UNKNOWN) {
+        return true;
+    }
+    script.split(['\n', ';']).any(|command| {
+        let command = command.trim_start_matches(|c: char| {
+            c.is_ascii_digit() || c.is_whitespace() || ",$!{}~+".contains(c)
+        });
+        let command = match command.strip_prefix('/') {
+            Some(rest) => rest.split_once('/').map_or("", |(_, rest)| rest).trim_start(),
+            None => command,
+        };
+        let mut chars = command.chars();
+        match chars.next() {
+            Some('e' | 'w' | 'W') => true,
+            Some('s') => {
+                let Some(delimiter) = chars.next() else { return false };
+                let flags = chars.as_str().rsplit(delimiter).next().unwrap_or_default();
+                let ended = chars.as_str().matches(delimiter).count() >= 2;
+                ended && flags.contains(['e', 'w'])
+            }
+            _ => false,
+        }
+    })
+}
+
+fn awk(shell: &mut Shell<'_>, call: &Call<'_>) {
+    let options = Options { program: call.program, rule: None };
+    let argv = options.part_until(call.args, 0);
+    option_values(shell, call, &argv, options);
+    if argv.has("-f") || argv.has("--file") || argv.has("-i") || argv.has("-E") {
+        return shell.opaque(&format!("runs code: {}", call.shown));
+    }
+    let Some((script, files)) = argv.rest.split_first() else { return };
+    let text = without_strings(&script.text).replace("||", "");
+    let acts = ["system", "|", "getline", "@load", "@include"];
+    // A comparison is no redirection: only what follows `print` is.
+    let writes = text
+        .split([';', '{', '}', '\n'])
+        .any(|statement| statement.split_once("print").is_some_and(|(_, rest)| rest.contains('>')));
+    if script.starts_unknown() || writes || acts.iter().any(|act| text.contains(act)) {
+        shell.opaque(&format!("an awk script writes or runs: {}", call.shown));
+    }
+    for file in files.iter().filter(|file| !file.text.contains('=')) {
+        shell.touch(Act::Read, file, &call.shown);
+    }
+}
+
+/// Code without what stands in double quotes.
+fn without_strings(code: &str) -> String {
+    let mut outside = true;
+    let mut before = ' ';
+    let mut kept = String::new();
+    for c in code.chars() {
+        if c == '"' && before != '\\' {
+            outside = !outside;
+        } else if outside {
+            kept.push(c);
+        }
+        before = c;
+    }
+    kept
+}
+
+fn tar(shell: &mut Shell<'_>, call: &Call<'_>) {
+    let mut args = call.args.to_vec();
+    // The first word may be options without a dash.
+    if let Some(first) = args.first_mut()
+        && !first.text.starts_with('-')
+    {
+        first.text = format!("-{}", first.text);
+    }
+    let options = Options { program: call.program, rule: None };
+    let argv = options.part(&args);
+    let runs = [
+        "--checkpoint-action",
+        "--to-command",
+        "--use-compress-program",
+        "-I",
+        "--info-script",
+        "--new-volume-script",
+        "-F",
+        "--rmt-command",
+        "--rsh-command",
+    ];
+    if runs.iter().any(|name| argv.has(name))
+        || args.iter().any(|arg| arg.starts_unknown() && arg.loose)
+    {
+        shell.opaque(&format!("an option of tar runs code: {}", call.shown));
+    }
+    let archive = argv.value("-f").or_else(|| argv.value("--file")).cloned();
+    let archive = archive.unwrap_or_else(|| Arg::known("-"));
+    let folder = argv.value("-C").or_else(|| argv.value("--directory")).cloned();
+    let folder = folder.unwrap_or_else(|| Arg::known("."));
+    if argv.has("-x") || argv.has("--extract") || argv.has("--get") {
+        shell.touch(Act::Read, &archive, &call.shown);
+        if argv.has("-O") || argv.has("--to-stdout") {
+            return;
+        }
+        let absolute = argv.has("-P") || argv.has("--absolute-names");
+        let into = if absolute { Arg::known("/") } else { folder };
+        let into = Arg {
+            text: format!("{}/**", into.text.trim_end_matches('/')),
+            glob: true,
+            loose: false,
+        };
+        shell.touch(Act::Update, &into, &call.shown);
+    } else if argv.has("-t") || argv.has("--list") {
+        shell.touch(Act::Read, &archive, &call.shown);
+    } else {
+        shell.touch(Act::Write(None), &archive, &call.shown);
+        for file in &argv.operands {
+            let act = if argv.has("--remove-files") { Act::DeleteTree } else { Act::Read };
+            shell.touch(act, file, &call.shown);
+        }
+    }
+}
+
+fn dd(shell: &mut Shell<'_>, call: &Call<'_>) {
+    for arg in call.args {
+        match arg.text.split_once('=') {
+            Some(("if", file)) => {
+                shell.touch(Act::Read, &Arg { text: file.to_owned(), ..arg.clone() }, &call.shown)
+            }
+            Some(("of", file)) => shell.touch(
+                Act::Write(None),
+                &Arg { text: file.to_owned(), ..arg.clone() },
+                &call.shown,
+            ),
+            _ if arg.starts_unknown() => {
+                shell.opaque(&format!("arguments not known: {}", call.shown))
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `chmod`: for everybody, with the rights of the owner, or a plain change.
+fn chmod(shell: &mut Shell<'_>, call: &Call<'_>) {
+    let mut argv = Options { program: call.program, rule: None }.part(call.args);
+    // `chmod -x file`: a mode that looks like an option.
+    let minus = call.args.iter().any(|arg| {
+        arg.text.strip_prefix('-').is_some_and(|mode| mode.chars().all(|c| "rwxXst".contains(c)))
+    });
+    let mode = match (minus || argv.has("--reference"), argv.operands.is_empty()) {
+        (true, _) | (_, true) => Arg::default(),
+        (false, false) => argv.operands.remove(0),
+    };
+    let digits = mode.text.trim_start_matches('0');
+    let octal = !digits.is_empty() && digits.chars().all(|c| c.is_digit(8));
+    let world = digits.chars().last().and_then(|c| c.to_digit(8)).unwrap_or_default();
+    let symbolic = mode.text.split(',').any(|part| {
+        let who = part.split(['+', '=']).next().unwrap_or_default();
+        let what = part.split(['+', '=']).nth(1).unwrap_or_default();
+        what.contains('w') && who.contains(['o', 'a']) || what.contains('s')
+    });
+    let wide = octal && (world & 2 != 0 || digits.len() == 4 && !digits.starts_with('1'))
+        || symbolic
+        || mode.is_unknown();
+    for file in &argv.operands {
+        let act = if wide { Act::Grant } else { Act::Update };
+        shell.touch(act, file, &call.shown);
+    }
+}
+
+/// `python -c`, `node -e`, a script or a module: code that is not seen, unless it only calculates.
+fn interpreter(shell: &mut Shell<'_>, call: &Call<'_>) {
+    let options = Options { program: call.program, rule: None };
+    let argv = options.part_until(call.args, 0);
+    let plain = ["--version", "-V", "-v", "--help", "-h"];
+    if argv.rest.is_empty() && plain.iter().any(|name| argv.has(name)) && argv.options.len() == 1 {
+        return;
+    }
+    if argv.value("-m").is_some_and(|module| checks_module(&module.text)) {
+        let host = shell.state.host.clone().unwrap_or_default();
+        let effect = Effect::new(Verb::Execute, format!("file://{host}/*"), call.shown.as_str());
+        return shell.add(effect.no_surer_than(Certainty::Bounded));
+    }
+    let code = ["-c", "-e", "--eval", "-p", "--print", "-E", "-r"]
+        .iter()
+        .find_map(|name| argv.value(name));
+    match code {
+        Some(code) if is_calm(&code.text) => {}
+        _ => shell.opaque(&format!("runs code: {}", call.shown)),
+    }
+}
+
+fn checks_module(module: &str) -> bool {
+    matches!(
+        module,
+        "pytest"
+            | "unittest"
+            | "mypy"
+            | "black"
+            | "ruff"
+            | "json.tool"
+            | "venv"
+            | "flake8"
+            | "build"
+            | "compileall"
+            | "py_compile"
+    )
+}
+
+/// True if code consists of numbers, strings and words that only calculate and print.
+fn is_calm(code: &str) -> bool {
+    if code.contains(UNKNOWN) || code.contains('`') || code.contains("__") {
+        return false;
+    }
+    let mut word = String::new();
+    let mut quote: Option<char> = None;
+    let mut calm = true;
+    for c in code.chars().chain([' ']) {
+        match quote {
+            Some(open) => {
+                // Escapes and templates inside of strings are not followed.
+                calm &= c != '\\' && c != '$';
+                quote = if c == open { None } else { Some(open) };
+            }
+            None if matches!(c, '\'' | '"') => {
+                calm &= word.is_empty();
+                quote = Some(c);
+            }
+            None if c.is_alphanumeric() || c == '_' => word.push(c),
+            None => {
+                let number = word.starts_with(|c: char| c.is_ascii_digit());
+                calm &= word.is_empty() || number || CALM.contains(&word.as_str());
+                word.clear();
+            }
+        }
+    }
+    calm && quote.is_none()
+}
+
+/// `make` runs what the workspace says; its checks are what people ask for all day.
+fn make(shell: &mut Shell<'_>, call: &Call<'_>) {
+    let options = Options { program: call.program, rule: None };
+    let argv = options.part(call.args);
+    option_values(shell, call, &argv, options);
+    let known = |word: &Arg| {
+        let exact = word.exact().map(|word| word.split(':').next().unwrap_or(word));
+        exact.is_some_and(|word| CHECKS.contains(&word))
+    };
+    let elsewhere = ["-f", "--file", "--makefile", "-C", "--directory", "--eval"];
+    if elsewhere.iter().any(|name| argv.has(name)) || !argv.operands.iter().all(known) {
+        return shell.opaque(&format!("runs what a file says: {}", call.shown));
+    }
+    let effect = Effect::new(Verb::Execute, "file:///*", call.shown.as_str());
+    shell.add(effect.no_surer_than(Certainty::Bounded));
+}

@@ -1,0 +1,213 @@
+//! `curl` and `wget`: the request that a command line makes, and the files that it writes.
+//!
+//! Owns what their options mean. It must never judge a request itself: [`crate::http`] does.
+
+use crate::data::Reader;
+use crate::http::{Body, HttpRequest, http};
+use crate::place::Act;
+use crate::programs::{Argv, Call, Options};
+use crate::shell::{Feed, Shell};
+use crate::words::{Arg, UNKNOWN};
+use crate::{Effects, NoteCode};
+
+/// Adds what one call of `curl` or `wget` does.
+pub(crate) fn run(shell: &mut Shell<'_>, call: &Call<'_>) {
+    let curl = call.program.reader == Some(Reader::Curl);
+    // `--next` begins another request with options of its own.
+    for args in call.args.split(|arg| curl && (arg.text == "--next" || arg.text == "-:")) {
+        let argv = Options { program: call.program, rule: None }.part(args);
+        if curl { self::curl(shell, call, &argv) } else { wget(shell, call, &argv) }
+    }
+}
+
+fn curl(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv) {
+    let mut request = HttpRequest::default();
+    let mut urls = argv.operands.clone();
+    let (mut bodies, mut get, mut upload) = (Vec::new(), false, false);
+    for (name, value) in &argv.options {
+        let value = value.clone().unwrap_or_default();
+        match name.as_str() {
+            "-X" | "--request" => request.method = value.text,
+            "-H" | "--header" => header(&value, &mut request),
+            "-d" | "--data" | "--data-ascii" | "--data-binary" | "--data-urlencode" | "--json" => {
+                bodies.push(body(shell, call, &value));
+            }
+            "--data-raw" => bodies.push(text(&value)),
+            "-F" | "--form" => bodies.push(form(shell, call, &value)),
+            "--form-string" => bodies.push(text(&value)),
+            "-T" | "--upload-file" => {
+                shell.touch(Act::Read, &value, &call.shown);
+                upload = true;
+            }
+            "-G" | "--get" => get = true,
+            "-I" | "--head" => request.method = "HEAD".to_owned(),
+            "-L" | "--location" | "--location-trusted" => request.redirects = true,
+            "-u" | "--user" | "--oauth2-bearer" | "--proxy-user" | "-U" => {
+                request.headers.push(("Authorization".to_owned(), "given".to_owned()));
+            }
+            "-b" | "--cookie" => request.headers.push(("Cookie".to_owned(), value.text)),
+            "--url" => urls.push(value),
+            "-o" | "--output" | "-c" | "--cookie-jar" | "-D" | "--dump-header" | "--trace"
+            | "--trace-ascii" | "--stderr" => {
+                shell.touch(Act::Write(None), &value, &call.shown);
+            }
+            "-K" | "--config" | "--unix-socket" | "--abstract-unix-socket" | "--preproxy" => {
+                shell.opaque(&format!("what is asked is not seen: {}", call.shown));
+            }
+            "--resolve" | "--connect-to" | "-x" | "--proxy" | "--socks5" | "--doh-url" => {
+                shell.effects.note(NoteCode::HostNotAllowed, format!("{name} {}", value.shown()));
+            }
+            _ => {}
+        }
+    }
+    if argv.has("-O") || argv.has("--remote-name") || argv.has("--remote-name-all") {
+        downloads(shell, call, &urls);
+    }
+    if urls.is_empty() && argv.options.iter().any(|(_, value)| value.is_some()) {
+        return;
+    }
+    request.body = if get { Body::None } else { joined(bodies) };
+    if request.method.is_empty() {
+        request.method = match (upload, &request.body) {
+            (true, _) => "PUT",
+            (false, Body::None) => "GET",
+            (false, Body::Text(_) | Body::Unseen) => "POST",
+        }
+        .to_owned();
+    }
+    if upload {
+        request.body = Body::Unseen;
+    }
+    send(shell, call, &request, &urls);
+}
+
+fn wget(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv) {
+    let mut request = HttpRequest { redirects: true, ..HttpRequest::default() };
+    let mut written = None;
+    let mut bodies = Vec::new();
+    for (name, value) in &argv.options {
+        let value = value.clone().unwrap_or_default();
+        match name.as_str() {
+            "--method" => request.method = value.text,
+            "--header" => header(&value, &mut request),
+            "--post-data" | "--body-data" => bodies.push(text(&value)),
+            "--post-file" | "--body-file" => {
+                shell.touch(Act::Read, &value, &call.shown);
+                bodies.push(Body::Unseen);
+            }
+            "--user" | "--password" | "--http-user" | "--http-password" => {
+                request.headers.push(("Authorization".to_owned(), "given".to_owned()));
+            }
+            "-O" | "--output-document" => written = Some(value),
+            "-P" | "--directory-prefix" => {
+                let text = format!("{}/*", value.text);
+                written = Some(Arg { text, glob: true, loose: false });
+            }
+            "-i" | "--input-file" | "-e" | "--execute" | "--use-askpass" | "--config" => {
+                shell.opaque(&format!("what is asked is not seen: {}", call.shown));
+            }
+            "-o" | "--output-file" | "-a" | "--append-output" => {
+                shell.touch(Act::Write(None), &value, &call.shown);
+            }
+            _ => {}
+        }
+    }
+    request.body = joined(bodies);
+    if request.method.is_empty() {
+        let posts = request.body != Body::None;
+        request.method = if posts { "POST".to_owned() } else { "GET".to_owned() };
+    }
+    match written {
+        _ if argv.has("--spider") => {}
+        Some(file) => shell.touch(Act::Write(None), &file, &call.shown),
+        None => downloads(shell, call, &argv.operands),
+    }
+    send(shell, call, &request, &argv.operands);
+}
+
+/// Files that are named like the last part of each URL.
+fn downloads(shell: &mut Shell<'_>, call: &Call<'_>, urls: &[Arg]) {
+    for url in urls {
+        let path = url.text.split(['?', '#']).next().unwrap_or_default();
+        let path = path.split_once("://").map_or(path, |(_, rest)| rest);
+        let name = match path.rsplit_once('/') {
+            Some((_, name)) if !name.is_empty() => name.to_owned(),
+            _ => "index.html".to_owned(),
+        };
+        // A name that is not known stays in this folder all the same.
+        let file = Arg { text: format!("./{name}"), ..url.clone() };
+        shell.touch(Act::Write(None), &file, &call.shown);
+    }
+}
+
+fn send(shell: &mut Shell<'_>, call: &Call<'_>, request: &HttpRequest, urls: &[Arg]) {
+    for url in urls {
+        let mut effects = Effects::default();
+        let text = match url.text.contains("://") {
+            true => url.text.clone(),
+            false => format!("http://{}", url.text),
+        };
+        let beyond_host = text.split('/').take(3).all(|part| !part.contains(UNKNOWN));
+        match beyond_host || !text.contains(UNKNOWN) {
+            true => {
+                let url = text.replace(UNKNOWN, "*");
+                http(&HttpRequest { url, ..request.clone() }, shell.place, &mut effects);
+            }
+            false => {
+                effects.note(NoteCode::HostNotAllowed, "the host is not known");
+                let evidence = call.shown.clone();
+                effects.add_opaque("https://*", NoteCode::Unreadable, evidence);
+            }
+        }
+        shell.take(effects);
+    }
+}
+
+fn header(value: &Arg, request: &mut HttpRequest) {
+    if let Some((name, value)) = value.text.split_once(':') {
+        request.headers.push((name.to_owned(), value.trim().to_owned()));
+    }
+}
+
+fn text(value: &Arg) -> Body {
+    if value.is_unknown() { Body::Unseen } else { Body::Text(value.text.clone()) }
+}
+
+/// The value of `-d`: text, or `@file`.
+fn body(shell: &mut Shell<'_>, call: &Call<'_>, value: &Arg) -> Body {
+    match value.text.strip_prefix('@') {
+        Some("-") => match call.feed {
+            Feed::Text(input) => text(input),
+            Feed::Inherited | Feed::Unknown | Feed::File(_) => Body::Unseen,
+        },
+        Some(file) => {
+            let file = Arg { text: file.to_owned(), ..value.clone() };
+            shell.touch(Act::Read, &file, &call.shown);
+            Body::Unseen
+        }
+        None => text(value),
+    }
+}
+
+fn form(shell: &mut Shell<'_>, call: &Call<'_>, value: &Arg) -> Body {
+    match value.text.split_once("=@").or_else(|| value.text.split_once("=<")) {
+        Some((_, file)) => {
+            let file = file.split(';').next().unwrap_or(file);
+            shell.touch(Act::Read, &Arg::known(file), &call.shown);
+            Body::Unseen
+        }
+        None => text(value),
+    }
+}
+
+fn joined(bodies: Vec<Body>) -> Body {
+    let mut texts = Vec::new();
+    for body in bodies {
+        match body {
+            Body::Text(text) => texts.push(text),
+            Body::Unseen => return Body::Unseen,
+            Body::None => {}
+        }
+    }
+    if texts.is_empty() { Body::None } else { Body::Text(texts.join("&")) }
+}
