@@ -2,6 +2,7 @@
 //!
 //! Owns their form. It must never hold a program or a path itself: those are data.
 
+use crate::words::Pattern;
 use holdpoint_types::{EffectClass, Verb};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,6 +131,7 @@ pub(crate) enum Reader {
     Dd,
     Chmod,
     Sql,
+    Kubectl,
     Interpreter,
     Make,
 }
@@ -138,15 +140,15 @@ pub(crate) enum Reader {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Paths {
-    pub(crate) nothing: Vec<String>,
-    pub(crate) devices: Vec<String>,
-    pub(crate) credentials: Vec<String>,
-    pub(crate) accounts: Vec<String>,
-    pub(crate) startup: Vec<String>,
-    pub(crate) pipeline: Vec<String>,
-    pub(crate) build: Vec<String>,
-    pub(crate) state: Vec<String>,
-    pub(crate) system: Vec<String>,
+    pub(crate) nothing: Vec<Pattern>,
+    pub(crate) devices: Vec<Pattern>,
+    pub(crate) credentials: Vec<Pattern>,
+    pub(crate) accounts: Vec<Pattern>,
+    pub(crate) startup: Vec<Pattern>,
+    pub(crate) pipeline: Vec<Pattern>,
+    pub(crate) build: Vec<Pattern>,
+    pub(crate) state: Vec<Pattern>,
+    pub(crate) system: Vec<Pattern>,
     pub(crate) roots: Vec<String>,
 }
 
@@ -158,7 +160,7 @@ pub(crate) struct Environment {
     pub(crate) commands: BTreeSet<String>,
     pub(crate) plain: BTreeSet<String>,
     pub(crate) path: Vec<String>,
-    pub(crate) sourced: Vec<String>,
+    pub(crate) sourced: Vec<Pattern>,
 }
 
 /// Programs by every name of theirs.
@@ -229,6 +231,25 @@ impl Programs {
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         let alias = |name: &&String| self.programs.iter().any(|known| known.aliases.contains(name));
         self.names.keys().filter(move |name| !alias(name)).map(String::as_str)
+    }
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// The same without what other options would change.
+    pub(crate) fn without_flags(&self) -> Self {
+        Self {
+            does: self.does,
+            on: self.on.clone(),
+            class: self.class,
+            whole: self.whole,
+            note: self.note.clone(),
+            operands: self.operands,
+            wraps: self.wraps.clone(),
+            values: self.values.clone(),
+            flags: BTreeMap::new(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::data::paths;
 use crate::deferred;
 use crate::place::{Act, Path, Place, Spot};
-use crate::words::{Arg, matches};
+use crate::words::{Arg, Pattern};
 use crate::{Effects, NoteCode};
 use holdpoint_types::{Certainty, Effect, EffectClass, Reversibility, Verb};
 
@@ -74,7 +74,7 @@ fn tool(act: Act, path: &str, place: &Place, effects: &mut Effects) {
 /// Adds what `act` on `file` is.
 pub(crate) fn touch(spot: &Spot<'_>, act: Act, file: &Arg, evidence: &str, effects: &mut Effects) {
     let nothing = file.text == "-" || file.text.is_empty();
-    if nothing || paths().nothing.iter().any(|pattern| matches(pattern, &file.text)) {
+    if nothing || paths().nothing.iter().any(|pattern| pattern.fits(&file.text)) {
         return;
     }
     if let Some(peer) = file.text.strip_prefix("/dev/tcp/").or(file.text.strip_prefix("/dev/udp/"))
@@ -85,8 +85,8 @@ pub(crate) fn touch(spot: &Spot<'_>, act: Act, file: &Arg, evidence: &str, effec
             .add(Effect::new(Verb::Send, address, evidence).at_least(EffectClass::Destructive));
     }
     let path = spot.path(file);
-    let meaning = meaning(spot, &path);
     let changes = act != Act::Read;
+    let meaning = meaning(spot, &path, &act);
     if changes {
         spot.note_outside(&path, effects);
     }
@@ -189,7 +189,7 @@ fn later(
     }
 }
 
-fn meaning(spot: &Spot<'_>, path: &Path) -> Meaning {
+fn meaning(spot: &Spot<'_>, path: &Path, act: &Act) -> Meaning {
     if !path.rooted {
         return Meaning::default();
     }
@@ -197,12 +197,17 @@ fn meaning(spot: &Spot<'_>, path: &Path) -> Meaning {
     let home = spot.place.home.as_deref().unwrap_or("/nowhere");
     let under_home = path.text.strip_prefix(home).filter(|rest| rest.starts_with('/'));
     let relative = under_home.map(|rest| format!("~{rest}"));
-    let any = |patterns: &[String]| {
-        patterns.iter().any(|pattern| {
-            matches(pattern, &path.text)
-                || relative.as_ref().is_some_and(|relative| matches(pattern, relative))
+    let any = |patterns: &[Pattern]| {
+        patterns.iter().any(|pattern| match (pattern.is_home(), &relative) {
+            (true, Some(relative)) => pattern.fits(relative),
+            (true, None) => false,
+            (false, _) => pattern.fits(&path.text),
         })
     };
+    if *act == Act::Read {
+        // Only a change makes something of the other meanings.
+        return Meaning { credential: any(&paths.credentials), ..Meaning::default() };
+    }
     let workspace = spot.place.workspace.as_deref().map(|folder| folder.trim_end_matches('/'));
     let stripped = path.text.trim_end_matches("/**").trim_end_matches("/*");
     let stripped = if stripped.is_empty() { "/" } else { stripped };

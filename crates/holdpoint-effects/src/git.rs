@@ -5,6 +5,7 @@
 
 use crate::NoteCode;
 use crate::data::environment;
+use crate::http::is_allowed;
 use crate::place::Act;
 use crate::programs::{Argv, Call, Options, shell_text};
 use crate::shell::{Feed, Shell};
@@ -398,6 +399,23 @@ impl Git<'_> {
         shell.add(effect);
     }
 
+    /// What is pushed goes to this host.
+    fn leaves_to(&self, shell: &mut Shell<'_>, url: &Arg) {
+        let rest = url.text.split_once("://").map_or(url.text.as_str(), |(_, rest)| rest);
+        let host = rest.split(['/', ':']).next().unwrap_or_default();
+        let host = if url.text.contains("://") {
+            let authority = rest.split('/').next().unwrap_or_default();
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            host.split(':').next().unwrap_or_default()
+        } else {
+            host.rsplit('@').next().unwrap_or_default()
+        };
+        let remote = url.text.contains(':');
+        if remote && !is_allowed(&host.to_ascii_lowercase(), &shell.place.http) {
+            shell.effects.note(NoteCode::HostNotAllowed, host);
+        }
+    }
+
     fn fetch(&self, shell: &mut Shell<'_>, name: &str) {
         if let Some(source) = self.operand(0) {
             self.source(shell, source);
@@ -417,6 +435,7 @@ impl Git<'_> {
             Some(_) => {
                 if let Some(url) = self.argv.operands.last() {
                     self.source(shell, url);
+                    self.leaves_to(shell, url);
                 }
                 self.add(shell, Verb::Update, "remotes");
             }

@@ -255,7 +255,7 @@ fn host(url: &Url, rules: &HttpRules, effects: &mut Effects) {
     }
 }
 
-fn is_allowed(name: &str, rules: &HttpRules) -> bool {
+pub(crate) fn is_allowed(name: &str, rules: &HttpRules) -> bool {
     rules.allowed_hosts.iter().any(|allowed| {
         let allowed = allowed.to_ascii_lowercase();
         match allowed.strip_prefix("*.") {

@@ -3,6 +3,7 @@
 //! Owns how a table is applied. What is not in a table runs unseen code, whatever its name says.
 
 mod argv;
+mod clusters;
 mod databases;
 mod readers;
 mod wraps;
@@ -61,12 +62,18 @@ pub(crate) fn run(shell: &mut Shell<'_>, name: &str, all: &[Arg], feed: &Feed) -
     {
         return None;
     }
+    // `less +'!command' file`
+    let plus = |arg: &Arg| arg.text.starts_with('+') && arg.text.contains('!');
+    if args.iter().any(plus) {
+        shell.opaque(&format!("an argument runs a command: {shown}"));
+    }
     let call = Call { name: bare, program, args, feed, shown };
     match program.reader {
         None => apply(shell, &call),
         Some(Reader::Git) => git::run(shell, &call),
         Some(Reader::Curl | Reader::Wget) => requests::run(shell, &call),
         Some(Reader::Sql) => databases::run(shell, &call),
+        Some(Reader::Kubectl) => clusters::run(shell, &call),
         Some(
             reader @ (Reader::Shell
             | Reader::Find
@@ -114,7 +121,8 @@ pub(crate) fn apply(shell: &mut Shell<'_>, call: &Call<'_>) {
         false => options.part(call.args),
     };
     argv.operands.drain(..words.min(argv.operands.len()));
-    let mut rule = rule.clone();
+    let base = rule;
+    let mut rule = base.without_flags();
     if argv.has_any(&call.program.dry)
         && !argv.has("--dry-run=none")
         && !argv.has("--dry-run=false")
@@ -122,7 +130,7 @@ pub(crate) fn apply(shell: &mut Shell<'_>, call: &Call<'_>) {
         let dry = Rule { does: Some(Does::Read), on: rule.on, ..Rule::default() };
         return add(shell, call, &argv, &dry);
     }
-    for (flag, change) in call.program.flags.iter().chain(&rule.flags.clone()) {
+    for (flag, change) in call.program.flags.iter().chain(&base.flags) {
         if argv.has(flag) {
             merge(&mut rule, change);
         }
@@ -337,6 +345,10 @@ fn add(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, rule: &Rule) {
     let Some(does) = rule.does else { return };
     if does == Does::Opaque {
         return shell.opaque(&call.shown);
+    }
+    let anywhere = |arg: &Arg| arg.text.contains("://") || arg.text.starts_with("git+");
+    if does == Does::Execute && argv.operands.iter().any(anywhere) {
+        return shell.opaque(&format!("runs what lies elsewhere: {}", call.shown));
     }
     let Some(verb) = does.verb() else { return };
     let host = shell.state.host.clone().unwrap_or_else(|| "localhost".to_owned());

@@ -58,30 +58,103 @@ pub(crate) fn line(args: &[Arg]) -> String {
     shown.join(" ")
 }
 
-/// True if `text` matches `pattern`: `*` is anything but `/`, `**` is anything, `?` one character.
+/// A pattern of paths: `*` is anything but `/`, `**` is anything, `?` one byte. A folder whose
+/// content it names is named by it too.
+#[derive(Debug, serde::Deserialize)]
+#[serde(from = "String")]
+pub(crate) struct Pattern {
+    text: String,
+    form: Form,
+}
+
+/// The forms that most patterns have, so that most texts need one comparison.
+#[derive(Debug)]
+enum Form {
+    /// No wildcard.
+    Exact,
+    /// `**` and a text.
+    Ends,
+    /// A text and `/**`.
+    Below,
+    /// `**`, a text and `/**`.
+    Within,
+    Wild,
+}
+
+// === impl Pattern ===
+
+impl From<String> for Pattern {
+    fn from(text: String) -> Self {
+        let plain = |text: &str| !text.contains(['*', '?']);
+        let (start, end) = (text.strip_prefix("**"), text.strip_suffix("/**"));
+        let inner = start.and_then(|start| start.strip_suffix("/**"));
+        let (text, form) = match (inner, start, end) {
+            (Some(inner), _, _) if plain(inner) => (inner.to_owned(), Form::Within),
+            (_, Some(start), _) if plain(start) => (start.to_owned(), Form::Ends),
+            (_, _, Some(end)) if plain(end) => (end.to_owned(), Form::Below),
+            _ if plain(&text) => (text, Form::Exact),
+            _ => (text, Form::Wild),
+        };
+        Self { text, form }
+    }
+}
+
+impl Pattern {
+    /// True if it speaks of the home folder.
+    pub(crate) fn is_home(&self) -> bool {
+        self.text.starts_with('~')
+    }
+
+    pub(crate) fn fits(&self, text: &str) -> bool {
+        let own = self.text.as_str();
+        match self.form {
+            Form::Exact => own == text,
+            Form::Ends => text.ends_with(own),
+            Form::Below => {
+                text.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+            Form::Within => {
+                text.ends_with(own)
+                    || text
+                        .match_indices(own)
+                        .any(|(at, _)| text.as_bytes().get(at + own.len()) == Some(&b'/'))
+            }
+            Form::Wild => {
+                let folder = own.strip_suffix("/**");
+                matches(own, text) || folder.is_some_and(|folder| matches(folder, text))
+            }
+        }
+    }
+}
+
+/// True if `text` matches `pattern`, in the signs of a [`Pattern`].
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
+    match pattern.contains(['*', '?']) {
+        true => wild(pattern.as_bytes(), text.as_bytes()),
+        false => pattern == text,
+    }
+}
+
+fn wild(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Where to go on if what follows a star does not fit: after the star, and one later in the
     // text. A `*` ends at a `/`, and then the `**` before it has its turn.
     let mut shallow: Option<(usize, usize)> = None;
     let mut deep: Option<(usize, usize)> = None;
     while t < text.len() || p < pattern.len() {
-        let c = text.get(t).copied();
-        match (pattern.get(p).copied(), c) {
-            (Some('*'), _) if pattern.get(p + 1) == Some(&'*') => {
+        match (pattern.get(p).copied(), text.get(t).copied()) {
+            (Some(b'*'), _) if pattern.get(p + 1) == Some(&b'*') => {
                 p += 2;
                 (deep, shallow) = (Some((p, t)), None);
             }
-            (Some('*'), _) => {
+            (Some(b'*'), _) => {
                 p += 1;
                 shallow = Some((p, t));
             }
-            (Some('?'), Some(c)) if c != '/' => (p, t) = (p + 1, t + 1),
+            (Some(b'?'), Some(c)) if c != b'/' => (p, t) = (p + 1, t + 1),
             (Some(wanted), Some(c)) if wanted == c => (p, t) = (p + 1, t + 1),
             _ => {
-                let fits = |(_, from): &(usize, usize)| text.get(*from).is_some_and(|c| *c != '/');
+                let fits = |(_, from): &(usize, usize)| text.get(*from).is_some_and(|c| *c != b'/');
                 if let Some((after, from)) = shallow.filter(fits) {
                     (p, t) = (after, from + 1);
                     shallow = Some((p, t));
@@ -99,7 +172,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{Pattern, matches};
 
     #[test]
     fn patterns_match_as_in_gitignore() {
@@ -118,6 +191,24 @@ mod tests {
             ("*", "", true),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn every_form_of_a_pattern_says_what_the_general_one_says() {
+        let patterns =
+            ["/a/b", "**/b", "/a/**", "**/a/**", "~/a/*", "**/*.b", "/a*/**", "/*", "**/b/c"];
+        let texts = [
+            "/a", "/a/b", "/a/b/c", "/b", "/x/a", "/x/a/b", "/ab", "/x/ab/c", "~/a/b", "/c.b", "/",
+        ];
+        for pattern in patterns {
+            for text in texts {
+                let folder = pattern.strip_suffix("/**");
+                let general =
+                    matches(pattern, text) || folder.is_some_and(|folder| matches(folder, text));
+                let fits = Pattern::from(pattern.to_owned()).fits(text);
+                assert_eq!(fits, general, "{pattern} {text}");
+            }
         }
     }
 }

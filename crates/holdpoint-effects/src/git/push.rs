@@ -15,6 +15,7 @@ impl Git<'_> {
             && remote.text.contains(':')
         {
             self.source(shell, remote);
+            self.leaves_to(shell, remote);
         }
         let force = self.has(&["-f", "--force", "--force-with-lease", "--force-if-includes"]);
         if self.has(&["--mirror", "--prune"]) {

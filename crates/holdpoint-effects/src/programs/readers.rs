@@ -94,7 +94,7 @@ pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>, reader: Reader) {
         Reader::Chmod => chmod(shell, call),
         Reader::Interpreter => interpreter(shell, call),
         Reader::Make => make(shell, call),
-        Reader::Git | Reader::Curl | Reader::Wget | Reader::Sql => {}
+        Reader::Git | Reader::Curl | Reader::Wget | Reader::Sql | Reader::Kubectl => {}
     }
 }
 

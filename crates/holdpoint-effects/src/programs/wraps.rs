@@ -11,7 +11,7 @@ use crate::words::{Arg, UNKNOWN};
 pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, rule: &Rule) {
     let wraps = rule.wraps.clone().unwrap_or_default();
     let mut inner = argv.rest.clone();
-    add(shell, call, argv, &Rule { wraps: None, ..rule.clone() });
+    add(shell, call, argv, rule);
     shell.apart(|shell| {
         if wraps.assignments {
             inner = assignments(shell, inner);

@@ -132,8 +132,7 @@ impl Shell<'_> {
     fn source(&mut self, rest: &[Arg], feed: &Feed) {
         let Some(file) = rest.first() else { return };
         let path = self.spot().path(file);
-        let known =
-            environment().sourced.iter().any(|known| crate::words::matches(known, &path.text));
+        let known = environment().sourced.iter().any(|known| known.fits(&path.text));
         match (file.text.as_str(), feed) {
             ("/dev/stdin" | "/dev/fd/0", Feed::Text(text)) if !text.is_unknown() => {
                 let text = text.text.clone();
