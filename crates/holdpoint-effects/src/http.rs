@@ -16,7 +16,7 @@ use url::{Host, Url};
 
 /// Most operations of one document.
 const OPERATIONS_MAX: usize = 4096;
-/// Most values of a body that are looked at for addresses.
+/// Most values of a request that may be addresses.
 const VALUES_MAX: usize = 512;
 /// Words that say what a request does whose method does not.
 const DELETING: &[&str] = &[
@@ -113,6 +113,10 @@ pub fn http(request: &HttpRequest, place: &Place, effects: &mut Effects) {
     let Ok(url) = Url::parse(request.url.trim()) else {
         return effects.add_opaque("https://*", NoteCode::Unreadable, request.url.clone());
     };
+    if matches!(&request.body, Body::Text(text) if text.len() > TEXT_BYTES_MAX) {
+        effects.add_opaque(&address(&url), NoteCode::TooLarge, "the body is too long");
+        return host(&url, &place.http, effects);
+    }
     match url.scheme() {
         "http" | "https" | "ws" | "wss" => web(request, &url, place, effects),
         "file" => {
@@ -323,9 +327,14 @@ fn nested(request: &HttpRequest, url: &Url, rules: &HttpRules, effects: &mut Eff
             Ok(value) => strings(&value, &mut found),
             Err(_) => {
                 let pairs = url::form_urlencoded::parse(text.as_bytes());
-                found.extend(pairs.take(VALUES_MAX).map(|(_, value)| value.into_owned()));
+                let values = pairs.map(|(_, value)| value.into_owned());
+                found.extend(values.filter(|text| may_be_address(text)).take(VALUES_MAX + 1));
             }
         }
+    }
+    if found.len() > VALUES_MAX {
+        let evidence = "too many addresses in one request";
+        effects.add_opaque(&address(url), NoteCode::TooLarge, evidence);
     }
     for text in found.iter().take(VALUES_MAX) {
         let twice = percent_decode_str(text).decode_utf8_lossy();
@@ -351,20 +360,25 @@ fn nested(request: &HttpRequest, url: &Url, rules: &HttpRules, effects: &mut Eff
     }
 }
 
-/// Collects the strings of a JSON document, up to a limit.
+/// Collects the strings of a JSON document that may hold an address, up to one beyond the limit.
 fn strings(value: &Value, found: &mut Vec<String>) {
     let mut waiting = vec![value];
     while let Some(value) = waiting.pop() {
-        if found.len() >= VALUES_MAX || waiting.len() >= VALUES_MAX {
+        if found.len() > VALUES_MAX {
             return;
         }
         match value {
-            Value::String(text) => found.push(text.clone()),
+            Value::String(text) if may_be_address(text) => found.push(text.clone()),
             Value::Array(values) => waiting.extend(values),
             Value::Object(fields) => waiting.extend(fields.values()),
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
+}
+
+/// An address has a scheme, perhaps encoded once more.
+fn may_be_address(text: &str) -> bool {
+    text.contains("://") || text.contains('%')
 }
 
 /// What the operation is declared to be: `None` without a document for the host, `Some(None)` if

@@ -357,7 +357,9 @@ fn add(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, rule: &Rule) {
         true => argv.operands.iter().take(EACH_MAX).cloned().collect(),
         false => vec![Arg::default()],
     };
-    for operand in &each {
+    // What does not get an effect of its own is among all there are.
+    let rest = (argv.operands.len() > EACH_MAX).then(|| Arg::known("*"));
+    for operand in each.iter().chain(&rest) {
         let on = on.replace("{each}", &operand.shown()).replace("{host}", &host);
         let on = fill(&on, argv);
         let bounded = on.contains('*');

@@ -14,7 +14,7 @@ const CHAIN_MAX: usize = 3000;
 /// Most joins in one statement: the parser nests them without a limit of its own.
 const JOINS_MAX: usize = 60;
 /// Words at the beginning of a statement that are kept to tell what it is.
-const HEAD_WORDS_MAX: usize = 8;
+const HEAD_WORDS: usize = 8;
 /// Stands in a string for what was escaped.
 pub(super) const ESCAPED: char = '\u{fffd}';
 
@@ -436,7 +436,7 @@ impl<'t> Lexer<'t> {
                 self.fault("too many joins to be judged");
             }
         }
-        if self.piece.head.len() < HEAD_WORDS_MAX {
+        if self.piece.head.len() < HEAD_WORDS {
             self.piece.head.push(word.to_ascii_uppercase());
         }
         self.piece.text.push_str(word);

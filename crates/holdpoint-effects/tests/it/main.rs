@@ -3,4 +3,5 @@
 mod calls;
 mod corpus;
 mod laws;
+mod limits;
 mod texts;
