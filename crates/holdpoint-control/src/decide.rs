@@ -70,19 +70,20 @@ fn catalog(facts: &Facts) -> Option<Cause> {
     }
 }
 
-fn grants(facts: &Facts) -> Option<Cause> {
+fn grants(facts: &Facts) -> impl Iterator<Item = Cause> {
     // What nobody offers can be granted to nobody: `catalog` says so already.
-    facts.tool.as_ref()?;
-    if facts.grant.by.is_some() {
-        return None;
-    }
-    match class(facts) {
+    let offered = facts.tool.is_some();
+    let lacking = facts.aims().filter(move |aim| offered && aim.grant.by.is_none());
+    lacking.map(|aim| match aim.class {
         EffectClass::Destructive => {
-            let reason = Reason::DestructiveNotGranted;
-            Some(Cause::new(Ruling::Deny, reason, why_destructive(facts)))
+            let text = aim.told(why_destructive(facts));
+            Cause::new(Ruling::Deny, Reason::DestructiveNotGranted, text)
         }
-        EffectClass::Read | EffectClass::Write => Some(deny(Reason::NotGranted)),
-    }
+        EffectClass::Read | EffectClass::Write => {
+            let text = aim.told(Reason::NotGranted.meaning());
+            Cause::new(Ruling::Deny, Reason::NotGranted, text)
+        }
+    })
 }
 
 /// Where the class came from decides what an operator would have to change.
@@ -98,6 +99,10 @@ fn why_destructive(facts: &Facts) -> &'static str {
         Some(ClassSource::Unclassified) => {
             "Nobody classified the tool, so it counts as destructive, and the agent has no grant \
              that names it."
+        }
+        Some(ClassSource::Effects) => {
+            "The call would destroy something, or may, and the agent has no grant that names the \
+             tool as destructive."
         }
         Some(ClassSource::Protocol) | None => Reason::DestructiveNotGranted.meaning(),
     }

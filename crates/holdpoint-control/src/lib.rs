@@ -16,7 +16,7 @@ pub use control::{Control, Ending, Input, Output, Proposal, Running};
 pub use decide::decide;
 pub use permit::{Permit, PermitFault};
 pub use settings::{
-    Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, PROD, PatternFault,
+    Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, Invariant, PROD, PatternFault,
     ResourcePattern, ResourceTemplate, ServerAsk, ServerRules, Settings, SettingsFault,
     SettingsParts, Surface, Team, TemplateFault, ToolHints, ToolPattern, ToolRules, normalise,
 };

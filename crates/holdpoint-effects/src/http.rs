@@ -82,7 +82,8 @@ pub enum Body {
 /// What the operator says of hosts and their operations.
 #[derive(Clone, Debug, Default)]
 pub struct HttpRules {
-    /// Names that may be addressed; `*.example.org` stands for every name below.
+    /// Names that may be addressed; `*.example.org` stands for every name below. Without any, there
+    /// is no list to be missing from.
     pub allowed_hosts: BTreeSet<String>,
     /// Headers, in lower case, whose credentials Holdpoint itself puts in.
     pub brokered_headers: BTreeSet<String>,
@@ -260,13 +261,14 @@ fn host(url: &Url, rules: &HttpRules, effects: &mut Effects) {
 }
 
 pub(crate) fn is_allowed(name: &str, rules: &HttpRules) -> bool {
-    rules.allowed_hosts.iter().any(|allowed| {
+    let listed = rules.allowed_hosts.iter().any(|allowed| {
         let allowed = allowed.to_ascii_lowercase();
         match allowed.strip_prefix("*.") {
             Some(above) => name.strip_suffix(above).is_some_and(|rest| rest.ends_with('.')),
             None => allowed == name,
         }
-    })
+    });
+    listed || rules.allowed_hosts.is_empty()
 }
 
 /// The service that hands out the credentials of a cloud machine.

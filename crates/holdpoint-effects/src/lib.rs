@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
+mod analyser;
 mod data;
 mod deferred;
 mod effects;
@@ -25,6 +26,7 @@ mod sql;
 mod terraform;
 mod words;
 
+pub use analyser::{Analyser, Family, FileAct, Source, SourceFault};
 pub use effects::{EFFECTS_MAX, Effects, NESTING_MAX, Note, NoteCode, Severity, TEXT_BYTES_MAX};
 pub use files::{
     file_delete, file_edit, file_move, file_read, file_write, folder_create, folder_delete,

@@ -12,7 +12,7 @@ use cedar_policy::{
     ActionConstraint, EntityUid, Policy, PolicySet as CedarSet, PolicySetError,
     PrincipalConstraint, ResourceConstraint,
 };
-use holdpoint_types::{EffectClass, Facts, Request};
+use holdpoint_types::{Aim, EffectClass, Facts, Request, TargetFacts};
 use std::collections::BTreeMap;
 
 /// All policies of a set, in cells by head. Cells hold whole Cedar sets, built once.
@@ -80,16 +80,15 @@ impl Index {
     pub(crate) fn slice<'a>(
         &'a self,
         request: &'a Request,
-        facts: &'a Facts,
+        (facts, aim): (&'a Facts, &'a Aim<'a>),
         tool_id: &'a str,
-        class: EffectClass,
     ) -> impl Iterator<Item = &'a CedarSet> {
         let owner = facts.agent.as_ref().and_then(|agent| agent.owner.as_ref());
         let agent = self.agents.get(request.agent.as_str());
         let team = owner.and_then(|owner| self.teams.get(owner.as_str()));
         let rows = [Some(&self.anyone), agent, team].into_iter().flatten();
-        let rows = rows.filter_map(move |rows| rows.get(&class));
-        rows.flat_map(move |row| row.cells(facts, tool_id))
+        let rows = rows.filter_map(move |rows| rows.get(&aim.class));
+        rows.flat_map(move |row| row.cells(aim.target, tool_id))
     }
 }
 
@@ -113,10 +112,9 @@ impl Row {
 
     fn cells<'a>(
         &'a self,
-        facts: &'a Facts,
+        target: &'a TargetFacts,
         tool_id: &'a str,
     ) -> impl Iterator<Item = &'a CedarSet> {
-        let target = &facts.target;
         let single = [
             Some(&self.anything),
             self.resources.get(&target.resource),

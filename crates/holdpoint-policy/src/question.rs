@@ -11,7 +11,7 @@ use cedar_policy::{
     RestrictedExpression as Expression,
 };
 use holdpoint_types::{
-    AgentFacts, Cause, Door, EffectClass, Facts, Reason, Request, Ruling, ToolFacts,
+    AgentFacts, Aim, Cause, Door, Effect, Facts, Reason, Request, Ruling, ToolFacts,
 };
 use std::error::Error;
 
@@ -21,7 +21,6 @@ pub(crate) struct Question {
     pub(crate) entities: Entities,
     /// The tool's id, kept for the index.
     pub(crate) tool_id: String,
-    pub(crate) class: EffectClass,
 }
 
 /// What a question is made of.
@@ -30,6 +29,7 @@ pub(crate) struct Asked<'a> {
     names: &'a Names,
     request: &'a Request,
     facts: &'a Facts,
+    aim: Aim<'a>,
     agent: &'a AgentFacts,
     tool: &'a ToolFacts,
     /// What the policies look at: nothing else needs to be built.
@@ -60,11 +60,11 @@ impl<'a> Asked<'a> {
     pub(crate) fn new(
         names: &'a Names,
         sight: &'a Sight,
-        request: &'a Request,
-        facts: &'a Facts,
+        (request, facts): (&'a Request, &'a Facts),
+        aim: Aim<'a>,
     ) -> Result<Self, Vec<Cause>> {
         if let (Some(agent), Some(tool)) = (&facts.agent, &facts.tool) {
-            return Ok(Self { names, request, facts, agent, tool, sight });
+            return Ok(Self { names, request, facts, aim, agent, tool, sight });
         }
         let unknown = |reason: Reason| Cause::new(Ruling::Deny, reason, reason.meaning());
         let agent = facts.agent.is_none().then(|| unknown(Reason::AgentUnknown));
@@ -76,7 +76,7 @@ impl<'a> Asked<'a> {
         let tool_id = self.request.tool.to_string();
         let tool = uid(&self.names.tool, &tool_id);
         let agent = uid(&self.names.agent, self.request.agent.as_str());
-        let resource = uid(&self.names.resource, &self.facts.target.resource);
+        let resource = uid(&self.names.resource, &self.aim.target.resource);
         let always = [
             self.agent_entity(agent.clone())?,
             self.resource_entity(resource.clone(), tool.clone())?,
@@ -87,9 +87,9 @@ impl<'a> Asked<'a> {
         // Adding to none takes a third of the time that making all at once takes.
         let all = always.into_iter().chain(tool).chain(call);
         let entities = Entities::empty().add_entities(all, None)?;
-        let action = self.names.action(self.tool.class);
+        let action = self.names.action(self.aim.class);
         let request = CedarRequest::new(agent, action, resource, around, None)?;
-        Ok(Question { request, entities, tool_id, class: self.tool.class })
+        Ok(Question { request, entities, tool_id })
     }
 
     /// The attribute `name`, if some policy looks at it.
@@ -113,7 +113,7 @@ impl<'a> Asked<'a> {
     fn tool_entity(&self, tool: EntityUid) -> Result<Option<Entity>, Box<dyn Error>> {
         let attributes = [
             self.fact("server", || text(self.request.tool.server().as_str())),
-            self.fact("class", || text(self.tool.class.as_str())),
+            self.fact("class", || text(self.aim.class.as_str())),
             self.fact("open_world", || Expression::new_bool(self.tool.open_world)),
         ];
         if attributes.iter().all(Option::is_none) {
@@ -128,7 +128,7 @@ impl<'a> Asked<'a> {
         resource: EntityUid,
         tool: EntityUid,
     ) -> Result<Entity, Box<dyn Error>> {
-        let address = self.fact("address", || text(&self.facts.target.resource));
+        let address = self.fact("address", || text(&self.aim.target.resource));
         let parents = self.surfaces().chain([self.environment(), tool]);
         Ok(Entity::new_with_tags(resource, address, parents, [])?)
     }
@@ -139,7 +139,10 @@ impl<'a> Asked<'a> {
     }
 
     fn circumstances(&self, tool: EntityUid) -> Result<Circumstances, Box<dyn Error>> {
-        let Facts { grant, freezes, target, .. } = self.facts;
+        let Aim { grant, target, effect, .. } = self.aim;
+        let freezes = &self.facts.freezes;
+        // Of a call whose effects nobody looked for, its tool's entry is all that is known.
+        let told = |word: fn(&Effect) -> &'static str| text(effect.map_or("declared", word));
         let task = self.request.task.and_then(|task| {
             self.fact("task", || entity(uid(&self.names.task, &task.to_string())))
         });
@@ -153,17 +156,21 @@ impl<'a> Asked<'a> {
             self.fact("environment_resolved", || Expression::new_bool(target.environment_resolved)),
             self.fact("surfaces", || Expression::new_set(self.surfaces().map(entity))),
             self.fact("door", || text(door(self.request.door))),
+            self.fact("verb", || told(|effect| effect.verb.as_str())),
+            self.fact("certainty", || told(|effect| effect.certainty.as_str())),
+            self.fact("extent", || told(|effect| effect.extent.as_str())),
+            self.fact("reversibility", || told(|effect| effect.ceiling.as_str())),
         ];
         Ok(Circumstances::from_pairs(pairs.into_iter().flatten())?)
     }
 
     fn environment(&self) -> EntityUid {
-        uid(&self.names.environment, &self.facts.target.environment)
+        uid(&self.names.environment, &self.aim.target.environment)
     }
 
     fn surfaces(&self) -> impl Iterator<Item = EntityUid> + use<'a> {
         let names = self.names;
-        self.facts.target.surfaces.iter().map(move |name| uid(&names.surface, name))
+        self.aim.target.surfaces.iter().map(move |name| uid(&names.surface, name))
     }
 }
 
@@ -203,27 +210,37 @@ mod tests {
         let tool = (select(vec!["read", "write", "destructive"]), any::<bool>());
         let door = select(vec!["mcp_stdio", "mcp_http", "try"]);
         let task = prop::option::of(Just("00000000-0000-7000-8000-000000000000"));
-        let target = (".{0,12}", ".{0,6}", any::<bool>(), words());
+        let target = (".{0,12}", ".{0,6}", any::<bool>(), words(), any::<bool>());
         (who, tool, (door, task, ".{0,9}"), target, words()).prop_map(
             |((owner, mode, grant), (class, open), (door, task, value), target, freezes)| {
-                let (resource, environment, environment_resolved, surfaces) = target;
+                let (resource, environment, environment_resolved, surfaces, analysed) = target;
                 let digest = format!("sha256:{}", "0".repeat(64));
                 let mut agent = json!({ "mode": mode });
                 agent
                     .as_object_mut()
                     .unwrap()
                     .extend(owner.map(|owner| ("owner".into(), json!(owner))));
+                let target = json!({
+                    "resource": resource, "environment": environment,
+                    "environment_resolved": environment_resolved, "surfaces": surfaces,
+                });
+                let effect = json!({
+                    "effect": {
+                        "verb": "delete", "class": "destructive", "resource": resource,
+                        "extent": "whole", "certainty": "exact", "ceiling": "irreversible",
+                        "evidence": "",
+                    },
+                    "grant": {}, "target": target,
+                });
+                let effects: Vec<_> = analysed.then_some(effect).into_iter().collect();
                 let facts = json!({
-                    "agent": agent,
+                    "agent": agent, "effects": effects,
                     "tool": {
                         "definition": digest, "state": "pinned", "class": class,
                         "class_source": "operator", "open_world": open,
                     },
                     "grant": grant.map_or_else(|| json!({}), |by| json!({ "by": by })),
-                    "target": {
-                        "resource": resource, "environment": environment,
-                        "environment_resolved": environment_resolved, "surfaces": surfaces,
-                    },
+                    "target": target,
                     "freezes": freezes, "stops": [], "epoch": 0, "findings": [],
                 });
                 let mut request = json!({
@@ -247,7 +264,8 @@ mod tests {
             let sight = Sight::of([looks].into_iter()).with_everything_but_parameters();
             let request: Request = serde_json::from_value(request).unwrap();
             let facts: Facts = serde_json::from_value(facts).unwrap();
-            let asked = Asked::new(&names, &sight, &request, &facts).unwrap();
+            let aim = facts.aims().next().unwrap();
+            let asked = Asked::new(&names, &sight, (&request, &facts), aim).unwrap();
             let Question { request: put, entities, .. } = Question::new(asked).unwrap();
             let checked = Entities::from_entities(entities, Some(&schema));
             prop_assert!(checked.is_ok(), "{:?}", checked.err());

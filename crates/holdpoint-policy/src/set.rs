@@ -10,7 +10,7 @@ use crate::schema::{Names, schema_text};
 use crate::sight::Sight;
 use cedar_policy::{AuthorizationError, Authorizer, PolicyId, PolicySet as CedarSet};
 use holdpoint_types::{
-    Cause, Digest, Facts, PolicySource, Reason, Request, Ruling, canonical_digest,
+    Aim, Cause, Digest, Facts, PolicySource, Reason, Request, Ruling, canonical_digest,
 };
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,8 +103,8 @@ impl PolicySet {
 
     /// What the policies say about a call, sorted. Never empty. Asks only policies that can apply.
     pub fn evaluate(&self, request: &Request, facts: &Facts) -> Vec<Cause> {
-        self.answer(&self.sight, request, facts, |question, said| {
-            for cell in self.index.slice(request, facts, &question.tool_id, question.class) {
+        self.answer(&self.sight, request, facts, |question, aim, said| {
+            for cell in self.index.slice(request, (facts, aim), &question.tool_id) {
                 self.ask(question, cell, said);
             }
         })
@@ -114,7 +114,10 @@ impl PolicySet {
     /// tests and doubt.
     pub fn evaluate_whole(&self, request: &Request, facts: &Facts) -> Vec<Cause> {
         let sight = self.sight.with_everything_but_parameters();
-        self.answer(&sight, request, facts, |question, said| self.ask(question, &self.whole, said))
+        let ask = |question: &Question, _: &Aim<'_>, said: &mut Said| {
+            self.ask(question, &self.whole, said);
+        };
+        self.answer(&sight, request, facts, ask)
     }
 
     fn answer(
@@ -122,19 +125,26 @@ impl PolicySet {
         sight: &Sight,
         request: &Request,
         facts: &Facts,
-        ask: impl FnOnce(&Question, &mut Said),
+        ask: impl Fn(&Question, &Aim<'_>, &mut Said),
     ) -> Vec<Cause> {
-        let asked = match Asked::new(&self.names, sight, request, facts) {
-            Ok(asked) => asked,
-            Err(causes) => return causes,
-        };
-        let question = match Question::new(asked) {
-            Ok(question) => question,
-            Err(cause) => return vec![cause],
-        };
-        let mut said = Said::default();
-        ask(&question, &mut said);
-        self.causes(&said, request, facts)
+        let mut causes = Vec::new();
+        for aim in facts.aims() {
+            let asked = match Asked::new(&self.names, sight, (request, facts), aim) {
+                Ok(asked) => asked,
+                Err(causes) => return causes,
+            };
+            match Question::new(asked) {
+                Err(cause) => causes.push(cause),
+                Ok(question) => {
+                    let mut said = Said::default();
+                    ask(&question, &aim, &mut said);
+                    causes.extend(self.causes(&said, request, &aim));
+                }
+            }
+        }
+        causes.sort();
+        causes.dedup();
+        causes
     }
 
     fn ask(&self, question: &Question, policies: &CedarSet, said: &mut Said) {
@@ -147,34 +157,34 @@ impl PolicySet {
 
     /// Translates what Cedar said. Cells are disjoint, and each names its forbids if it has some
     /// and its permits otherwise: together they say what one evaluation of all would say.
-    fn causes(&self, said: &Said, request: &Request, facts: &Facts) -> Vec<Cause> {
+    fn causes(&self, said: &Said, request: &Request, aim: &Aim<'_>) -> Vec<Cause> {
         let rules = said.satisfied.iter().map(|id| self.rule(id.as_ref()));
         // INVARIANT: every policy has a rule. If not, its answer is unknown, which denies.
         let Some(rules) = rules.collect::<Option<Vec<_>>>() else {
             return vec![Cause::new(Ruling::Deny, Reason::PolicyError, "a policy has no rule")];
         };
         let forbids = |rule: &&&Rule| rule.effect == RuleEffect::Forbid;
-        let mut causes: Vec<_> = rules.iter().filter(forbids).map(|rule| spoken(rule)).collect();
+        let spoken = |rule: &&Rule| spoken(rule, aim);
+        let mut causes: Vec<_> = rules.iter().filter(forbids).map(spoken).collect();
         if causes.is_empty() {
-            causes.extend(rules.iter().map(|rule| spoken(rule)));
+            causes.extend(rules.iter().map(spoken));
         }
         if causes.is_empty() {
-            causes.push(unpermitted(request, facts));
+            causes.push(unpermitted(request, aim));
         }
         causes.extend(said.errors.iter().map(failed));
-        causes.sort();
         causes
     }
 }
 
-/// What a satisfied rule says.
-fn spoken(rule: &Rule) -> Cause {
+/// What a satisfied rule says about `aim`. What permits says so once for all effects.
+fn spoken(rule: &Rule, aim: &Aim<'_>) -> Cause {
     let text = rule.reason.as_str();
     let cause = match (rule.effect, &rule.hold) {
-        (RuleEffect::Forbid, _) => Cause::new(Ruling::Deny, Reason::PolicyForbids, text),
+        (RuleEffect::Forbid, _) => Cause::new(Ruling::Deny, Reason::PolicyForbids, aim.told(text)),
         (RuleEffect::Permit, None) => Cause::new(Ruling::Permit, Reason::PermittedByPolicy, text),
         (RuleEffect::Permit, Some(approval)) => {
-            Cause::new(Ruling::Hold, Reason::PolicyHolds, text).needing(approval)
+            Cause::new(Ruling::Hold, Reason::PolicyHolds, aim.told(text)).needing(approval)
         }
     };
     cause.by_rule(rule.id.as_str())
@@ -191,15 +201,15 @@ fn failed(error: &AuthorizationError) -> Cause {
     }
 }
 
-fn unpermitted(request: &Request, facts: &Facts) -> Cause {
-    let class = facts.tool.as_ref().map_or("call", |tool| tool.class.as_str());
-    let granted = if facts.grant.by.is_some() { "with" } else { "without" };
-    let environment = &facts.target.environment;
+fn unpermitted(request: &Request, aim: &Aim<'_>) -> Cause {
+    let class = aim.class;
+    let granted = if aim.grant.by.is_some() { "with" } else { "without" };
+    let environment = &aim.target.environment;
     let text = format!(
         "no policy permits `{}` to use `{}` ({class}) in `{environment}` {granted} a grant",
         request.agent, request.tool,
     );
-    Cause::new(Ruling::Deny, Reason::NoPolicyPermits, text)
+    Cause::new(Ruling::Deny, Reason::NoPolicyPermits, aim.told(&text))
 }
 
 fn digest_of(sources: &[PolicySource]) -> Result<Digest, serde_json::Error> {

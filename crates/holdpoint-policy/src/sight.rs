@@ -7,7 +7,7 @@ use crate::statements::words;
 use std::collections::BTreeSet;
 
 /// The names of facts in the schema, and the two ways to look at parameters.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 21] = [
     "granted",
     "freezes",
     "tool",
@@ -17,6 +17,10 @@ const NAMES: [&str; 17] = [
     "environment_resolved",
     "surfaces",
     "door",
+    "verb",
+    "certainty",
+    "extent",
+    "reversibility",
     "owner",
     "mode",
     "server",

@@ -4,6 +4,7 @@
 //! INVARIANT: `execute` is called with a permit, and a permit exists only after its decision is
 //! durable in the store. Must never rule by itself: whatever fails here becomes a deny.
 
+mod analysis;
 mod change;
 mod drain;
 mod endings;
@@ -25,12 +26,13 @@ use given_up::GivenUp;
 use holdpoint_control::{
     Control, Ending, Input, Output, Permit, Proposal, Running, Settings, decide,
 };
+use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySet;
 use holdpoint_resources::{Answer, Cancels, Ended};
 use holdpoint_types::{
-    ActionId, AgentName, Cause, Decision, Digest, Door, Epoch, Facts, GatewayId, OutcomeStatus,
-    PolicySource, Reason, Record, RecordBody, Request, Ruling, ServerName, Stop, Timestamp,
-    ToolRef, canonical_digest,
+    ActionId, AgentName, Cause, Decision, Digest, Door, Epoch, GatewayId, OutcomeStatus,
+    PolicySource, Reason, Record, RecordBody, Ruling, ServerName, Stop, Timestamp, ToolRef,
+    canonical_digest,
 };
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -385,8 +387,9 @@ impl Governor {
 
     /// Decides until the decision is recorded in the epoch that it was made in.
     async fn admit(&self, action: ActionId, call: &Call) -> Result<(Permit, Cancels), Decision> {
+        let effects = self.analyse(call).await?;
         for _ in 0..TRIES_MAX {
-            match self.try_admit(action, call).await? {
+            match self.try_admit(action, (call, effects.as_deref())).await? {
                 Admitted::Permit(permit, cancel) => return Ok((permit, cancel)),
                 Admitted::Refused(decision) => return Err(decision),
                 Admitted::DecideAgain => self.read_stops().map_err(|fault| unavailable(&fault))?,
@@ -395,7 +398,11 @@ impl Governor {
         Err(deny(Reason::CouldNotDecide, "stops keep changing; ask again"))
     }
 
-    async fn try_admit(&self, action: ActionId, call: &Call) -> Result<Admitted, Decision> {
+    async fn try_admit(
+        &self,
+        action: ActionId,
+        call: (&Call, Option<&Effects>),
+    ) -> Result<Admitted, Decision> {
         let now = self.inner.clock.now();
         let now = now.map_err(|fault| deny(Reason::ClockStepped, &fault.to_string()))?;
         let (request, facts) = self.gather(action, call, now);
@@ -449,17 +456,6 @@ impl Governor {
             Admission::Recorded { .. } => true,
             Admission::EpochMoved { .. } => false,
         })
-    }
-
-    fn gather(&self, action: ActionId, call: &Call, at: Timestamp) -> (Request, Facts) {
-        let (stops, epoch) = {
-            let control = self.inner.control.lock();
-            (control.stops_on(&call.agent, &call.tool), control.epoch())
-        };
-        let settings = self.settings();
-        let known =
-            Known { settings: &settings, catalog: &self.inner.catalog, stops: (&stops, epoch) };
-        gather(known, action, call, at)
     }
 
     fn recorded(&self, action: ActionId) -> Admitted {

@@ -28,6 +28,8 @@ pub enum ClassSource {
     Unclassified,
     /// MCP itself says so: a request that reads a resource or a prompt.
     Protocol,
+    /// The call was analysed: it is the class of its strictest effect.
+    Effects,
 }
 
 /// The text is none of `read`, `write`, `destructive`.

@@ -157,6 +157,20 @@ impl FromIterator<Cause> for Decision {
     }
 }
 
+// === impl FindingResult ===
+
+impl FindingResult {
+    /// The stable word used in records, configuration and the CLI.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+            Self::Opaque => "opaque",
+        }
+    }
+}
+
 // === impl Finding ===
 
 impl Finding {

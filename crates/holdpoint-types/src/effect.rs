@@ -164,6 +164,18 @@ impl Certainty {
     }
 }
 
+// === impl Extent ===
+
+impl Extent {
+    /// The stable word used in records and the CLI.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Part => "part",
+            Self::Whole => "whole",
+        }
+    }
+}
+
 // === impl Reversibility ===
 
 impl Reversibility {

@@ -4,6 +4,7 @@
 use crate::class::{ClassSource, EffectClass};
 use crate::decision::Finding;
 use crate::digest::Digest;
+use crate::effect::Effect;
 use crate::ids::{ActionId, AgentName, Epoch, TaskId, TeamName, Timestamp, ToolRef};
 use crate::mode::Mode;
 use crate::stop::Stop;
@@ -125,6 +126,31 @@ pub struct TargetFacts {
     pub surfaces: BTreeSet<String>,
 }
 
+/// One effect of the call, and what is known about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectFacts {
+    /// What would be done.
+    pub effect: Effect,
+    /// The agent's grants for it.
+    pub grant: GrantFacts,
+    /// What it is aimed at.
+    pub target: TargetFacts,
+}
+
+/// One thing that a call must be allowed to do: an effect of it, or, where nobody can tell its
+/// effects, the call itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Aim<'a> {
+    /// How dangerous it is.
+    pub class: EffectClass,
+    /// The agent's grants for it.
+    pub grant: &'a GrantFacts,
+    /// What it is aimed at.
+    pub target: &'a TargetFacts,
+    /// The effect; absent if it is the call itself.
+    pub effect: Option<&'a Effect>,
+}
+
 /// Everything a decision may look at besides the request, the policies and the time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
@@ -134,10 +160,13 @@ pub struct Facts {
     /// The tool; absent if the server does not offer it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tool: Option<ToolFacts>,
-    /// The agent's grants for this call.
+    /// The agent's grants for this call: for its strictest effect, if they are known.
     pub grant: GrantFacts,
-    /// The target.
+    /// The target: that of the strictest effect, if they are known.
     pub target: TargetFacts,
+    /// What the call would do, for tools whose calls are analysed.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub effects: Vec<EffectFacts>,
     /// Names of the change freezes that are in force.
     pub freezes: BTreeSet<String>,
     /// The stops that lock this call.
@@ -146,4 +175,40 @@ pub struct Facts {
     pub epoch: Epoch,
     /// What validators found, the schema check first.
     pub findings: Vec<Finding>,
+}
+
+// === impl Aim ===
+
+impl Aim<'_> {
+    /// `text`, with the effect that it is about.
+    pub fn told(&self, text: &str) -> String {
+        match self.effect {
+            None => text.to_owned(),
+            Some(Effect { verb, resource, evidence, .. }) => {
+                format!("{text} ({verb} {resource}: {evidence})")
+            }
+        }
+    }
+}
+
+// === impl EffectFacts ===
+
+impl EffectFacts {
+    fn aim(&self) -> Aim<'_> {
+        let Self { effect, grant, target } = self;
+        Aim { class: effect.class, grant, target, effect: Some(effect) }
+    }
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// Everything that the call must be allowed to do; never nothing. An unknown tool counts as
+    /// destructive.
+    pub fn aims(&self) -> impl Iterator<Item = Aim<'_>> {
+        let class = self.tool.as_ref().map_or(EffectClass::Destructive, |tool| tool.class);
+        let call = Aim { class, grant: &self.grant, target: &self.target, effect: None };
+        let call = self.effects.is_empty().then_some(call);
+        call.into_iter().chain(self.effects.iter().map(EffectFacts::aim))
+    }
 }

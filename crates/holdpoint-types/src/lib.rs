@@ -26,8 +26,8 @@ pub use decision::{Cause, Decision, Finding, FindingResult, Ruling};
 pub use digest::{Digest, ParseDigestError};
 pub use effect::{Certainty, Effect, Extent, Reversibility, Verb};
 pub use facts::{
-    AgentFacts, Door, Facts, GrantFacts, Intent, IntentSource, Request, TargetFacts, ToolFacts,
-    ToolState,
+    AgentFacts, Aim, Door, EffectFacts, Facts, GrantFacts, Intent, IntentSource, Request,
+    TargetFacts, ToolFacts, ToolState,
 };
 pub use ids::{
     ActionId, AgentName, Epoch, GatewayId, InvalidName, OperatorName, READ_REQUESTS, ServerName,

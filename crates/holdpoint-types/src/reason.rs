@@ -183,6 +183,14 @@ reasons! {
         "The tool counts as destructive and the agent has no explicit grant for it.",
         "Find a way that destroys nothing, or report what you would need.",
         "Classify the tool if it is milder, or grant it by its full name.";
+    EffectsUnreadable, "effects_unreadable", Decision,
+        "What the call would do cannot be read from its parameters, so nobody can judge it.",
+        "Write it more simply, in smaller pieces, or as one of the forms that the tool documents.",
+        "Look at it with `holdpoint effects`; `[invariant]` can let it pass where that is safe.";
+    InvariantBroken, "invariant_broken", Decision,
+        "The call would break an invariant that holds whatever the policies say.",
+        "Find a way that keeps the invariant, or report what you would need.",
+        "The rule names the invariant; `[invariant.NAME]` says where it speaks.";
     ParametersInvalid, "parameters_invalid", Decision,
         "The parameters do not match the tool's schema.",
         "Correct the parameters at the named path and try again.",

@@ -120,6 +120,7 @@ fn facts(team: &str, tool: &str, environment: &str) -> anyhow::Result<Facts> {
         tool: Some(tool_facts),
         grant: GrantFacts { by: Some("write srv__*".to_owned()) },
         target,
+        effects: Vec::new(),
         freezes: BTreeSet::new(),
         stops: Vec::new(),
         epoch: Epoch(0),

@@ -181,6 +181,7 @@ fn facts() -> anyhow::Result<Facts> {
             environment_resolved: true,
             surfaces: Default::default(),
         },
+        effects: Vec::new(),
         freezes: Default::default(),
         stops: Vec::new(),
         epoch: Epoch(0),

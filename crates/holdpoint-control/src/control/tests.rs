@@ -38,6 +38,7 @@ fn proposal(number: u8, ruling: Ruling, epoch: u64) -> Box<Proposal> {
         tool: None,
         grant: GrantFacts::default(),
         target,
+        effects: Vec::new(),
         freezes: BTreeSet::new(),
         stops: Vec::new(),
         epoch: Epoch(epoch),

@@ -1,12 +1,13 @@
 //! The operator's settings, compiled: who may reach what, how dangerous a tool is, and where it
 //! acts. Must never do I/O, nor decide: it only answers the questions that facts are made of.
 
+mod effects;
 mod parts;
 mod pattern;
 mod template;
 
 pub use parts::{
-    Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, ServerAsk, ServerRules,
+    Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, Invariant, ServerAsk, ServerRules,
     SettingsParts, Surface, Team, ToolRules,
 };
 pub use pattern::{PatternFault, ResourcePattern, ToolPattern};
@@ -239,6 +240,12 @@ impl Settings {
         if let Some(located) = Located::among(by_resource) {
             return located;
         }
+        self.locate_server(tool)
+    }
+
+    /// Where the tool's server is, for what no rule about resources places.
+    fn locate_server(&self, tool: &ToolRef) -> Located {
+        let environments = &self.parts.environments;
         let by_server = environments.iter().filter(|rule| rule.servers.contains(tool.server()));
         if let Some(located) = Located::among(by_server) {
             return located;
@@ -356,7 +363,7 @@ mod tests {
 
     fn files() -> ServerRules {
         let resource = Some(ResourceTemplate::parse("file://{/path}").unwrap());
-        let rules = |class| ToolRules { class, resource: resource.clone() };
+        let rules = |class| ToolRules { class, resource: resource.clone(), effects: Vec::new() };
         ServerRules {
             environment: Some("dev".to_owned()),
             base: Some("/srv/app".to_owned()),
@@ -368,6 +375,7 @@ mod tests {
                 ("read_all".to_owned(), rules(Some(EffectClass::Read))),
             ]),
             forbidden_asks: BTreeSet::new(),
+            sealed: false,
         }
     }
 
@@ -403,6 +411,7 @@ mod tests {
                 },
                 Surface { name: "billing".to_owned(), resources: vec![], tools: tools(&["pg__*"]) },
             ],
+            invariants: BTreeMap::new(),
             freezes: vec![
                 Freeze::new("year-end".to_owned(), Timestamp(10), Timestamp(20)).unwrap(),
                 Freeze::new("launch".to_owned(), Timestamp(15), Timestamp(16)).unwrap(),

@@ -4,7 +4,10 @@
 
 use super::pattern::{ResourcePattern, ToolPattern};
 use super::template::ResourceTemplate;
-use holdpoint_types::{AgentName, EffectClass, Mode, ServerName, TeamName, Timestamp};
+use holdpoint_effects::{Analyser, NoteCode};
+use holdpoint_types::{
+    AgentName, EffectClass, FindingResult, Mode, ServerName, TeamName, Timestamp,
+};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +26,8 @@ pub struct SettingsParts {
     pub surfaces: Vec<Surface>,
     /// The change freezes.
     pub freezes: Vec<Freeze>,
+    /// What the operator says about single invariants.
+    pub invariants: BTreeMap<NoteCode, Invariant>,
 }
 
 /// A team that answers for agents.
@@ -77,6 +82,8 @@ pub struct ServerRules {
     pub tools: BTreeMap<String, ToolRules>,
     /// What it may not ask of agents.
     pub forbidden_asks: BTreeSet<ServerAsk>,
+    /// True if nothing outside of its environment can be reached from it, whatever it is told.
+    pub sealed: bool,
 }
 
 /// What a server can ask of an agent.
@@ -97,6 +104,17 @@ pub struct ToolRules {
     pub class: Option<EffectClass>,
     /// How its parameters name the resource.
     pub resource: Option<ResourceTemplate>,
+    /// How its calls are analysed; not at all, if empty.
+    pub effects: Vec<Analyser>,
+}
+
+/// What is done when an invariant is broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invariant {
+    /// What its finding is.
+    pub result: FindingResult,
+    /// The environments where it speaks; all, if there are none.
+    pub environments: BTreeSet<String>,
 }
 
 /// Where resources live, as far as danger is concerned: `prod`, `dev`, ….
@@ -148,6 +166,8 @@ impl SettingsParts {
             .map(|(name, team)| (name.to_string(), json!({ "on_call": team.on_call })));
         let agents = self.agents.iter().map(|(name, agent)| (name.to_string(), agent.describe()));
         let servers = self.servers.iter().map(|(name, rules)| (name.to_string(), rules.describe()));
+        let invariants = self.invariants.iter();
+        let invariants = invariants.map(|(code, rule)| (code.as_str().to_owned(), rule.describe()));
         json!({
             "teams": teams.collect::<serde_json::Map<_, _>>(),
             "agents": agents.collect::<serde_json::Map<_, _>>(),
@@ -155,6 +175,7 @@ impl SettingsParts {
             "environments": self.environments.iter().map(Environment::describe).collect::<Vec<_>>(),
             "surfaces": self.surfaces.iter().map(Surface::describe).collect::<Vec<_>>(),
             "freezes": self.freezes.iter().map(Freeze::describe).collect::<Vec<_>>(),
+            "invariants": invariants.collect::<serde_json::Map<_, _>>(),
         })
     }
 }
@@ -214,7 +235,16 @@ impl ServerRules {
             "write": tool_texts(&self.write),
             "destructive": tool_texts(&self.destructive),
             "tools": tools.collect::<serde_json::Map<_, _>>(),
+            "sealed": self.sealed,
         })
+    }
+}
+
+// === impl Invariant ===
+
+impl Invariant {
+    fn describe(&self) -> Value {
+        json!({ "result": self.result.as_str(), "environments": self.environments })
     }
 }
 
@@ -245,7 +275,9 @@ impl ServerAsk {
 impl ToolRules {
     fn describe(&self) -> Value {
         let resource = self.resource.as_ref().map(ResourceTemplate::as_str);
-        json!({ "class": self.class.map(EffectClass::as_str), "resource": resource })
+        let effects: Vec<_> = self.effects.iter().map(|one| format!("{one:?}")).collect();
+        let class = self.class.map(EffectClass::as_str);
+        json!({ "class": class, "resource": resource, "effects": effects })
     }
 }
 

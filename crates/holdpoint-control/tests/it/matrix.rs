@@ -143,6 +143,27 @@ proptest! {
         prop_assert!(decide(&request(), &ungranted.facts(), &STARTER).ruling() >= before);
     }
 
+    /// One more effect, whatever it is, never makes a decision milder; and a call is never judged
+    /// more mildly than the strictest of its effects alone.
+    #[test]
+    fn more_effects_never_make_it_milder(
+        base in situation(),
+        some in prop::collection::vec(situation(), 1..4),
+        another in situation(),
+    ) {
+        let judged = |effects: &[Situation]| {
+            let mut facts = base.facts();
+            facts.effects = effects.iter().map(|one| one.effect()).collect();
+            facts.tool.as_mut().unwrap().class =
+                effects.iter().map(|one| one.class).max().unwrap();
+            decide(&request(), &facts, &STARTER).ruling()
+        };
+        let before = judged(&some);
+        prop_assert!(some.iter().all(|one| judged(&[*one]) <= before));
+        let more: Vec<_> = some.into_iter().chain([another]).collect();
+        prop_assert!(judged(&more) >= before);
+    }
+
     /// Replaying a decision from what its record holds gives the same bytes.
     #[test]
     fn a_decision_replays_from_its_record(situation in situation()) {

@@ -1,8 +1,8 @@
 //! Requests and facts for tests.
 
 use holdpoint_types::{
-    ActionId, AgentFacts, ClassSource, Digest, Door, EffectClass, Epoch, Facts, GrantFacts, Mode,
-    Request, TargetFacts, Timestamp, ToolFacts, ToolState,
+    ActionId, AgentFacts, ClassSource, Digest, Door, Effect, EffectClass, EffectFacts, Epoch,
+    Facts, GrantFacts, Mode, Request, TargetFacts, Timestamp, ToolFacts, ToolState, Verb,
 };
 use serde_json::json;
 
@@ -59,11 +59,19 @@ impl Situation {
             tool: Some(tool),
             grant: GrantFacts { by: self.grant.map(str::to_owned) },
             target,
+            effects: Vec::new(),
             freezes: self.freeze.iter().map(|name| (*name).to_owned()).collect(),
             stops: Vec::new(),
             epoch: Epoch(1),
             findings: Vec::new(),
         }
+    }
+
+    /// An effect in this situation.
+    pub fn effect(self) -> EffectFacts {
+        let facts = self.facts();
+        let effect = Effect::new(Verb::Read, "srv://thing", "a test").at_least(self.class);
+        EffectFacts { effect, grant: facts.grant, target: facts.target }
     }
 
     /// A situation in which everything is permitted.

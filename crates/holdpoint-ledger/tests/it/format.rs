@@ -68,6 +68,7 @@ fn decision() -> DecisionRecord {
             environment_resolved: true,
             surfaces: ["billing".to_owned()].into(),
         },
+        effects: Vec::new(),
         freezes: ["july".to_owned()].into(),
         stops: vec![stop()],
         epoch: Epoch(3),

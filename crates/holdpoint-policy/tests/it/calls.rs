@@ -34,6 +34,7 @@ pub(crate) fn call(class: EffectClass) -> (Request, Facts) {
             environment_resolved: true,
             surfaces: BTreeSet::new(),
         },
+        effects: Vec::new(),
         freezes: BTreeSet::new(),
         stops: Vec::new(),
         epoch: Epoch(0),

@@ -36,6 +36,7 @@ pub fn permit(tool: &ToolRef, parameters: &Value) -> Permit {
                 environment_resolved: true,
                 surfaces: BTreeSet::new(),
             },
+            effects: Vec::new(),
             freezes: BTreeSet::new(),
             stops: Vec::new(),
             epoch: Epoch(0),

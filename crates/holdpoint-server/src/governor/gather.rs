@@ -1,12 +1,13 @@
 //! Gathers the facts for one decision from what is already in memory.
 //! Must never wait: whatever needs I/O was read before.
 
-use super::Call;
+use super::{Call, Governor};
 use crate::catalog::Catalog;
 use holdpoint_control::Settings;
+use holdpoint_effects::Effects;
 use holdpoint_types::{
-    ActionId, EffectClass, Epoch, Facts, GrantFacts, Intent, IntentSource, Request, Stop, TaskId,
-    Timestamp,
+    ActionId, ClassSource, EffectClass, Epoch, Facts, GrantFacts, Intent, IntentSource, Request,
+    Stop, TaskId, Timestamp,
 };
 use serde_json::Value;
 
@@ -28,27 +29,70 @@ pub struct Known<'a> {
     pub catalog: &'a Catalog,
     /// The stops that cover the call, and the epoch they were read in.
     pub stops: (&'a [Stop], Epoch),
+    /// What the call would do, if calls of the tool are analysed.
+    pub effects: Option<&'a Effects>,
+}
+
+// === impl Governor ===
+
+impl Governor {
+    /// The same from what the governor has in memory now.
+    pub(super) fn gather(
+        &self,
+        action: ActionId,
+        (call, effects): (&Call, Option<&Effects>),
+        at: Timestamp,
+    ) -> (Request, Facts) {
+        let (stops, epoch) = {
+            let control = self.inner.control.lock();
+            (control.stops_on(&call.agent, &call.tool), control.epoch())
+        };
+        let settings = self.settings();
+        let (stops, catalog) = ((stops.as_slice(), epoch), &self.inner.catalog);
+        let known = Known { settings: &settings, catalog, stops, effects };
+        gather(known, action, call, at)
+    }
 }
 
 /// The request and the facts for `call` at `at`.
 pub fn gather(known: Known<'_>, action: ActionId, call: &Call, at: Timestamp) -> (Request, Facts) {
-    let Known { settings, catalog, stops: (stops, epoch) } = known;
+    let Known { settings, catalog, stops: (stops, epoch), effects } = known;
     let tool = catalog.tool(&call.tool);
-    let class = tool.as_ref().map_or(EffectClass::Destructive, |tool| tool.class(settings));
-    let grant = GrantFacts { by: settings.grant_for(&call.agent, &call.tool, class) };
-    // Who may not call at all cannot make us work on a schema either.
-    let may_call = grant.by.is_some() && stops.is_empty();
-    let findings = tool.as_ref().filter(|_| may_call).map(|tool| tool.validate(&call.parameters));
-    let facts = Facts {
+    let effects = effects.filter(|_| tool.is_some());
+    let known = effects.map(|effects| settings.effect_facts(&call.agent, &call.tool, effects));
+    let known = known.unwrap_or_default();
+    let mut facts = Facts {
         agent: settings.agent(&call.agent),
         tool: tool.as_ref().map(|tool| tool.facts(settings)),
-        grant,
+        grant: GrantFacts::default(),
         target: settings.target(&call.tool, &call.parameters),
+        effects: Vec::new(),
         freezes: settings.freezes_at(at),
         stops: stops.to_vec(),
         epoch,
-        findings: findings.into_iter().collect(),
+        findings: Vec::new(),
     };
+    match (known.first(), &mut facts.tool) {
+        (Some(strictest), Some(tool)) => {
+            tool.class = strictest.effect.class;
+            tool.class_source = ClassSource::Effects;
+            facts.grant = strictest.grant.clone();
+            facts.target = strictest.target.clone();
+        }
+        _ => {
+            let class = facts.tool.as_ref().map_or(EffectClass::Destructive, |tool| tool.class);
+            facts.grant.by = settings.grant_for(&call.agent, &call.tool, class);
+        }
+    }
+    // Who may not call at all cannot make us work on a schema either.
+    let may_call = known.iter().all(|one| one.grant.by.is_some()) && facts.grant.by.is_some();
+    if let Some(tool) = tool.filter(|_| may_call && stops.is_empty()) {
+        facts.findings.push(tool.validate(&call.parameters));
+    }
+    if let Some(effects) = effects {
+        facts.findings.extend(settings.findings(effects.notes(), &known));
+    }
+    facts.effects = known;
     (request(action, call, at), facts)
 }
 

@@ -77,6 +77,7 @@ fn decided(number: u8, ruling: Ruling, at_ms: i64) -> Record {
         tool: None,
         grant: GrantFacts::default(),
         target,
+        effects: Vec::new(),
         freezes: Default::default(),
         stops: vec![],
         epoch: Epoch(0),

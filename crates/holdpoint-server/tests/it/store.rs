@@ -128,6 +128,7 @@ fn permit(store: &Store, action: ActionId) -> Record {
         tool: None,
         grant: GrantFacts::default(),
         target,
+        effects: Vec::new(),
         freezes: BTreeSet::new(),
         stops: vec![],
         epoch: Epoch(0),

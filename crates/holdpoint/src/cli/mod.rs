@@ -8,6 +8,7 @@ mod checkpoint;
 mod demo;
 mod demo_server;
 mod docs;
+mod effects;
 mod init;
 mod line;
 mod log;
@@ -109,6 +110,8 @@ enum Command {
     Wrap(wrap::Args),
     /// Show what would be decided about a call, without executing it.
     Try(try_call::Args),
+    /// Show what a command, a text or a call would do, and why.
+    Effects(effects::Args),
     /// Write a first configuration, or import an existing `mcpServers` file.
     Init(init::Args),
     /// Report everything that is wrong with the configuration and the policies.
@@ -211,6 +214,7 @@ impl Command {
             Self::Serve(args) => serve::run(&args, globals),
             Self::Wrap(args) => wrap::run(&args, globals),
             Self::Try(args) => try_call::run(&args, globals),
+            Self::Effects(args) => effects::run(&args, globals),
             Self::Init(args) => init::run(&args, globals),
             Self::Check(args) => check::run(&args, globals),
             Self::Stop(args) => stop::run(&args, globals),

@@ -306,8 +306,8 @@ mod tests {
         let replay = replayed(decisions().split_off(1));
         assert_eq!((replay.same, replay.differing), (0, 2));
         expect![[r#"
-            #1 019826f1-3a00-7707-8707-070707070707: cannot be decided again: no record before it holds the policy set sha256:b9c454a8f7d18bb569a9126001267ae3d3d85567551126b9d3c95559b1e708fc
-            #2 019826f1-3a00-7707-8707-070707070707: cannot be decided again: no record before it holds the policy set sha256:b9c454a8f7d18bb569a9126001267ae3d3d85567551126b9d3c95559b1e708fc
+            #1 019826f1-3a00-7707-8707-070707070707: cannot be decided again: no record before it holds the policy set sha256:c637583aaa0e3691d0c50e0f8bd359689b8106b0ebe0c7d1e86dbce438ef7c22
+            #2 019826f1-3a00-7707-8707-070707070707: cannot be decided again: no record before it holds the policy set sha256:c637583aaa0e3691d0c50e0f8bd359689b8106b0ebe0c7d1e86dbce438ef7c22
             2 differ, 0 are the same (0 policy sets)
         "#]].assert_eq(&replay.render(&look()));
     }

@@ -234,6 +234,7 @@ fn facts(stop: Option<Stop>) -> Facts {
             environment_resolved: stop.is_none(),
             surfaces: BTreeSet::from(["billing".to_owned(), "prod".to_owned()]),
         },
+        effects: Vec::new(),
         freezes,
         stops: stop.into_iter().collect(),
         epoch: Epoch(3),

@@ -61,10 +61,15 @@ struct Listed<'a> {
 impl<'a> Listed<'a> {
     fn new(row: &'a PinRow, settings: &Settings) -> Self {
         let (class, source) = settings.classify(&row.tool, ToolHints::of(offered(row)));
+        // A call that is analysed has the class of its effects, and needs grants in each of them.
+        let analysed = settings.analyses(&row.tool);
+        let source = if analysed { ClassSource::Effects } else { source };
+        let classes = if analysed { EffectClass::ALL.to_vec() } else { vec![class] };
         let agents = settings.parts().agents.keys();
         let reach = agents.filter_map(|agent| {
-            let grant = settings.grant_for(agent, &row.tool, class)?;
-            Some((agent.clone(), grant))
+            let grants = classes.iter().filter_map(|at| settings.grant_for(agent, &row.tool, *at));
+            let grants: Vec<_> = grants.collect();
+            (!grants.is_empty()).then(|| (agent.clone(), grants.join(", ")))
         });
         Self { row, class, source, reach: reach.collect() }
     }
@@ -299,6 +304,7 @@ pub fn source_word(source: ClassSource) -> &'static str {
         ClassSource::Annotation => "annotation",
         ClassSource::Unclassified => "unclassified",
         ClassSource::Protocol => "protocol",
+        ClassSource::Effects => "by its effects",
     }
 }
 

@@ -12,12 +12,13 @@ use holdpoint_server::governor::{Call, Known, gather};
 use holdpoint_server::runtime::load_policies;
 use holdpoint_server::store::{Access, Store};
 use holdpoint_types::{
-    ActionId, AgentName, Decision, Door, Facts, JsonLimits, Request, Ruling, Timestamp, ToolRef,
+    ActionId, AgentName, Decision, Door, EffectFacts, Facts, JsonLimits, Request, Ruling,
+    Timestamp, ToolRef,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Longest accepted call, in bytes.
 const CALL_BYTES_MAX: u64 = 16 << 20;
@@ -42,7 +43,7 @@ pub struct Args {
 /// When the call, the configuration, the policies or the store cannot be read.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let config = globals.load()?;
-    let call = read_call(args)?;
+    let call = read_call(&args.call, &args.agent)?;
     let policy = load_policies(config.policies.as_deref())?;
     let dir = args.store.store.clone().unwrap_or_else(|| config.store.clone());
     let store = operator::open(&dir, Access::ReadOnly);
@@ -52,7 +53,10 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let stops: Vec<_> = row.stops.into_iter().filter(covers).collect();
     let strict = crate::gateway::strict(&config);
     let catalog = catalog(&store, Catalog::new(strict))?;
-    let known = Known { settings: &config.settings, catalog: &catalog, stops: (&stops, row.epoch) };
+    let settings = &config.settings;
+    let effects = settings.effects(&call.tool, &call.parameters);
+    let (stops, effects) = ((stops.as_slice(), row.epoch), effects.as_ref());
+    let known = Known { settings, catalog: &catalog, stops, effects };
     let now = Timestamp(jiff::Timestamp::now().as_millisecond());
     let (request, facts) = gather(known, ActionId::new(now, [0; 10]), &call, now);
     let decision = decide(&request, &facts, &policy);
@@ -73,15 +77,19 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     })
 }
 
-fn read_call(args: &Args) -> anyhow::Result<Call> {
+/// Reads a call of `agent`.
+///
+/// # Errors
+/// When the file cannot be read, or holds no call.
+pub(super) fn read_call(file: &Path, agent: &AgentName) -> anyhow::Result<Call> {
     let mut bytes = Vec::new();
     let limit = CALL_BYTES_MAX + 1;
-    if args.call.as_os_str() == "-" {
+    if file.as_os_str() == "-" {
         std::io::stdin().take(limit).read_to_end(&mut bytes)?;
     } else {
-        let file = std::fs::File::open(&args.call);
-        let file = file.with_context(|| format!("cannot read `{}`", args.call.display()))?;
-        file.take(limit).read_to_end(&mut bytes)?;
+        let open = std::fs::File::open(file);
+        let open = open.with_context(|| format!("cannot read `{}`", file.display()))?;
+        open.take(limit).read_to_end(&mut bytes)?;
     }
     let value = holdpoint_types::parse(&bytes, JsonLimits::default())?;
     let (tool, from) = match value.get("method").and_then(Value::as_str) {
@@ -100,7 +108,7 @@ fn read_call(args: &Args) -> anyhow::Result<Call> {
     }
     let tool: ToolRef = name.parse()?;
     let meta = from.get("_meta").cloned();
-    Ok(Call { agent: args.agent.clone(), door: Door::Try, tool, parameters, meta })
+    Ok(Call { agent: agent.clone(), door: Door::Try, tool, parameters, meta })
 }
 
 /// The tools as they were seen last.
@@ -135,6 +143,9 @@ fn render(request: &Request, facts: &Facts, decision: &Decision) -> String {
         escaped(&target.environment),
         escaped(&surfaces),
     );
+    for one in &facts.effects {
+        text.push_str(&format!("  would       {}\n", shortened(&effect_line(one), 160)));
+    }
     for cause in decision.causes().rev() {
         let rule = cause.rule.as_ref().map_or_else(String::new, |rule| format!(" [{rule}]"));
         let line = format!("{} {}{rule}: {}", cause.ruling, cause.reason, cause.text);
@@ -147,4 +158,15 @@ fn render(request: &Request, facts: &Facts, decision: &Decision) -> String {
         }
     }
     text
+}
+
+/// One effect of a call on a line.
+pub(super) fn effect_line(one: &EffectFacts) -> String {
+    let EffectFacts { effect, grant, target } = one;
+    let granted = if grant.by.is_some() { "" } else { ", not granted" };
+    let sure = effect.certainty.as_str();
+    format!(
+        "{} {} ({}, {sure}, in {}{granted}): {}",
+        effect.verb, effect.resource, effect.class, target.environment, effect.evidence
+    )
 }

@@ -2,8 +2,10 @@
 //! The documentation of each field is the configuration reference. Must not check what values mean.
 
 mod credentials;
+mod effects;
 
 pub use credentials::{RawCredentials, RawGrantKind, RawSharing};
+pub use effects::{RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawPlace};
 
 use holdpoint_types::{EffectClass, Mode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -50,6 +52,8 @@ pub struct RawConfig {
     pub surface: Vec<At<RawSurface>>,
     /// Spans of time in which changes are not wanted; policies refer to them.
     pub freeze: Vec<At<RawFreeze>>,
+    /// What breaking an invariant does, by its code; [effects.md](effects.md) lists them.
+    pub invariant: Named<RawInvariant>,
 }
 
 /// Where records, pins, keys and stops are kept.
@@ -331,6 +335,8 @@ pub struct RawServer {
     pub destructive: Vec<At<String>>,
     /// Rules for single tools.
     pub tool: Named<RawTool>,
+    /// Where calls of its tools run, for analyses of what they would do.
+    pub place: Option<At<RawPlace>>,
     /// Whether it may have an agent's model say something for it.
     #[schemars(extend("x-default" = "pass"))]
     pub sampling: Option<RawAsk>,
@@ -351,6 +357,9 @@ pub struct RawTool {
     /// What a call is aimed at, with JSON Pointers into the parameters: `file://{/path}`.
     #[schemars(extend("x-default" = "mcp://SERVER/TOOL"))]
     pub resource: Option<At<String>>,
+    /// How its calls are analysed, so that each is judged by what it would do: tables such as
+    /// `{ family = "shell", text = "/command" }`.
+    pub effects: Vec<At<RawEffects>>,
 }
 
 /// Where resources live, as far as danger is concerned.

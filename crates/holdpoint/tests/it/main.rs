@@ -5,6 +5,7 @@ mod bounds;
 mod client;
 mod clients;
 mod demo;
+mod effects;
 mod eras;
 mod hostile_http;
 mod hostile_stdio;

@@ -142,6 +142,7 @@ fn facts(class: EffectClass) -> Facts {
             environment_resolved: true,
             surfaces: Default::default(),
         },
+        effects: Vec::new(),
         freezes: Default::default(),
         stops: vec![],
         epoch: Default::default(),

@@ -77,9 +77,8 @@ impl HttpDoor {
         let settings = self.governor.settings();
         let tools = self.governor.catalog().all().into_iter();
         let mut tools = tools.filter(|tool| tool.name.server() == server);
-        tools.any(|tool| {
-            settings.grant_for(&asked.agent, &tool.name, tool.class(&settings)).is_some()
-        }) || LISTS.iter().any(|list| list.is_shown(&settings, &asked.agent, server))
+        tools.any(|tool| settings.reaches(&asked.agent, &tool.name, tool.class(&settings)))
+            || LISTS.iter().any(|list| list.is_shown(&settings, &asked.agent, server))
     }
 
     /// A server that cannot be followed is left out, unless it was asked for a resource.

@@ -243,6 +243,9 @@ impl HttpDoor {
         let class = self.class_of(&caller.agent, &tool).await;
         // What nobody offers has no class, and no scope would do.
         let class = class.ok_or_else(|| tools::unknown_tool(request, &tool.to_string()))?;
+        let parameters = request.param("arguments").unwrap_or(&serde_json::Value::Null);
+        let effects = self.governor.settings().effects(&tool, parameters);
+        let class = effects.and_then(|effects| effects.class()).unwrap_or(class);
         if class <= caller.reach {
             return Ok(());
         }

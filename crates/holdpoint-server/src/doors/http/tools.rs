@@ -43,7 +43,7 @@ impl HttpDoor {
             let upstream = upstreams.get(tool.name.server());
             here && tool.state == ToolState::Pinned
                 && upstream.is_some_and(|one| one.offers(&asked.agent, tool.name.name()))
-                && settings.grant_for(&asked.agent, &tool.name, class).is_some()
+                && settings.reaches(&asked.agent, &tool.name, class)
         };
         let tools = self.governor.catalog().all().into_iter().filter(reaches);
         let tools = tools.map(|tool| match asked.server {

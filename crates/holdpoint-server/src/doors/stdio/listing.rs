@@ -57,7 +57,7 @@ impl Between {
             // What is shown must be what is pinned, not what was sent a moment later.
             tool.state == ToolState::Pinned
                 && tool.definition == *definition
-                && settings.grant_for(&self.wrap.agent, &tool.name, class).is_some()
+                && settings.reaches(&self.wrap.agent, &tool.name, class)
         };
         tool.as_ref().is_some_and(granted)
     }

@@ -59,7 +59,10 @@ fn line(row: &PinRow, settings: &Settings) -> String {
     let now = Listed::new(row, settings);
     let comment = match now.source {
         ClassSource::Unclassified => String::new(),
-        ClassSource::Operator | ClassSource::Annotation | ClassSource::Protocol => {
+        ClassSource::Operator
+        | ClassSource::Annotation
+        | ClassSource::Protocol
+        | ClassSource::Effects => {
             format!(" # now {} ({})", now.class, source_word(now.source))
         }
     };

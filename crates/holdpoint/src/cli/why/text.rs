@@ -7,6 +7,7 @@ use crate::cli::line::{tone_of, tone_of_question};
 use crate::cli::look::{Look, SHORT_CHARS_MAX, Tone, bytes, count, escaped, short_json, shortened};
 use crate::cli::tools::source_word;
 use crate::cli::tree::Branch;
+use crate::cli::try_call::effect_line;
 use holdpoint_types::{
     AskedRuling, Cause, DecisionRecord, Door, Facts, Field, Finding, FindingResult, Lineage,
     OutcomeRecord, Request, Ruling, Stop, ToolFacts, ToolOutput, ToolState,
@@ -103,16 +104,21 @@ fn facts(facts: &Facts, look: &Look) -> Branch {
         }
     };
     let unknown = || Branch::new("agent", "not declared").toned(Tone::Bad);
-    Branch::new("facts", format!("in epoch {}", facts.epoch.0)).with([
-        agent.map_or_else(unknown, |agent| Branch::new("agent", agent)),
-        tool(facts.tool.as_ref()),
-        Branch::new("grant", grant.unwrap_or_else(|| "none reaches this call".to_owned())),
-        Branch::new("target", short(&target.resource)),
-        Branch::new("environment", environment),
-        Branch::new("surfaces", names(&target.surfaces)),
-        Branch::new("freezes", names(&facts.freezes)),
-        stops,
-    ])
+    Branch::new("facts", format!("in epoch {}", facts.epoch.0))
+        .with([
+            agent.map_or_else(unknown, |agent| Branch::new("agent", agent)),
+            tool(facts.tool.as_ref()),
+            Branch::new("grant", grant.unwrap_or_else(|| "none reaches this call".to_owned())),
+            Branch::new("target", short(&target.resource)),
+            Branch::new("environment", environment),
+            Branch::new("surfaces", names(&target.surfaces)),
+            Branch::new("freezes", names(&facts.freezes)),
+            stops,
+        ])
+        .with(facts.effects.iter().map(|one| {
+            let tone = Tone::of_class(one.effect.class);
+            Branch::new("would", short(&effect_line(one))).toned(tone)
+        }))
 }
 
 fn stopped(stop: &Stop, look: &Look) -> Branch {

@@ -4,6 +4,7 @@
 mod agents;
 mod credentials;
 mod edges;
+mod effects;
 mod oauth;
 mod places;
 mod servers;
@@ -97,6 +98,7 @@ impl Checker<'_> {
             environments: self.environments(&raw.environment),
             surfaces: self.surfaces(&raw.surface),
             freezes: self.freezes(&raw.freeze),
+            invariants: self.invariants(&raw.invariant),
         };
         let operators = self.operators(&raw.operator);
         let store = self.path(raw.store.path.as_ref()).unwrap_or(self.folder.join(".holdpoint"));

@@ -255,8 +255,9 @@ impl Checker<'_> {
             read: self.own_tools(server, &raw.read),
             write: self.own_tools(server, &raw.write),
             destructive: self.own_tools(server, &raw.destructive),
-            tools: self.tools(server, &raw.tool),
+            tools: self.tools(server, raw),
             forbidden_asks: forbidden_asks(raw),
+            sealed: raw.place.as_ref().is_some_and(|place| place.get().is_sealed()),
         }
     }
 
@@ -272,19 +273,21 @@ impl Checker<'_> {
         self.tool_patterns(texts)
     }
 
-    fn tools(&mut self, server: &str, raw: &Named<RawTool>) -> BTreeMap<String, ToolRules> {
+    fn tools(&mut self, server: &str, raw: &RawServer) -> BTreeMap<String, ToolRules> {
         let mut tools = BTreeMap::new();
+        let place = self.place(raw);
         // The server's own name has its own fault; any good one serves to check the tool's.
         let server: Option<ServerName> = server.parse().or_else(|_| "server".parse()).ok();
-        for (name, tool) in raw {
+        for (name, tool) in &raw.tool {
             let named = server.clone().map(|server| ToolRef::new(server, name.get()));
             if let Some(Err(error)) = named {
                 self.fault(name.span(), error.to_string(), None);
                 continue;
             }
-            let RawTool { class, resource } = tool.get();
+            let RawTool { class, resource, effects } = tool.get();
             let resource = resource.as_ref().and_then(|text| self.template(text));
-            let rules = ToolRules { class: class.map(Into::into), resource };
+            let effects = effects.iter().filter_map(|one| self.analyser(one, &place)).collect();
+            let rules = ToolRules { class: class.map(Into::into), resource, effects };
             tools.insert(name.get().clone(), rules);
         }
         tools

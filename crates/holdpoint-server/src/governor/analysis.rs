@@ -1,0 +1,46 @@
+//! Finds out what a call would do, before it is decided. Must never keep others waiting: a long
+//! text is read on a thread of its own.
+
+use super::{Call, Governor, deny};
+use holdpoint_effects::Effects;
+use holdpoint_types::{Decision, Reason};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// How much text is read where it is, in bytes: well below a millisecond of work.
+const TEXT_ON_THE_SPOT_MAX: usize = 4 << 10;
+
+// === impl Governor ===
+
+impl Governor {
+    /// What `call` would do; nothing where calls of the tool are not analysed. Who may not call the
+    /// tool at all cannot make us read.
+    pub(super) async fn analyse(&self, call: &Call) -> Result<Option<Arc<Effects>>, Decision> {
+        let settings = self.settings();
+        let Some(tool) = self.inner.catalog.tool(&call.tool) else { return Ok(None) };
+        let class = tool.class(&settings);
+        if !settings.analyses(&call.tool) || !settings.reaches(&call.agent, &call.tool, class) {
+            return Ok(None);
+        }
+        if text_bytes(&call.parameters) <= TEXT_ON_THE_SPOT_MAX {
+            return Ok(settings.effects(&call.tool, &call.parameters).map(Arc::new));
+        }
+        let (tool, parameters) = (call.tool.clone(), call.parameters.clone());
+        let reading = tokio::task::spawn_blocking(move || settings.effects(&tool, &parameters));
+        let read = reading.await.map_err(|fault| {
+            tracing::error!(%fault, tool = %call.tool, "the analysis of a call failed inside");
+            deny(Reason::EffectsUnreadable, "the analysis failed inside; look at the log")
+        });
+        Ok(read?.map(Arc::new))
+    }
+}
+
+/// How much text there is in `value`, in bytes.
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(all) => all.iter().map(text_bytes).sum(),
+        Value::Object(all) => all.iter().map(|(key, value)| key.len() + text_bytes(value)).sum(),
+    }
+}
