@@ -18,5 +18,6 @@ pub use permit::{Permit, PermitFault};
 pub use settings::{
     Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, Invariant, PROD, PatternFault,
     ResourcePattern, ResourceTemplate, ServerAsk, ServerRules, Settings, SettingsFault,
-    SettingsParts, Surface, Team, TemplateFault, ToolHints, ToolPattern, ToolRules, normalise,
+    SettingsParts, Surface, Team, TemplateFault, ToolHints, ToolPattern, ToolRules, ToolSet,
+    normalise,
 };

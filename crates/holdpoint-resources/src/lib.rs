@@ -5,6 +5,7 @@
 //! never decide anything, and never send a `tools/call` without consuming a
 //! [`holdpoint_control::Permit`] that was checked against exactly the value it sends.
 
+mod client;
 mod credentials;
 mod events;
 mod lines;
@@ -16,6 +17,7 @@ mod upstream;
 #[cfg(fuzzing)]
 pub use upstream::read_answer;
 
+pub use client::HttpClient;
 pub use credentials::{
     Bearer, ClientIdentity, CredentialFault, GrantKind, Holder, Issued, Login, OAuthSpec, Revoked,
     Sharing, Standing, Vault, VaultFault, log_in_alone, log_out,

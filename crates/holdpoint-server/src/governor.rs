@@ -20,12 +20,11 @@ use crate::catalog::{self, Catalog, Observed};
 use crate::clock::Clock;
 use crate::store::{Admission, Pin, Store, StoreFault};
 use crate::telemetry::Telemetry;
+use crate::validators::Validators;
 use arc_swap::ArcSwap;
 use endings::Endings;
 use given_up::GivenUp;
-use holdpoint_control::{
-    Control, Ending, Input, Output, Permit, Proposal, Running, Settings, decide,
-};
+use holdpoint_control::{Control, Ending, Input, Output, Permit, Proposal, Running, Settings};
 use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySet;
 use holdpoint_resources::{Answer, Cancels, Ended};
@@ -125,6 +124,7 @@ struct Inner {
     control: Mutex<Control>,
     policy: ArcSwap<PolicySet>,
     settings: ArcSwap<Settings>,
+    validators: ArcSwap<Validators>,
     cancels: Mutex<BTreeMap<ActionId, Cancels>>,
     given_up: GivenUp,
     endings: Endings,
@@ -162,6 +162,7 @@ impl Governor {
             control: Mutex::default(),
             policy: ArcSwap::from_pointee(policy),
             settings: ArcSwap::from_pointee(settings),
+            validators: ArcSwap::default(),
             cancels: Mutex::default(),
             given_up: GivenUp::default(),
             endings: Endings::default(),
@@ -407,7 +408,7 @@ impl Governor {
         let now = now.map_err(|fault| deny(Reason::ClockStepped, &fault.to_string()))?;
         let (request, facts) = self.gather(action, call, now);
         let policy = self.policy();
-        let decision = decide(&request, &facts, &policy);
+        let (facts, decision) = self.judge(&request, facts, &policy).await;
         let parameters = canonical_digest(&request.parameters)
             .map_err(|fault| deny(Reason::CouldNotDecide, &fault.to_string()))?;
         let policy = policy.digest();

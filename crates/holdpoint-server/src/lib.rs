@@ -12,6 +12,7 @@ pub mod operate;
 pub mod runtime;
 pub mod store;
 pub mod telemetry;
+pub mod validators;
 pub mod wire;
 
 pub use clock::{Clock, SteppedBack};

@@ -7,6 +7,7 @@ use crate::doors::local::{self, Kind, Registered};
 use crate::governor::{Governor, Limits};
 use crate::store::{Access, Store, StoreFault, StoreOptions};
 use crate::telemetry::Reload;
+use crate::validators::Validators;
 use holdpoint_control::Settings;
 use holdpoint_policy::{PolicyFault, PolicySet, SOURCE_BYTES_MAX, starter_pack};
 use holdpoint_types::{GatewayId, PolicySource, ServerName, Timestamp};
@@ -40,6 +41,8 @@ pub struct RuntimeSpec {
     pub strict: BTreeSet<ServerName>,
     /// How much is done at once.
     pub limits: Limits,
+    /// Who else has a voice.
+    pub validators: Validators,
 }
 
 /// A governing process, until it is dropped.
@@ -93,6 +96,7 @@ impl Runtime {
         let catalog = Catalog::new(spec.strict);
         let voices = (spec.settings, policy);
         let governor = Governor::start(store, catalog, voices, spec.limits).await?;
+        governor.replace_validators(spec.validators);
         let done = CancellationToken::new();
         let place = (spec.store.as_path(), spec.kind);
         let registered = local::open(governor.clone(), place, done.clone());

@@ -191,6 +191,14 @@ reasons! {
         "The call would break an invariant that holds whatever the policies say.",
         "Find a way that keeps the invariant, or report what you would need.",
         "The rule names the invariant; `[invariant.NAME]` says where it speaks.";
+    ValidatorObjects, "validator_objects", Decision,
+        "A validator objects to the call.",
+        "Read what it says, and change the call accordingly.",
+        "The rule names the validator; `[validator.NAME]` says how it is asked.";
+    ValidatorUnavailable, "validator_unavailable", Decision,
+        "A validator that has to look at such calls gave no answer that can be used.",
+        "Try again later.",
+        "Look at the validator's evidence with `holdpoint why`, and at its process or endpoint.";
     ParametersInvalid, "parameters_invalid", Decision,
         "The parameters do not match the tool's schema.",
         "Correct the parameters at the named path and try again.",

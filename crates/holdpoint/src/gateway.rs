@@ -10,6 +10,7 @@ use holdpoint_server::doors::http::{OperatorKey, TurnLimits};
 use holdpoint_server::doors::local::Kind;
 use holdpoint_server::governor;
 use holdpoint_server::runtime::RuntimeSpec;
+use holdpoint_server::validators::{AskedBy, ValidatorSpec, Validators};
 use holdpoint_types::{Digest, JsonLimits, OperatorName, ServerName};
 use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,11 @@ const OPERATOR_KEY_BYTES_MIN: usize = 32;
 const SECRET_BYTES_MAX: usize = 64 << 10;
 
 /// What a governing process needs, and what is left of the configuration for its doors.
-pub fn runtime_spec(config: Config, kind: Kind) -> (RuntimeSpec, Rest) {
+///
+/// # Errors
+/// When a validator cannot be used; names where its secrets should be, never a secret.
+pub fn runtime_spec(config: Config, kind: Kind) -> anyhow::Result<(RuntimeSpec, Rest)> {
+    let validators = validators(&config)?;
     let strict = strict(&config);
     let limits = governor_limits(&config.limits);
     let spec = RuntimeSpec {
@@ -33,6 +38,7 @@ pub fn runtime_spec(config: Config, kind: Kind) -> (RuntimeSpec, Rest) {
         policies: config.policies,
         strict,
         limits,
+        validators,
     };
     let rest = Rest {
         listen: config.listen,
@@ -42,7 +48,33 @@ pub fn runtime_spec(config: Config, kind: Kind) -> (RuntimeSpec, Rest) {
         store: config.store,
         credential_key: config.credential_key,
     };
-    (spec, rest)
+    Ok((spec, rest))
+}
+
+/// Who else has a voice in decisions.
+///
+/// # Errors
+/// When a validator cannot be used; names where its secrets should be, never a secret.
+pub fn validators(config: &Config) -> anyhow::Result<Validators> {
+    let specs = config.validators.iter().map(|one| {
+        let config::Validator { name, tools, class, asked, timeout_ms, objection } = one;
+        let asked = match asked {
+            config::Asked::Cel(text) => AskedBy::Cel(text.clone()),
+            config::Asked::Command(command) => AskedBy::Process(process(command)?),
+            config::Asked::Url(url) => {
+                let headers = values(&url.headers)?.into_iter();
+                let headers =
+                    headers.map(|(name, value)| (name, resources::SecretText::new(value)));
+                AskedBy::Http { url: url.url.clone(), headers: headers.collect() }
+            }
+        };
+        let timeout = Duration::from_millis(*timeout_ms);
+        let (name, tools) = (name.clone(), tools.clone());
+        let (class, objection) = (*class, *objection);
+        Ok(ValidatorSpec { name, tools, class, asked, timeout, objection })
+    });
+    let specs = specs.collect::<anyhow::Result<_>>().context("a validator cannot be set up")?;
+    Ok(Validators::new(specs)?)
 }
 
 /// The limits of the governor.
@@ -254,20 +286,22 @@ pub fn oauth_spec(
     }))
 }
 
+fn process(command: &config::UpstreamCommand) -> anyhow::Result<resources::ProcessSpec> {
+    let program = std::iter::once(command.program.clone());
+    Ok(resources::ProcessSpec {
+        command: program.chain(command.arguments.iter().cloned()).collect(),
+        env: values(&command.env)?,
+        cwd: command.cwd.clone(),
+        inherit_env: false,
+    })
+}
+
 fn transport(
     (server, transport): (&ServerName, &Transport),
     vault: &resources::Vault,
 ) -> anyhow::Result<resources::Transport> {
     match transport {
-        Transport::Command(command) => {
-            let program = std::iter::once(command.program.clone());
-            Ok(resources::Transport::Stdio(resources::ProcessSpec {
-                command: program.chain(command.arguments.iter().cloned()).collect(),
-                env: values(&command.env)?,
-                cwd: command.cwd.clone(),
-                inherit_env: false,
-            }))
-        }
+        Transport::Command(command) => Ok(resources::Transport::Stdio(process(command)?)),
         Transport::Url(url) => {
             let headers = values(&url.headers)?.into_iter();
             let headers = headers.map(|(name, value)| (name, resources::SecretText::new(value)));

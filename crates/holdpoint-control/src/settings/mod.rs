@@ -10,7 +10,7 @@ pub use parts::{
     Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, Invariant, ServerAsk, ServerRules,
     SettingsParts, Surface, Team, ToolRules,
 };
-pub use pattern::{PatternFault, ResourcePattern, ToolPattern};
+pub use pattern::{PatternFault, ResourcePattern, ToolPattern, ToolSet};
 pub use template::{ResourceTemplate, TemplateFault, normalise};
 
 use holdpoint_types::{

@@ -77,6 +77,10 @@ pub(super) struct Matcher {
     owners: Vec<usize>,
 }
 
+/// Tools by patterns.
+#[derive(Debug)]
+pub struct ToolSet(Matcher);
+
 // === impl ToolPattern ===
 
 impl ToolPattern {
@@ -213,6 +217,23 @@ impl Matcher {
         }
         let set = builder.build().map_err(|error| compile_fault("", &error))?;
         Ok(Self { set, owners })
+    }
+}
+
+// === impl ToolSet ===
+
+impl ToolSet {
+    /// The tools that one of `patterns` matches.
+    ///
+    /// # Errors
+    /// When the patterns are together too large to compile.
+    pub fn new(patterns: &[ToolPattern]) -> Result<Self, PatternFault> {
+        Matcher::of_tools(patterns.iter().map(|pattern| (0, pattern))).map(Self)
+    }
+
+    /// True if `tool` is among them.
+    pub fn contains(&self, tool: &ToolRef) -> bool {
+        !self.0.owners(&tool.to_string()).is_empty()
     }
 }
 

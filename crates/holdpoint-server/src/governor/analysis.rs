@@ -1,9 +1,11 @@
-//! Finds out what a call would do, before it is decided. Must never keep others waiting: a long
-//! text is read on a thread of its own.
+//! Finds out what a call would do, and what validators say to it, before it is decided. Must never
+//! keep others waiting: a long text is read on a thread of its own.
 
 use super::{Call, Governor, deny};
+use holdpoint_control::decide;
 use holdpoint_effects::Effects;
-use holdpoint_types::{Decision, Reason};
+use holdpoint_policy::PolicySet;
+use holdpoint_types::{Decision, Facts, Reason, Request, Ruling};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -32,6 +34,28 @@ impl Governor {
             deny(Reason::EffectsUnreadable, "the analysis failed inside; look at the log")
         });
         Ok(read?.map(Arc::new))
+    }
+
+    /// The decision, with what the operator's validators find. They are asked last, and only about
+    /// calls that nobody else refuses.
+    pub(super) async fn judge(
+        &self,
+        request: &Request,
+        mut facts: Facts,
+        policy: &PolicySet,
+    ) -> (Facts, Decision) {
+        let decision = decide(request, &facts, policy);
+        if decision.ruling() >= Ruling::Deny {
+            return (facts, decision);
+        }
+        let validators = self.inner.validators.load_full();
+        let found = validators.look(request, &facts).await;
+        if found.is_empty() {
+            return (facts, decision);
+        }
+        facts.findings.extend(found);
+        let decision = decide(request, &facts, policy);
+        (facts, decision)
     }
 }
 

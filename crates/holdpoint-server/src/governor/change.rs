@@ -5,6 +5,7 @@
 
 use super::{Governor, Limits, policy_record};
 use crate::store::StoreFault;
+use crate::validators::Validators;
 use holdpoint_control::Settings;
 use holdpoint_policy::PolicySet;
 use holdpoint_types::{RecordBody, ServerName};
@@ -26,6 +27,11 @@ impl Governor {
         self.write(record).await?;
         self.inner.policy.store(Arc::new(policy));
         Ok(())
+    }
+
+    /// Replaces the operator's validators; calls being decided keep those that they began with.
+    pub fn replace_validators(&self, validators: Validators) {
+        self.inner.validators.store(Arc::new(validators));
     }
 
     /// Replaces the operator's settings, the limits, and the servers whose tools refuse parameters

@@ -40,7 +40,7 @@ pub fn run(_args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
         let mut signals = Signals::listen()?;
         let supervisor = Supervisor::of_environment();
         let fixed = Fixed::of(&config);
-        let (spec, rest) = runtime_spec(config, Kind::Serve);
+        let (spec, rest) = runtime_spec(config, Kind::Serve)?;
         let mut service = Service::start(Runtime::start(spec).await?, &rest).await?;
         announce(&service, globals.format)?;
         supervisor.tell("READY=1");

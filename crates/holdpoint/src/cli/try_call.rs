@@ -58,8 +58,16 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let (stops, effects) = ((stops.as_slice(), row.epoch), effects.as_ref());
     let known = Known { settings, catalog: &catalog, stops, effects };
     let now = Timestamp(jiff::Timestamp::now().as_millisecond());
-    let (request, facts) = gather(known, ActionId::new(now, [0; 10]), &call, now);
-    let decision = decide(&request, &facts, &policy);
+    let (request, mut facts) = gather(known, ActionId::new(now, [0; 10]), &call, now);
+    let mut decision = decide(&request, &facts, &policy);
+    // As a governing process does: nobody is asked about what is refused anyway.
+    if decision.ruling() < Ruling::Deny {
+        let validators = crate::gateway::validators(&config)?;
+        facts.findings.extend(operator::wait(async {
+            Ok::<_, anyhow::Error>(validators.look(&request, &facts).await)
+        })?);
+        decision = decide(&request, &facts, &policy);
+    }
     match globals.format {
         Format::Json => {
             let mut told = decision_json(request.action, &decision);

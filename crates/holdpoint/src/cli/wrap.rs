@@ -65,7 +65,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
-        let (spec, rest) = runtime_spec(config, Kind::Wrap);
+        let (spec, rest) = runtime_spec(config, Kind::Wrap)?;
         match find_serve(&rest.store).await? {
             Some(stream) => {
                 let timeout = rest.timeout(&server);

@@ -1,10 +1,10 @@
 //! The checked configuration: what the edges need in plain structs, and the pure settings.
 //! Must not hold a secret: only where to find it.
 
-use holdpoint_control::Settings;
+use holdpoint_control::{Settings, ToolPattern};
 use holdpoint_resources::{GrantKind, Sharing};
 use holdpoint_server::doors::http::oauth::{Algorithm, KeySpec, Scopes};
-use holdpoint_types::{AgentName, OperatorName, ServerName};
+use holdpoint_types::{AgentName, EffectClass, FindingResult, OperatorName, ServerName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,6 +30,36 @@ pub struct Config {
     pub servers: BTreeMap<ServerName, Upstream>,
     /// Who may reach what, and where it acts.
     pub settings: Settings,
+    /// Who else has a voice.
+    pub validators: Vec<Validator>,
+}
+
+/// An independent voice about calls.
+#[derive(Debug)]
+pub struct Validator {
+    /// Its name.
+    pub name: String,
+    /// The tools whose calls it looks at.
+    pub tools: Vec<ToolPattern>,
+    /// The mildest class of calls that it looks at.
+    pub class: EffectClass,
+    /// How it is asked.
+    pub asked: Asked,
+    /// How long an answer may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// What its objection is.
+    pub objection: FindingResult,
+}
+
+/// How a validator is asked.
+#[derive(Debug)]
+pub enum Asked {
+    /// A CEL expression that must be true.
+    Cel(String),
+    /// A process, a line in and a line out.
+    Command(UpstreamCommand),
+    /// An endpoint.
+    Url(UpstreamUrl),
 }
 
 /// Where `serve` listens, and for whom.

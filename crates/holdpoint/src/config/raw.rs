@@ -3,9 +3,11 @@
 
 mod credentials;
 mod effects;
+mod validators;
 
 pub use credentials::{RawCredentials, RawGrantKind, RawSharing};
 pub use effects::{RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawPlace};
+pub use validators::RawValidator;
 
 use holdpoint_types::{EffectClass, Mode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -52,6 +54,8 @@ pub struct RawConfig {
     pub surface: Vec<At<RawSurface>>,
     /// Spans of time in which changes are not wanted; policies refer to them.
     pub freeze: Vec<At<RawFreeze>>,
+    /// Independent voices about calls; they can only make decisions stricter.
+    pub validator: Named<RawValidator>,
     /// What breaking an invariant does, by its code; [effects.md](effects.md) lists them.
     pub invariant: Named<RawInvariant>,
 }

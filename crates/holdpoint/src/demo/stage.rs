@@ -60,7 +60,7 @@ impl Stage {
             }
             Err(fault) => return Err(fault.into()),
         };
-        let (spec, rest) = runtime_spec(config, Kind::Serve);
+        let (spec, rest) = runtime_spec(config, Kind::Serve)?;
         let service = Service::start(Runtime::start(spec).await?, &rest).await?;
         let client = connect(&service, &scenario.agent).await?;
         Ok(Self { service, client, databases, ask: act.ask.clone() })

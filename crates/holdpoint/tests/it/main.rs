@@ -31,4 +31,5 @@ mod tls;
 mod transparency;
 mod two_wraps;
 mod upstream_auth;
+mod validators;
 mod world;

@@ -84,6 +84,6 @@ async fn try_reload(service: &mut Service, fixed: &Fixed) -> anyhow::Result<bool
         tracing::warn!("{line}");
     }
     fixed.check(&config)?;
-    let (spec, rest) = runtime_spec(config, Kind::Serve);
+    let (spec, rest) = runtime_spec(config, Kind::Serve)?;
     service.replace(spec, &rest).await.context("a part cannot be replaced")
 }

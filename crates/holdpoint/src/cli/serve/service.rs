@@ -117,9 +117,10 @@ impl Service {
             }
         }
         let governor = self.runtime.governor();
-        let RuntimeSpec { settings: rules, strict, limits, .. } = spec;
+        let RuntimeSpec { settings: rules, strict, limits, validators, .. } = spec;
         let differs = governor.replace_settings(rules, strict, limits).await?;
         // From here on nothing can fail.
+        governor.replace_validators(validators);
         for (name, before) in &self.upstreams {
             if upstreams.get(name).is_none_or(|now| now.spec() != before.spec()) {
                 tracing::info!(server = %name, "an upstream server was removed or replaced");

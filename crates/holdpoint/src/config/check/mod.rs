@@ -8,6 +8,7 @@ mod effects;
 mod oauth;
 mod places;
 mod servers;
+mod validators;
 
 pub use credentials::is_scope;
 
@@ -100,6 +101,7 @@ impl Checker<'_> {
             freezes: self.freezes(&raw.freeze),
             invariants: self.invariants(&raw.invariant),
         };
+        let validators = self.validators(&raw.validator);
         let operators = self.operators(&raw.operator);
         let store = self.path(raw.store.path.as_ref()).unwrap_or(self.folder.join(".holdpoint"));
         let key = raw.store.credential_key.as_ref();
@@ -128,6 +130,7 @@ impl Checker<'_> {
             operators,
             servers,
             settings,
+            validators,
         })
     }
 

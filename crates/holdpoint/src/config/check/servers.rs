@@ -18,7 +18,7 @@ type RawValues = BTreeMap<At<String>, At<RawValue>>;
 
 /// What a table of values is for; it decides which names are possible.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+pub(super) enum Purpose {
     Env,
     Header,
 }
@@ -123,7 +123,7 @@ impl Checker<'_> {
         }
     }
 
-    fn command(
+    pub(super) fn command(
         &mut self,
         command: &At<Vec<At<String>>>,
         env: BTreeMap<String, ValueSource>,
@@ -155,7 +155,7 @@ impl Checker<'_> {
         }
     }
 
-    fn url(&mut self, url: &At<String>) -> Option<String> {
+    pub(super) fn url(&mut self, url: &At<String>) -> Option<String> {
         let text = url.get();
         if secret::masked(text) != *text {
             self.secrets.push(url.span());
@@ -176,7 +176,11 @@ impl Checker<'_> {
         Some(text.clone())
     }
 
-    fn values(&mut self, purpose: Purpose, raw: &RawValues) -> BTreeMap<String, ValueSource> {
+    pub(super) fn values(
+        &mut self,
+        purpose: Purpose,
+        raw: &RawValues,
+    ) -> BTreeMap<String, ValueSource> {
         let mut values = BTreeMap::new();
         for (name, value) in raw {
             if !purpose.allows(name.get()) {

@@ -1,0 +1,205 @@
+//! The operator's own validators: independent voices about a call, before it is decided.
+//!
+//! Owns whom to ask, what they are told, and what their answers mean. A validator can only make a
+//! decision stricter; one that fails, is late, or says something that nobody understands, counts as
+//! a fault. Must never hand on a key, a token or a header of an agent.
+
+mod asking;
+
+use asking::Way;
+use futures::future::join_all;
+use holdpoint_control::{PatternFault, ToolPattern, ToolSet};
+use holdpoint_resources::{ProcessSpec, SecretText};
+use holdpoint_types::{EffectClass, Facts, Finding, FindingResult, Reason, Request};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Longest evidence of a validator that is kept, in characters.
+const EVIDENCE_CHARS_MAX: usize = 500;
+
+/// A validator as the operator declares it.
+#[derive(Clone, Debug)]
+pub struct ValidatorSpec {
+    /// Its name.
+    pub name: String,
+    /// The tools whose calls it looks at.
+    pub tools: Vec<ToolPattern>,
+    /// The mildest class of calls that it looks at.
+    pub class: EffectClass,
+    /// How it is asked.
+    pub asked: AskedBy,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// What its objection is: [`FindingResult::Fail`], or [`FindingResult::Warn`] where it is only
+    /// recorded.
+    pub objection: FindingResult,
+}
+
+/// How a validator is asked.
+#[derive(Clone, Debug)]
+pub enum AskedBy {
+    /// A CEL expression that must be true.
+    Cel(String),
+    /// A process that reads one line of JSON and writes one.
+    Process(ProcessSpec),
+    /// An HTTP endpoint that takes JSON and gives JSON.
+    Http {
+        /// Where.
+        url: String,
+        /// Headers with its own credentials.
+        headers: Vec<(String, SecretText)>,
+    },
+}
+
+/// Why validators cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ValidatorFault {
+    /// The expression is no CEL.
+    #[error("the expression of validator `{name}` cannot be read: {why}")]
+    Expression {
+        /// The validator.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The patterns cannot be compiled.
+    #[error(transparent)]
+    Pattern(#[from] PatternFault),
+    /// The URL or a header cannot be used.
+    #[error("validator `{name}` cannot be asked: {why}")]
+    Endpoint {
+        /// The validator.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// All validators, ready to be asked.
+#[derive(Debug, Default)]
+pub struct Validators {
+    all: Vec<Validator>,
+}
+
+#[derive(Debug)]
+struct Validator {
+    name: String,
+    tools: ToolSet,
+    class: EffectClass,
+    way: Way,
+    timeout: Duration,
+    objection: FindingResult,
+}
+
+/// What a validator answers.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    result: Word,
+    #[serde(default)]
+    evidence: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Pass,
+    Warn,
+    Fail,
+    Opaque,
+}
+
+// === impl Validators ===
+
+impl Validators {
+    /// Makes validators ready.
+    ///
+    /// # Errors
+    /// When an expression, a pattern or an endpoint cannot be used.
+    pub fn new(specs: Vec<ValidatorSpec>) -> Result<Self, ValidatorFault> {
+        let all = specs.into_iter().map(Validator::new).collect::<Result<_, _>>()?;
+        Ok(Self { all })
+    }
+
+    /// What those that look at such calls find, all asked at the same time.
+    pub async fn look(&self, request: &Request, facts: &Facts) -> Vec<Finding> {
+        let class = facts.aims().map(|aim| aim.class).max().unwrap_or(EffectClass::Destructive);
+        let concerned = self.all.iter().filter(|one| one.concerns(request, class));
+        let concerned: Vec<_> = concerned.collect();
+        if concerned.is_empty() {
+            return Vec::new();
+        }
+        let told = told(request, facts, class);
+        join_all(concerned.into_iter().map(|one| one.look(&told))).await
+    }
+}
+
+// === impl Validator ===
+
+impl Validator {
+    fn new(spec: ValidatorSpec) -> Result<Self, ValidatorFault> {
+        let ValidatorSpec { name, tools, class, asked, timeout, objection } = spec;
+        let way = Way::new(&name, asked)?;
+        Ok(Self { tools: ToolSet::new(&tools)?, name, class, way, timeout, objection })
+    }
+
+    fn concerns(&self, request: &Request, class: EffectClass) -> bool {
+        class >= self.class && self.tools.contains(&request.tool)
+    }
+
+    async fn look(&self, told: &Value) -> Finding {
+        let answer = match tokio::time::timeout(self.timeout, self.way.ask(told)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer within {} ms", self.timeout.as_millis())),
+        };
+        let (result, reason, evidence) = match answer {
+            Ok(Answer { result: Word::Pass, evidence }) => {
+                (FindingResult::Pass, Reason::ValidatorObjects, evidence)
+            }
+            Ok(Answer { result: Word::Warn, evidence }) => {
+                (FindingResult::Warn, Reason::ValidatorObjects, evidence)
+            }
+            Ok(Answer { result: Word::Fail, evidence }) => {
+                (self.objection, Reason::ValidatorObjects, evidence)
+            }
+            Ok(Answer { result: Word::Opaque, evidence }) => {
+                (FindingResult::Opaque, Reason::ValidatorUnavailable, evidence)
+            }
+            // Whoever is only asked for a warning can be missing.
+            Err(why) if self.objection == FindingResult::Warn => {
+                (FindingResult::Warn, Reason::ValidatorUnavailable, why)
+            }
+            Err(why) => (FindingResult::Opaque, Reason::ValidatorUnavailable, why),
+        };
+        let evidence = evidence.chars().take(EVIDENCE_CHARS_MAX).collect();
+        Finding { validator: self.name.clone(), result, reason, evidence }
+    }
+}
+
+/// What a validator is told: the request, what is known, and each effect.
+fn told(request: &Request, facts: &Facts, class: EffectClass) -> Value {
+    let effects = facts.effects.iter().map(|one| {
+        let mut effect = json!(one.effect);
+        effect["environment"] = one.target.environment.as_str().into();
+        effect["surfaces"] = json!(one.target.surfaces);
+        effect
+    });
+    json!({
+        "when": "before",
+        "agent": request.agent,
+        "owner": facts.agent.as_ref().and_then(|agent| agent.owner.as_ref()),
+        "tool": request.tool,
+        "parameters": request.parameters,
+        "intent": request.intent.as_ref().map(|intent| intent.text.as_str()),
+        "action": request.action,
+        "at_ms": request.at.0,
+        "class": class,
+        "resource": facts.target.resource,
+        "environment": facts.target.environment,
+        "surfaces": facts.target.surfaces,
+        "freezes": facts.freezes,
+        "effects": effects.collect::<Vec<_>>(),
+        "findings": facts.findings,
+    })
+}
