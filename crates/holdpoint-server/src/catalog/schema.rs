@@ -148,7 +148,7 @@ fn values(value: &Value, enough: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::Schema;
+    use super::{FAULTS_MAX, Schema};
     use holdpoint_types::{FindingResult, Reason};
     use serde_json::{Value, json};
 
@@ -182,6 +182,20 @@ mod tests {
         let schema = Schema::of(&schema, false);
         assert_eq!(schema.check(&json!({ "x": "aaa" })).result, FindingResult::Pass);
         assert_eq!(schema.check(&json!({ "x": "b" })).result, FindingResult::Fail);
+    }
+
+    #[test]
+    fn a_call_with_many_faults_is_told_a_few() {
+        let schema = json!({ "inputSchema": { "additionalProperties": { "type": "string" } } });
+        let schema = Schema::of(&schema, false);
+        let parameters = |count| -> Value {
+            (0..count).map(|number| (format!("p{number}"), json!(7))).collect()
+        };
+        for (count, told) in [(FAULTS_MAX, FAULTS_MAX), (1000, FAULTS_MAX)] {
+            let finding = schema.check(&parameters(count));
+            assert_eq!(finding.result, FindingResult::Fail);
+            assert_eq!(finding.evidence.matches("(rule ").count(), told, "{}", finding.evidence);
+        }
     }
 
     #[test]

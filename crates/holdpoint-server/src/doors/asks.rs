@@ -192,3 +192,23 @@ fn remove(declared: &mut Value, forbidden: &BTreeSet<ServerAsk>) {
         declared.retain(|name, _| forbidden.iter().all(|ask| ask.as_str() != name));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{WANTED_MAX, Wanted};
+    use serde_json::{Value, json};
+
+    fn read(count: usize) -> Result<usize, String> {
+        let ask = |number| (format!("q{number}"), json!({ "method": "roots/list" }));
+        let asks: Value = (0..count).map(ask).collect();
+        let result = json!({ "resultType": "input_required", "inputRequests": asks });
+        let raw = serde_json::value::to_raw_value(&result).unwrap();
+        Wanted::read(&raw).map(|wanted| wanted.unwrap().requests.len())
+    }
+
+    #[test]
+    fn a_result_that_asks_too_much_is_refused() {
+        assert_eq!(read(WANTED_MAX), Ok(WANTED_MAX));
+        assert_eq!(read(WANTED_MAX + 1), Err("more than 64 `inputRequests`".to_owned()));
+    }
+}

@@ -97,3 +97,38 @@ fn in_era(era: Era, response: &RpcResponse) -> Response {
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Progress, WAITING_MAX, answer};
+    use crate::doors::http::Asked;
+    use axum::http::HeaderMap;
+    use holdpoint_resources::mcp::era::Era;
+    use holdpoint_resources::mcp::{RpcId, RpcRequest, RpcResponse};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn progress_that_nobody_reads_is_lost_and_the_answer_is_not() {
+        let meta = json!({ "_meta": { "progressToken": "p" } });
+        let asked = Asked {
+            agent: "coder".parse().unwrap(),
+            server: None,
+            era: Era::Modern,
+            events: true,
+            headers: &HeaderMap::new(),
+            request: RpcRequest::new(RpcId::Number(7), "tools/call", meta),
+        };
+        let (sender, progress) = Progress::of(&asked).unwrap();
+        let sent = (0..1000).filter(|at| sender.try_send(json!({ "progress": at })).is_ok());
+        assert_eq!(sent.count(), WAITING_MAX);
+        let work = async { RpcResponse::result_value(RpcId::Number(7), &json!({})) };
+        let response = answer(Era::Modern, Some(progress), work).await;
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        let events: Vec<_> = body.split_terminator("\n\n").collect();
+        assert_eq!(events.len(), WAITING_MAX + 1);
+        let (last, before) = events.split_last().unwrap();
+        assert!(before.iter().all(|event| event.contains("notifications/progress")));
+        assert!(last.contains(r#""result":{}"#), "{last}");
+    }
+}

@@ -287,7 +287,7 @@ fn plain(id: &RpcId) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Deliveries, KEPT_MAX, Place, Resumed, Streams, WAITING_MAX};
+    use super::{Deliveries, KEPT_MAX, Place, REQUESTS_MAX, Resumed, Streams, WAITING_MAX};
     use bytes::Bytes;
     use holdpoint_resources::mcp::RpcId;
     use serde_json::{Value, json};
@@ -356,6 +356,17 @@ mod tests {
         let Resumed::Stream(replay, Some(_)) = streams.resume(None) else { panic!() };
         assert!(replay.is_empty());
         assert_eq!(Place::parse("1-x"), None);
+    }
+
+    #[test]
+    fn a_thread_has_so_many_requests_at_one_time() {
+        let mut streams = Streams::default();
+        let ids = (0_i64..).map(RpcId::Number);
+        let open: Vec<_> = ids.map_while(|id| streams.open(&id, None)).take(9999).collect();
+        assert_eq!(open.len(), REQUESTS_MAX);
+        assert!(streams.open_aside(&RpcId::Text("own".into())).is_none());
+        say(&mut streams, json!({"id": 7, "result": {}}));
+        assert!(streams.open(&RpcId::Text("next".into()), None).is_some());
     }
 
     #[test]

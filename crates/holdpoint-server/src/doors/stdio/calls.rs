@@ -197,6 +197,7 @@ impl Calls {
             }
         }
         let passing = std::mem::take(&mut flights.passing);
+        flights.endless.clear();
         self.inner.landed.notify_waiters();
         passing.into_iter().collect()
     }
@@ -404,4 +405,54 @@ fn ended(told: Option<Told>) -> Ended {
         },
     };
     Ended::Answered { body, tool_error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Calls, EARLY_MAX, PASSING_MAX, Whose};
+    use holdpoint_resources::mcp::{Outcome, RpcId, RpcRequest};
+    use holdpoint_resources::{Passage, ProcessSpec};
+    use serde_json::json;
+
+    fn passing(calls: &Calls, method: &str, id: i64) -> bool {
+        calls.begin_passing(&RpcRequest::new(RpcId::Number(id), method, json!({})))
+    }
+
+    #[test]
+    fn so_many_requests_pass_at_one_time() {
+        let calls = Calls::default();
+        let begun = (0..).take_while(|id| passing(&calls, "ping", *id)).take(99_999).count();
+        assert_eq!(begun, PASSING_MAX);
+        // Governed calls have limits of their own.
+        assert!(calls.begin(&RpcId::Text("call".into())).is_some());
+        assert_eq!(calls.whose(&RpcId::Number(7)), Whose::Passing);
+        assert!(passing(&calls, "ping", -1));
+        assert!(!passing(&calls, "ping", -2));
+    }
+
+    #[tokio::test]
+    async fn early_answers_to_our_own_requests_are_kept_within_bounds() {
+        let echo = ProcessSpec { command: vec!["cat".to_owned()], ..ProcessSpec::default() };
+        let (server, _child) = Passage::spawn(&echo, 1 << 10).unwrap();
+        let calls = Calls::default();
+        let mut early = Vec::new();
+        for _ in 0..2 * EARLY_MAX {
+            let own = server.inject("ping", json!({})).await.unwrap();
+            let answer = serde_json::value::to_raw_value(&json!({})).unwrap();
+            calls.found(own, Outcome::Result(answer));
+            early.push(calls.inner.own.lock().early.len());
+        }
+        assert_eq!(early.last(), Some(&EARLY_MAX));
+    }
+
+    #[test]
+    fn a_server_that_breaks_messages_leaves_nothing_behind() {
+        let calls = Calls::default();
+        for id in 0..100 {
+            assert!(passing(&calls, super::super::LISTEN, id));
+            assert_eq!(calls.blame(None, "broken"), [RpcId::Number(id)]);
+        }
+        let flights = calls.inner.flights.lock();
+        assert!(flights.is_empty() && flights.endless.is_empty());
+    }
 }

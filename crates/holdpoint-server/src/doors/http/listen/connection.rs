@@ -147,3 +147,76 @@ fn builder(limits: &FrontLimits) -> auto::Builder<TokioExecutor> {
     http2.keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_PATIENCE);
     builder
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FrontLimits, HEADER_COUNT_PLAIN, STREAMS_MAX, builder};
+    use axum::body::Body;
+    use axum::http::{Request, Response};
+    use hyper::body::Incoming;
+    use hyper_util::rt::TokioIo;
+    use std::convert::Infallible;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    /// `GET http://x/`, as RFC 7541 writes it.
+    const GET: [u8; 6] = [0x82, 0x86, 0x84, 0x41, 1, b'x'];
+
+    /// A frame of HTTP/2 (RFC 9113, section 4.1).
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// The payload of the next frame of this kind, and its stream.
+    async fn next(stream: &mut DuplexStream, wanted: u8) -> (u32, Vec<u8>) {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            stream.read_exact(&mut payload).await.unwrap();
+            if head[3] == wanted {
+                return (u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_http2_connection_has_so_many_streams() {
+        let long = Duration::from_secs(60);
+        let limits = FrontLimits {
+            connections_max: 1,
+            connections_per_address_max: 1,
+            header_bytes_max: 16 << 10,
+            header_count_max: HEADER_COUNT_PLAIN,
+            header_timeout: long,
+            body_timeout: long,
+            idle_timeout: long,
+            write_timeout: long,
+        };
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        tokio::spawn(async move {
+            // No request is ever answered.
+            let service = hyper::service::service_fn(|_: Request<Incoming>| {
+                std::future::pending::<Result<Response<Body>, Infallible>>()
+            });
+            builder(&limits).serve_connection(TokioIo::new(server), service).await
+        });
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        client.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        let (_, settings) = next(&mut client, SETTINGS).await;
+        let told = settings.chunks(6).find(|setting| setting[..2] == [0, 3]).unwrap();
+        assert_eq!(told[2..], STREAMS_MAX.to_be_bytes());
+
+        client.write_all(&frame(SETTINGS, 1, 0, &[])).await.unwrap();
+        for number in 0..=STREAMS_MAX {
+            client.write_all(&frame(HEADERS, 5, 2 * number + 1, &GET)).await.unwrap();
+        }
+        // A client that does not wait has its stream refused, unread (REFUSED_STREAM is 7).
+        assert_eq!(next(&mut client, RST_STREAM).await, (2 * STREAMS_MAX + 1, vec![0, 0, 0, 7]));
+    }
+}

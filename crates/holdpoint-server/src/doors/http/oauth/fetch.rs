@@ -183,8 +183,18 @@ fn in_words(fault: reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{jwks_uri, metadata_places};
+    use super::{
+        DEPTH_MAX, FetchFault, JWKS_BYTES_MAX, METADATA_BYTES_MAX, client, fetch, jwks_uri,
+        metadata_places,
+    };
+    use crate::doors::http::oauth::{KeySource, KeySpec};
+    use axum::Router;
+    use axum::extract::State;
+    use axum::routing::get;
     use expect_test::expect;
+    use reqwest::Url;
+    use serde_json::json;
+    use std::time::Duration;
 
     #[test]
     fn metadata_is_looked_for_where_both_standards_put_it() {
@@ -219,5 +229,44 @@ mod tests {
         assert!(of(own, "file:///etc/passwd").is_err());
         let twice = br#"{"issuer":"https://auth.example.com","jwks_uri":"https://a/","jwks_uri":"https://b/"}"#;
         assert!(jwks_uri(own, twice).is_err());
+    }
+
+    #[test]
+    fn metadata_that_is_nested_deeply_is_not_used() {
+        let own = "https://auth.example.com";
+        let used = |depth: usize| {
+            let nested = (1..depth).fold(json!(1), |inner, _| json!([inner]));
+            let metadata = json!({ "issuer": own, "jwks_uri": own, "more": nested });
+            jwks_uri(own, metadata.to_string().as_bytes()).is_ok()
+        };
+        assert!(used(DEPTH_MAX) && !used(DEPTH_MAX + 1));
+    }
+
+    /// Fetches keys from an issuer whose answers have this many bytes; gives the fault.
+    async fn fetched(bytes: usize, source: impl FnOnce(&str) -> KeySource) -> FetchFault {
+        let answer = get(async |State(bytes): State<usize>| "x".repeat(bytes));
+        let router = Router::new().route("/{*path}", answer).with_state(bytes);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let issuer = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let source = source(&issuer);
+        let often = Duration::from_secs(60);
+        let spec = KeySpec { issuer: issuer.clone(), source, refresh: often, stale: often };
+        let client = client(&Url::parse(&issuer).unwrap()).unwrap();
+        fetch(&client, &spec).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn an_issuers_long_answer_is_not_read_to_its_end() {
+        let metadata = |_: &str| KeySource::Issuer;
+        let keys = |issuer: &str| KeySource::Uri(format!("{issuer}/jwks"));
+        let fault = fetched(METADATA_BYTES_MAX, metadata).await;
+        assert!(matches!(fault, FetchFault::Metadata(..)), "read, and no metadata: {fault}");
+        let fault = fetched(METADATA_BYTES_MAX + 1, metadata).await;
+        assert!(matches!(fault, FetchFault::TooLong(_, METADATA_BYTES_MAX)), "{fault}");
+        let fault = fetched(JWKS_BYTES_MAX, keys).await;
+        assert!(matches!(fault, FetchFault::Keys(..)), "read, and no keys: {fault}");
+        let fault = fetched(JWKS_BYTES_MAX + 1, keys).await;
+        assert!(matches!(fault, FetchFault::TooLong(_, JWKS_BYTES_MAX)), "{fault}");
     }
 }

@@ -14,9 +14,9 @@ use std::str::FromStr;
 /// Longest JWK Set, in bytes.
 pub(super) const JWKS_BYTES_MAX: usize = 256 << 10;
 /// Most keys of a JWK Set.
-const KEYS_MAX: usize = 64;
+pub(super) const KEYS_MAX: usize = 64;
 /// Deepest nesting of a JWK Set.
-const DEPTH_MAX: usize = 8;
+pub(super) const DEPTH_MAX: usize = 8;
 /// Lengths of RSA moduli that are safe and can be verified, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
