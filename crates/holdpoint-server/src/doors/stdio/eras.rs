@@ -12,7 +12,9 @@ mod words;
 use super::{Between, failed, id_refused};
 use crate::doors::asks;
 use holdpoint_resources::mcp::era::{self, Era, META_PROTOCOL_VERSION};
-use holdpoint_resources::mcp::{Message, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse};
+use holdpoint_resources::mcp::{
+    Message, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse, governed,
+};
 use holdpoint_types::{AgentName, Reason, ServerName};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -314,9 +316,17 @@ fn refused(message: &Message) -> Vec<Move> {
 
 /// The refusal of an id that is one of ours.
 fn reserved(request: &RpcRequest) -> Option<Vec<Move>> {
-    let RpcId::Text(id) = &request.id else { return None };
     let refused = || id_refused(request.id.clone(), "the id is reserved").to_bytes();
-    id.starts_with(OWN_PREFIX).then(|| vec![Move::ToAgent(refused())])
+    is_own(&request.id).then(|| vec![Move::ToAgent(refused())])
+}
+
+fn is_own(id: &RpcId) -> bool {
+    matches!(id, RpcId::Text(text) if text.starts_with(OWN_PREFIX))
+}
+
+/// True for what is answered here even after it was cancelled: by us, not by the server.
+fn answered_anyway(method: &str) -> bool {
+    governed::is_governed(method) || method == "tools/list"
 }
 
 fn own_id(number: u64) -> RpcId {
@@ -326,3 +336,6 @@ fn own_id(number: u64) -> RpcId {
 fn read(line: &[u8]) -> Option<Message> {
     Message::from_upstream(line, usize::MAX).ok()
 }
+
+#[cfg(test)]
+mod tests;

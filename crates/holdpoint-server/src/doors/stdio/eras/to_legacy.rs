@@ -5,7 +5,7 @@
 //! never send a call anew when its agent comes back: it is the same call.
 
 use super::state::{Binding, Parking};
-use super::{Move, own_id, reserved, words};
+use super::{Move, answered_anyway, is_own, own_id, reserved, words};
 use crate::doors::answer::refused_data;
 use crate::doors::asks;
 use holdpoint_resources::mcp::era::{self, META_LOG_LEVEL, META_PROGRESS, META_SUBSCRIPTION};
@@ -18,13 +18,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a parked call waits for its agent.
-const PARKED_FOR: Duration = Duration::from_secs(5 * 60);
+pub(super) const PARKED_FOR: Duration = Duration::from_secs(5 * 60);
 /// Most calls that are parked on one line at one time.
-const PARKED_MAX: usize = 32;
+pub(super) const PARKED_MAX: usize = 32;
 /// Most requests of an agent that wait at one time.
-const CALLS_MAX: usize = 4096;
+pub(super) const CALLS_MAX: usize = 4096;
 /// Most questions of one call that wait for its agent to come back.
-const QUEUED_MAX: usize = 16;
+pub(super) const QUEUED_MAX: usize = 16;
 /// Where a modern agent subscribes.
 const LISTEN: &str = "subscriptions/listen";
 
@@ -114,11 +114,11 @@ impl ToLegacy {
                 let result = words::discover_result(&self.server);
                 vec![answered(RpcResponse::result_value(request.id.clone(), &result))]
             }
-            LISTEN => self.listen(request),
             _ if governed && request.param("requestState").is_some() => self.come_back(request),
             _ if self.calls.len() >= CALLS_MAX => {
                 vec![refusal(&request.id, Reason::Overloaded, "too many requests wait")]
             }
+            LISTEN => self.listen(request),
             _ => self.pass(request),
         })
     }
@@ -362,7 +362,7 @@ impl ToLegacy {
 
     fn landed(&mut self, response: RpcResponse) -> Option<Vec<Move>> {
         let id = response.id.as_ref()?;
-        let call = self.calls.get_mut(id)?;
+        let Some(call) = self.calls.get_mut(id) else { return is_own(id).then(Vec::new) };
         let outcome = response.outcome;
         if let Waits::Parked(parked) = &mut call.waits {
             // It ended by itself, or by a stop; the agent hears of it when it comes back.
@@ -411,8 +411,14 @@ impl ToLegacy {
         }
         let waits = |call: &Call| matches!(&call.waits, Waits::Agent(agent) if *agent == id);
         let found = self.calls.iter().find(|(_, call)| waits(call));
-        let Some((own, _)) = found else { return Vec::new() };
-        vec![cancel(&own.clone(), "the agent cancelled the request")]
+        let Some((own, call)) = found.map(|(own, call)| (own.clone(), call)) else {
+            return Vec::new();
+        };
+        if !answered_anyway(&call.method) {
+            // The server need not answer it; what it answers all the same reaches nobody.
+            self.calls.remove(&own);
+        }
+        vec![cancel(&own, "the agent cancelled the request")]
     }
 
     // Subscriptions.
@@ -438,7 +444,7 @@ impl ToLegacy {
         let uris = filter.get("resourceSubscriptions").and_then(Value::as_array);
         let uris = uris.filter(|_| self.offers("resources", Some("subscribe")));
         let uris = uris.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
-        let uris: Vec<_> = uris.take(CALLS_MAX).collect();
+        let uris: Vec<_> = uris.take(CALLS_MAX.saturating_sub(self.calls.len())).collect();
         if !uris.is_empty() {
             honoured.insert("resourceSubscriptions".into(), json!(uris));
         }

@@ -4,7 +4,7 @@
 //! Each round is a request of its own to the server, and is decided on and recorded as one. Must
 //! never change a `requestState`, nor ask an agent what it did not say it can answer.
 
-use super::{Move, own_id, reserved, words};
+use super::{Move, answered_anyway, is_own, own_id, reserved, words};
 use crate::doors::answer::refused_data;
 use crate::doors::asks::Wanted;
 use holdpoint_resources::mcp::era::{self, META_SUBSCRIPTION};
@@ -17,11 +17,11 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Most rounds of one request.
-const ROUNDS_MAX: u32 = 16;
+pub(super) const ROUNDS_MAX: u32 = 16;
 /// Most requests of an agent that wait at one time.
-const CALLS_MAX: usize = 4096;
+pub(super) const CALLS_MAX: usize = 4096;
 /// Most resources that an agent follows.
-const FOLLOWED_MAX: usize = 1024;
+pub(super) const FOLLOWED_MAX: usize = 1024;
 /// Where changes are followed.
 const LISTEN: &str = "subscriptions/listen";
 
@@ -118,7 +118,6 @@ impl ToModern {
                 self.level = request.param("level").cloned();
                 done()
             }
-            "resources/subscribe" => self.follow(request),
             "resources/unsubscribe" => {
                 let uri = request.param("uri").and_then(Value::as_str).unwrap_or_default();
                 let mut moves = done();
@@ -129,6 +128,7 @@ impl ToModern {
                 let text = "too many requests wait";
                 vec![refusal(request.id.clone(), Reason::Overloaded, text)]
             }
+            "resources/subscribe" => self.follow(request),
             _ => {
                 let call = Call { request: request.clone(), round: 0, asking: None };
                 self.calls.insert(request.id.clone(), call);
@@ -250,18 +250,20 @@ impl ToModern {
         let id = note.params.as_ref().and_then(|params| params.get("requestId"));
         let Some(agent) = id.and_then(RpcId::from_value) else { return Vec::new() };
         let found = self.calls.iter().find(|(_, call)| call.request.id == agent);
-        let Some((id, asks)) = found.map(|(id, call)| (id.clone(), call.asking.is_some())) else {
+        let Some((id, call)) = found.map(|(id, call)| (id.clone(), call)) else {
             return Vec::new();
         };
-        match asks {
+        if call.asking.is_some() {
             // Between two rounds nothing runs that could be cancelled.
-            true => {
-                self.questions.retain(|_, (of, _)| *of != id);
-                self.calls.remove(&id);
-                Vec::new()
-            }
-            false => vec![cancel(&id)],
+            self.questions.retain(|_, (of, _)| *of != id);
+            self.calls.remove(&id);
+            return Vec::new();
         }
+        if !answered_anyway(&call.request.method) {
+            // The server need not answer it; what it answers all the same reaches nobody.
+            self.calls.remove(&id);
+        }
+        vec![cancel(&id)]
     }
 
     // Changes.
@@ -330,10 +332,6 @@ impl ToModern {
         words::strip_subscription(&mut note.params);
         Some(vec![Move::ToAgent(note.to_bytes())])
     }
-}
-
-fn is_own(id: &RpcId) -> bool {
-    matches!(id, RpcId::Text(text) if text.starts_with(super::OWN_PREFIX))
 }
 
 fn empty() -> Box<RawValue> {
