@@ -588,3 +588,47 @@ fn deny(reason: Reason, text: &str) -> Decision {
 fn unavailable(fault: &StoreFault) -> Decision {
     deny(Reason::LedgerUnavailable, &fault.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Call, Governed, Governor};
+    use holdpoint_control::Input;
+    use holdpoint_resources::Ended;
+    use holdpoint_resources::mcp::Outcome;
+    use holdpoint_types::{Door, Epoch, Reason};
+    use serde_json::json;
+    use std::time::Duration;
+    use tokio_util::sync::CancellationToken;
+
+    /// Reads a resource; gives the reasons why it was not read.
+    async fn read(governor: &Governor) -> Vec<Reason> {
+        let call = Call {
+            agent: "coder".parse().unwrap(),
+            door: Door::McpHttp,
+            tool: "fs__resources/read".parse().unwrap(),
+            parameters: json!({ "uri": "demo://x" }),
+            meta: None,
+        };
+        let answer = serde_json::value::to_raw_value(&json!({})).unwrap();
+        let body = Outcome::Result(answer);
+        let execute = async move |_, _| Ended::Answered { body, tool_error: false };
+        let governed = governor.govern(call, CancellationToken::new(), execute);
+        match tokio::time::timeout(Duration::from_secs(20), governed).await.expect("no decision") {
+            Governed::Answered(..) => Vec::new(),
+            Governed::Refused(_, decision) => decision.causes().map(|cause| cause.reason).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_stops_keep_moving_is_denied() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = crate::tests::runtime(dir.path()).await;
+        let governor = runtime.governor();
+        assert_eq!(read(governor).await, []);
+        // The epoch that the call is decided in is never the store's, however often it is read.
+        governor.feed(Input::StopsRead { epoch: Epoch(1), stops: Vec::new() });
+        assert_eq!(read(governor).await, [Reason::CouldNotDecide]);
+        runtime.shut_down().await;
+    }
+}

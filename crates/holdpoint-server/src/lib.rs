@@ -16,3 +16,6 @@ pub mod validators;
 pub mod wire;
 
 pub use clock::{Clock, SteppedBack};
+
+#[cfg(test)]
+mod tests;

@@ -581,3 +581,6 @@ async fn write_lines(mut lines: mpsc::Receiver<Vec<u8>>, mut to: impl AsyncWrite
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

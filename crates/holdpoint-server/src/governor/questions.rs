@@ -152,3 +152,32 @@ fn status_of(reply: &Value) -> ReplyStatus {
 fn digest_of(value: &Value) -> Digest {
     canonical_digest(value).unwrap_or_else(|_| Digest::of(value.to_string().as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{HANDED_MAX, Waiting};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn so_many_questions_wait_for_a_later_request_and_the_oldest_go_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = crate::tests::runtime(dir.path()).await;
+        let governor = runtime.governor();
+        let (server, agent) = ("fs".parse().unwrap(), "coder".parse().unwrap());
+        let most = u64::try_from(HANDED_MAX).unwrap();
+        for seq in 0..=most {
+            let (server, agent) = (Clone::clone(&server), Clone::clone(&agent));
+            let waiting = Waiting { seq, server, agent, action: None };
+            governor.hand_question(waiting, None, &format!("q{seq}"));
+        }
+        let left = |key: &str| {
+            governor.note_handed_reply((&server, &agent), (None, key), &json!({}));
+            governor.inner.questions.waiting.lock().len()
+        };
+        assert_eq!(left("q0"), HANDED_MAX, "forgotten");
+        assert_eq!(left("q1"), HANDED_MAX - 1);
+        assert_eq!(left("q1"), HANDED_MAX - 1, "once");
+        assert_eq!(left(&format!("q{most}")), HANDED_MAX - 2);
+        runtime.shut_down().await;
+    }
+}

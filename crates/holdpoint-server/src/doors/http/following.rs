@@ -185,3 +185,48 @@ fn invalid(asked: &Asked<'_>, text: &str) -> Box<Refused> {
     let refused = Refused::new(StatusCode::OK, Reason::ParametersInvalid, text.to_owned());
     refused.coded(era::INVALID_PARAMS).about(&asked.request)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Asked, FOLLOWED_MAX, HttpDoor};
+    use crate::doors::http::HttpSettings;
+    use axum::http::HeaderMap;
+    use holdpoint_resources::mcp::era::Era;
+    use holdpoint_resources::mcp::{RpcId, RpcRequest};
+    use holdpoint_types::{JsonLimits, Reason};
+    use serde_json::{Value, json};
+
+    #[tokio::test]
+    async fn one_stream_follows_so_many_resources() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = crate::tests::runtime(dir.path()).await;
+        let settings = HttpSettings {
+            store: dir.path().to_owned(),
+            hosts: Vec::new(),
+            anonymous: None,
+            operators: Vec::new(),
+            oauth: None,
+            json: JsonLimits::default(),
+        };
+        let door = HttpDoor::new(runtime.governor().clone(), Default::default(), settings).unwrap();
+        let refused = async |count: usize| {
+            let uris: Vec<_> =
+                (0..count).map(|number| Value::from(format!("x://{number}"))).collect();
+            let filter = json!({ "notifications": { "resourceSubscriptions": uris } });
+            let asked = Asked {
+                agent: "coder".parse().unwrap(),
+                server: None,
+                era: Era::Modern,
+                events: true,
+                headers: &HeaderMap::new(),
+                request: RpcRequest::new(RpcId::Number(1), "subscriptions/listen", filter),
+            };
+            door.follow_all(&asked).await.err().map(|refused| refused.reason)
+        };
+        assert_eq!(refused(FOLLOWED_MAX + 1).await, Some(Reason::ParametersInvalid));
+        // Fewer are looked for, and here no server has them.
+        assert_eq!(refused(FOLLOWED_MAX).await, Some(Reason::ToolUnknown));
+        assert_eq!(refused(0).await, None);
+        runtime.shut_down().await;
+    }
+}

@@ -183,12 +183,12 @@ async fn entries(upstream: &Upstream, list: &List) -> Result<Vec<Value>, String>
         if let Some(Value::Array(found)) = page.remove(list.member) {
             all.extend(found);
         }
+        if all.len() > ENTRIES_MAX {
+            return Err(format!("more than {ENTRIES_MAX} entries"));
+        }
         let next = page.remove("nextCursor").filter(Value::is_string);
         if next.is_none() || next == cursor {
             return Ok(all);
-        }
-        if all.len() > ENTRIES_MAX {
-            return Err(format!("more than {ENTRIES_MAX} entries"));
         }
         cursor = next;
     }
@@ -238,9 +238,57 @@ pub(super) fn not_found(request: &RpcRequest) -> Box<Refused> {
 
 #[cfg(test)]
 mod tests {
-    use super::{fits, named, renamed};
+    use super::{ENTRIES_MAX, List, PAGES_MAX, entries, fits, named, renamed};
+    use axum::extract::State;
+    use axum::response::{IntoResponse, Response};
+    use axum::routing::post;
+    use axum::{Json, Router};
     use holdpoint_resources::mcp::{RpcId, RpcRequest};
+    use holdpoint_resources::{Limits, Transport, Upstream, UpstreamSpec};
     use serde_json::{Value, json};
+    use std::time::Duration;
+
+    /// What a modern server with so many pages, of so many entries each, is asked.
+    async fn answer(State((pages, each)): State<(usize, usize)>, body: String) -> Response {
+        let asked: Value = serde_json::from_str(&body).unwrap();
+        let result = match asked["method"].as_str().unwrap() {
+            "server/discover" => json!({ "supportedVersions": ["2026-07-28"] }),
+            "resources/list" => {
+                let cursor = asked["params"]["cursor"].as_str().unwrap_or("1");
+                let page: usize = cursor.parse().unwrap();
+                let mut result = json!({ "resources": vec![json!({}); each] });
+                if page < pages {
+                    result["nextCursor"] = (page + 1).to_string().into();
+                }
+                result
+            }
+            other => panic!("{other}"),
+        };
+        Json(json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result })).into_response()
+    }
+
+    #[tokio::test]
+    async fn all_pages_of_resources_are_read_within_bounds() {
+        for (pages, each, expected) in [
+            (PAGES_MAX, 1, Ok(PAGES_MAX)),
+            (PAGES_MAX + 1, 1, Err("more than 100 pages")),
+            (1, ENTRIES_MAX, Ok(ENTRIES_MAX)),
+            (1, ENTRIES_MAX + 1, Err("more than 10000 entries")),
+            (2, ENTRIES_MAX / 2 + 1, Err("more than 10000 entries")),
+        ] {
+            let router = Router::new().route("/", post(answer)).with_state((pages, each));
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            tokio::spawn(async move { axum::serve(listener, router).await });
+            let transport = Transport::Http { url, headers: Vec::new(), oauth: None };
+            let (server, timeout) = ("pages".parse().unwrap(), Duration::from_secs(20));
+            let limits = Limits::default();
+            let upstream = Upstream::new(UpstreamSpec { server, transport, timeout, limits });
+            let found = entries(&upstream, List::of("resources/list").unwrap()).await;
+            let found = found.map(|all| all.len());
+            assert_eq!(found, expected.map_err(str::to_owned), "{pages} of {each}");
+        }
+    }
 
     #[test]
     fn resources_and_prompts_find_their_server() {

@@ -80,3 +80,38 @@ async fn exchange(socket: &Path, method: &str, path: &str) -> Result<(u16, Bytes
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
     Ok((status, body.map_err(|error| fault(&error))?.to_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ANSWER_BYTES_MAX, AskFault, ask};
+    use std::path::Path;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    /// Asks a process whose answer is a JSON text of this length.
+    async fn asked(socket: &Path, bytes: usize) -> Result<String, AskFault> {
+        let listener = UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut head).await.unwrap();
+            }
+            let text = format!("\"{}\"", "x".repeat(bytes - 2));
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n{text}");
+            // Who reads no further closes.
+            let _ = stream.write_all(answer.as_bytes()).await;
+        });
+        ask(socket, ("GET", "/"), Duration::from_secs(20)).await
+    }
+
+    #[tokio::test]
+    async fn a_process_that_answers_without_end_is_as_good_as_silent() {
+        let dir = tempfile::tempdir().unwrap();
+        let answer = asked(&dir.path().join("a"), ANSWER_BYTES_MAX).await.unwrap();
+        assert_eq!(answer.len(), ANSWER_BYTES_MAX - 2);
+        let fault = asked(&dir.path().join("b"), ANSWER_BYTES_MAX + 1).await.unwrap_err();
+        assert!(matches!(fault, AskFault::Unreachable(_)), "{fault}");
+    }
+}

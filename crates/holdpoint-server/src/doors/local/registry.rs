@@ -160,9 +160,12 @@ fn sockets(run: &Path, (gateway, user): (GatewayId, u32)) -> io::Result<(PathBuf
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, Registration, live, register};
+    use super::{
+        Kind, REGISTRATION_BYTES_MAX, Registration, SOCKET_PATH_BYTES_MAX, live, register,
+    };
     use holdpoint_types::{GatewayId, Timestamp};
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn gateway(number: u8) -> GatewayId {
         GatewayId::new(Timestamp(1), [number; 10])
@@ -191,5 +194,36 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].socket, registered.registration.socket);
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_giant_registration_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_registered, _listener) = register(dir.path(), gateway(1), Kind::Wrap).unwrap();
+        let file = dir.path().join("run").join(format!("{}.json", gateway(1)));
+        let text = fs::read_to_string(&file).unwrap();
+        let most = usize::try_from(REGISTRATION_BYTES_MAX).unwrap();
+        for (bytes, found) in [(most, 1), (most + 1, 0)] {
+            fs::write(&file, text.clone() + &" ".repeat(bytes - text.len())).unwrap();
+            assert_eq!(live(dir.path()).unwrap().len(), found, "{bytes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_path_has_its_socket_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("x".repeat(SOCKET_PATH_BYTES_MAX));
+        for (store, elsewhere) in [(dir.path(), false), (&deep, true)] {
+            let (registered, _listener) = register(store, gateway(9), Kind::Wrap).unwrap();
+            let socket = registered.registration.socket.clone();
+            assert!(socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX);
+            assert_eq!(!socket.starts_with(dir.path()), elsewhere, "{socket:?}");
+            let folder = socket.parent().unwrap().metadata().unwrap();
+            assert_eq!(folder.permissions().mode() & 0o777, 0o700);
+            assert_eq!(live(store).unwrap()[0].socket, socket);
+            assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+            drop(registered);
+            assert!(!socket.exists());
+        }
     }
 }

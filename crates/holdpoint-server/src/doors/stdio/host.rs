@@ -137,6 +137,10 @@ async fn begin(
     let reading = limited.read_until(b'\n', &mut line);
     let read = tokio::time::timeout(HELLO_PATIENCE, reading).await;
     read.map_err(|_| "no first line in time".to_owned())?.map_err(|fault| fault.to_string())?;
+    if line.last() != Some(&b'\n') {
+        let text = "the first line has no end, or more than";
+        return Err(format!("{text} {HELLO_BYTES_MAX} bytes"));
+    }
     let hello: Hello = serde_json::from_slice(&line).map_err(|fault| fault.to_string())?;
     if governor.settings().agent(&hello.agent).is_none() {
         return Err(format!("no agent is called `{}` in the configuration", hello.agent));
@@ -157,4 +161,43 @@ async fn begin(
         grace: like.grace,
     };
     Ok((wrap, passage))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HELLO_BYTES_MAX, Hello, WrapLimits, begin};
+    use holdpoint_types::JsonLimits;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_giant_first_line_starts_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = crate::tests::runtime(dir.path()).await;
+        let like = WrapLimits {
+            json: JsonLimits::default(),
+            server_bytes_max: 1 << 10,
+            grace: Duration::from_millis(100),
+        };
+        let hello = Hello {
+            agent: "coder".parse().unwrap(),
+            server: "fs".parse().unwrap(),
+            command: vec!["cat".to_owned()],
+            env: Default::default(),
+            cwd: dir.path().to_owned(),
+            timeout_ms: 1000,
+        };
+        let hello = serde_json::to_string(&hello).unwrap();
+        let begun = async |line: String| {
+            let mut read = tokio::io::BufReader::new(line.as_bytes());
+            begin(runtime.governor(), &mut read, like).await.map(|_| ())
+        };
+        let most = usize::try_from(HELLO_BYTES_MAX).unwrap();
+        let long = |bytes: usize| format!("{hello}{}\n", " ".repeat(bytes - hello.len() - 1));
+        assert_eq!(begun(long(most)).await, Ok(()));
+        // All that is said is within the limit, and still the line is not.
+        let refused = "the first line has no end, or more than 4194304 bytes";
+        assert_eq!(begun(long(most + 1)).await, Err(refused.to_owned()));
+        assert_eq!(begun(hello.clone()).await, Err(refused.to_owned()));
+        runtime.shut_down().await;
+    }
 }

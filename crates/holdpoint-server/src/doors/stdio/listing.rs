@@ -89,7 +89,7 @@ impl Between {
         self.governor.catalog().forget(&self.wrap.server);
     }
 
-    async fn list_all(&self, era: Era) -> Result<Vec<Value>, String> {
+    pub(super) async fn list_all(&self, era: Era) -> Result<Vec<Value>, String> {
         let mut definitions = Vec::new();
         let mut cursor: Option<String> = None;
         for _ in 0..PAGES_MAX {

@@ -3,9 +3,11 @@
 use super::to_legacy::{self, ToLegacy};
 use super::to_modern::{self, ToModern};
 use super::{Eras, HELD_MAX, Move, Way, own_id, words};
+use crate::doors::stdio::tests::line;
 use holdpoint_resources::mcp::era::META_SUBSCRIPTION;
 use holdpoint_resources::mcp::{Message, RpcId, RpcNotification, RpcRequest, RpcResponse};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// A request of a modern agent that can be asked anything.
 fn modern(id: i64, method: &str, params: Value) -> Message {
@@ -215,6 +217,20 @@ fn a_parked_call_expires() {
     assert_eq!(done(&bridge.expired(*call, *round)), ["server: question_unanswered"]);
     let late = come_back(&mut bridge, 2, &parked);
     assert_eq!(done(&late), ["agent: request_state_refused"]);
+}
+
+#[tokio::test]
+async fn somebody_looks_after_a_parked_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut line = line(dir.path(), "sleep 60").await;
+    let mut bridge = older();
+    let moves = park(&mut bridge, 1);
+    let Some(Move::Watch(call, round, _)) = moves.last() else { panic!("no watch") };
+    line.door.eras.go(Way::ToLegacy(Box::new(bridge)));
+    line.door.make(vec![Move::Watch(*call, *round, Duration::ZERO)]).await;
+    let ended = [line.moves.recv().await.unwrap(), line.moves.recv().await.unwrap()];
+    assert_eq!(done(&ended), ["server: question_unanswered", "server: notifications/cancelled"]);
+    line.end().await;
 }
 
 #[test]
