@@ -19,7 +19,7 @@ use tree::Tree;
 
 /// How much of a child's standard error is kept.
 const LAST_WORDS_BYTES_MAX: usize = 64 << 10;
-/// Longest line of standard error that is logged in one piece.
+/// How much of a line of standard error is logged.
 const LOG_LINE_BYTES_MAX: usize = 4 << 10;
 /// How often a tree is looked through for survivors. A fork bomb may outrun any number of rounds.
 const KILL_ROUNDS_MAX: usize = 200;
@@ -228,16 +228,24 @@ fn next_mark() -> String {
 async fn listen(mut stderr: ChildStderr, words: Arc<Mutex<VecDeque<u8>>>, program: String) {
     let mut chunk = [0; 4096];
     let mut line = Vec::new();
+    let log = |line: &[u8]| {
+        tracing::debug!(program, line = %String::from_utf8_lossy(line), "upstream stderr");
+    };
     while let Ok(count @ 1..) = stderr.read(&mut chunk).await {
         let Some(read) = chunk.get(..count) else { return };
         remember(&words, read);
-        for &byte in read {
-            if byte != b'\n' && line.len() < LOG_LINE_BYTES_MAX {
-                line.push(byte);
-                continue;
-            }
-            tracing::debug!(program, line = %String::from_utf8_lossy(&line), "upstream stderr");
+        tell_lines(&mut line, read, log);
+    }
+}
+
+/// Tells each line that ends in `read`, cut to its limit; `line` is what came of one before.
+fn tell_lines(line: &mut Vec<u8>, read: &[u8], tell: impl Fn(&[u8])) {
+    for &byte in read {
+        if byte == b'\n' {
+            tell(line);
             line.clear();
+        } else if line.len() < LOG_LINE_BYTES_MAX {
+            line.push(byte);
         }
     }
 }
@@ -247,4 +255,24 @@ fn remember(words: &Mutex<VecDeque<u8>>, read: &[u8]) {
     words.extend(read);
     let excess = words.len().saturating_sub(LAST_WORDS_BYTES_MAX);
     words.drain(..excess);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LOG_LINE_BYTES_MAX, tell_lines};
+    use std::cell::RefCell;
+
+    #[test]
+    fn a_long_line_of_standard_error_is_logged_once_and_cut() {
+        let told = RefCell::new(Vec::new());
+        let mut line = Vec::new();
+        let long = [&[b'x'; 3 * LOG_LINE_BYTES_MAX][..], b"\nshort\n\nrest"].concat();
+        for read in long.chunks(1000) {
+            tell_lines(&mut line, read, |line| told.borrow_mut().push(line.to_vec()));
+            assert!(line.len() <= LOG_LINE_BYTES_MAX);
+        }
+        let told = told.into_inner();
+        assert_eq!(told, [&[b'x'; LOG_LINE_BYTES_MAX][..], b"short", b""]);
+        assert_eq!(line, b"rest");
+    }
 }

@@ -380,7 +380,7 @@ fn altered(path: &Path, detail: &str) -> VaultFault {
 
 #[cfg(test)]
 mod tests {
-    use super::{Holder, Label, Vault, VaultFault};
+    use super::{Holder, KEY_BYTES_MAX, Label, SEALED_BYTES_MAX, Vault, VaultFault};
     use crate::upstream::SecretText;
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
@@ -486,5 +486,37 @@ mod tests {
         assert!(matches!(read(&vault), Err(VaultFault::Key(_))));
         let new = vault.write(&label("crm", agent("new")), PLAIN);
         assert!(matches!(new, Err(VaultFault::Key(_))), "no new key beside sealed credentials");
+    }
+
+    #[test]
+    fn giant_files_are_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = filled(dir.path());
+        let too_large = |found: &Result<usize, VaultFault>| {
+            let fault = found.as_ref().err().map(VaultFault::to_string);
+            fault.is_some_and(|fault| fault.contains("too large"))
+        };
+        let grow = |file: &str, with: u8, max: u64| {
+            let path = dir.path().join(file);
+            let whole = std::fs::read(&path).unwrap();
+            let max = usize::try_from(max).unwrap();
+            let mut found = Vec::new();
+            for bytes in [max, max + 1] {
+                let mut grown = whole.clone();
+                grown.resize(bytes, with);
+                std::fs::write(&path, grown).unwrap();
+                found.push(read(&vault));
+            }
+            std::fs::write(&path, whole).unwrap();
+            found
+        };
+        // A key may have space behind it.
+        let key = grow("credentials.key", b' ', KEY_BYTES_MAX);
+        assert_eq!(key[0], Ok(PLAIN.len()));
+        assert!(too_large(&key[1]), "{key:?}");
+        let sealed = grow("credentials/crm@coder.sealed", b'x', SEALED_BYTES_MAX);
+        assert!(sealed[0].is_err() && !too_large(&sealed[0]), "read: {sealed:?}");
+        assert!(too_large(&sealed[1]), "{sealed:?}");
+        assert_eq!(read(&vault), Ok(PLAIN.len()));
     }
 }

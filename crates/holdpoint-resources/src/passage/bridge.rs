@@ -5,6 +5,7 @@
 
 use super::{Injected, Received};
 use crate::credentials::{Bearer, Judged};
+use crate::events::Event;
 use crate::lines::{Line, LineReader};
 use crate::mcp::headers::ParamHeader;
 use crate::mcp::{Message, MessageFault, Outcome, RpcId, RpcResponse, era, headers as names};
@@ -37,6 +38,8 @@ const TOOLS_MAX: usize = 10_000;
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause that a server may ask for.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The shortest one: it must not have us ask without end.
+const RETRY_MIN: Duration = Duration::from_millis(100);
 /// How often the stream of one answer is taken up again.
 const RESUMES_MAX: usize = 16;
 /// Where a stream is taken up again.
@@ -351,12 +354,7 @@ impl Bridge {
         let mut events = events(response, (self.bytes_max, usize::MAX));
         let broken = |error| format!("event stream: {error}");
         while let Some(event) = events.next().await.map_err(broken)? {
-            if event.id.is_some() {
-                place.last.clone_from(&event.id);
-            }
-            if let Some(retry) = event.retry_ms {
-                place.retry = Some(Duration::from_millis(retry).min(RETRY_MAX));
-            }
+            place.note(&event);
             if !event.data.is_empty() && self.pass(&event.data, (id, opening)).await? {
                 return Ok(true);
             }
@@ -415,12 +413,7 @@ impl Bridge {
             return;
         }
         let Ok(listed) = serde_json::from_str::<Listed>(raw.get()) else { return };
-        let mut mirrors = locked(&self.mirrors);
-        for tool in listed.tools.into_iter().take(TOOLS_MAX) {
-            // Whoever lists tools for an agent leaves out those with unusable annotations.
-            let found = names::param_headers(&tool.input_schema).unwrap_or_default();
-            mirrors.insert(tool.name, found);
-        }
+        remember(&mut locked(&self.mirrors), listed.tools);
     }
 
     /// The headers that a modern call repeats parameters in.
@@ -508,8 +501,28 @@ fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 // === impl Place ===
 
 impl Place {
+    fn note(&mut self, event: &Event) {
+        if event.id.is_some() {
+            self.last.clone_from(&event.id);
+        }
+        if let Some(retry) = event.retry_ms {
+            self.retry = Some(Duration::from_millis(retry).clamp(RETRY_MIN, RETRY_MAX));
+        }
+    }
+
     fn pause(&self) -> Duration {
         self.retry.unwrap_or(REOPEN_PAUSE)
+    }
+}
+
+/// Remembers the headers of tools, of so many at most over all lists.
+fn remember(mirrors: &mut BTreeMap<String, Vec<ParamHeader>>, tools: Vec<ListedTool>) {
+    for tool in tools {
+        if mirrors.len() < TOOLS_MAX || mirrors.contains_key(&tool.name) {
+            // Whoever lists tools for an agent leaves out those with unusable annotations.
+            let found = names::param_headers(&tool.input_schema).unwrap_or_default();
+            mirrors.insert(tool.name, found);
+        }
     }
 }
 
@@ -540,4 +553,47 @@ fn modern_headers(message: Option<&Message>) -> HeaderMap {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, ListedTool, Place, RETRY_MAX, RETRY_MIN, TOOLS_MAX, remember};
+    use serde_json::json;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    #[test]
+    fn a_stream_asks_for_a_pause_within_bounds() {
+        for (retry_ms, pause) in [
+            (0, RETRY_MIN),
+            (99, RETRY_MIN),
+            (1500, Duration::from_millis(1500)),
+            (60_001, RETRY_MAX),
+            (u64::MAX, RETRY_MAX),
+        ] {
+            let mut place = Place::default();
+            place.note(&Event { retry_ms: Some(retry_ms), ..Event::default() });
+            assert_eq!(place.pause(), pause, "{retry_ms}");
+        }
+    }
+
+    #[test]
+    fn the_headers_of_so_many_tools_are_remembered() {
+        let schema = |header: &str| {
+            let region = json!({ "type": "string", "x-mcp-header": header });
+            json!({ "properties": { "region": region } })
+        };
+        let listed =
+            |name: String, header: &str| vec![ListedTool { name, input_schema: schema(header) }];
+        let mut mirrors = BTreeMap::new();
+        for number in 0..TOOLS_MAX + 10 {
+            remember(&mut mirrors, listed(format!("t{number}"), "Region"));
+        }
+        assert_eq!(mirrors.len(), TOOLS_MAX);
+        assert!(!mirrors.contains_key(&format!("t{TOOLS_MAX}")));
+        // Those that are known may still change.
+        let before = mirrors["t0"].clone();
+        remember(&mut mirrors, listed("t0".to_owned(), "Zone"));
+        assert_ne!(mirrors["t0"], before);
+    }
 }

@@ -123,6 +123,27 @@ async fn an_agent_may_cancel_but_not_kill() {
 }
 
 #[tokio::test]
+async fn so_many_calls_wait_for_one_process() {
+    let mut spec = upstream("modern").spec().clone();
+    spec.limits.calls_pending_max = 2;
+    let (peer, folder) = (Upstream::new(spec), tempfile::tempdir().unwrap());
+    let mut waiting = Vec::new();
+    for name in ["one", "two"] {
+        let file = folder.path().join(name);
+        let (peer, parameters) = (peer.clone(), json!({ "file": file }));
+        waiting.push(tokio::spawn(async move { call(&peer, "hang", parameters).await }));
+        appears(&file).await;
+    }
+    expect!["not sent, upstream_unavailable: too many calls wait for this server"]
+        .assert_eq(&said(&call(&peer, "echo", json!({})).await));
+    for one in waiting {
+        one.abort();
+        assert!(one.await.unwrap_err().is_cancelled());
+    }
+    assert!(matches!(call(&peer, "echo", json!({})).await, Ended::Answered { .. }));
+}
+
+#[tokio::test]
 async fn whoever_walks_away_cancels() {
     let (peer, folder) = (upstream("modern"), tempfile::tempdir().unwrap());
     let file = folder.path().join("file");

@@ -91,6 +91,13 @@ async fn tool(peer: &Peer, headers: &HeaderMap, message: &Value) -> Response {
         "odd" => json_result(id, ODD),
         "odd-events" => events(&[note, &reply(&json!(77), "{}"), &reply(id, ODD)]),
         "ask" => events(&[r#"{"jsonrpc":"2.0","id":"s","method":"roots/list"}"#, &reply(id, "{}")]),
+        "ask-much" => {
+            let ask = r#"{"jsonrpc":"2.0","id":"s","method":"roots/list"}"#;
+            let mut all = vec![ask; 200];
+            let reply = reply(id, "{}");
+            all.push(&reply);
+            events(&all)
+        }
         "forgetful" if headers["mcp-session-id"] == "thread-1" => {
             StatusCode::NOT_FOUND.into_response()
         }
@@ -238,6 +245,41 @@ async fn a_servers_questions_are_refused() {
     let upstream = serve(&peer).await;
     assert_eq!(said(&call(&upstream, "ask", json!({})).await), "answered false: {}");
     crate::process::until(|| peer.count("answer") > 0).await;
+}
+
+#[tokio::test]
+async fn a_server_that_asks_without_end_is_refused_a_few_times() {
+    let peer = Peer { legacy: true, ..Peer::default() };
+    let upstream = serve(&peer).await;
+    assert_eq!(said(&call(&upstream, "ask-much", json!({})).await), "answered false: {}");
+    crate::process::until(|| peer.count("answer") >= 16).await;
+    // Whatever else was on its way is there before what is said now.
+    assert_eq!(said(&call(&upstream, "ask", json!({})).await), "answered false: {}");
+    crate::process::until(|| peer.count("answer") >= 17).await;
+    assert_eq!(peer.count("answer"), 17);
+}
+
+#[tokio::test]
+async fn so_many_calls_wait_for_one_server() {
+    let peer = Peer::default();
+    let mut spec = serve(&peer).await.spec().clone();
+    spec.limits.calls_pending_max = 2;
+    let upstream = Upstream::new(spec);
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            let upstream = upstream.clone();
+            tokio::spawn(async move { call(&upstream, "hang", json!({})).await })
+        })
+        .collect();
+    crate::process::until(|| peer.count("tools/call") == 2).await;
+    expect!["not sent, upstream_unavailable: too many calls wait for this server"]
+        .assert_eq(&said(&call(&upstream, "odd", json!({})).await));
+    for one in waiting {
+        one.abort();
+        assert!(one.await.unwrap_err().is_cancelled());
+    }
+    assert!(said(&call(&upstream, "odd", json!({})).await).starts_with("answered"));
+    assert_eq!(peer.count("tools/call"), 3);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Integration tests: real servers of both eras, hostile servers, and what becomes of their
 //! processes.
 
+mod bridge;
 mod calls;
 mod hostile;
 mod http;
