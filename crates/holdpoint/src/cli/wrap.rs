@@ -162,8 +162,11 @@ async fn pass_on(stream: UnixStream, hello: Hello) -> anyhow::Result<Exit> {
     let mut limited = (&mut read).take(WELCOME_BYTES_MAX);
     let reading = limited.read_until(b'\n', &mut answer);
     tokio::time::timeout(WELCOME_PATIENCE, reading).await.context("`serve` did not answer")??;
+    if answer.last() != Some(&b'\n') {
+        bail!("`serve` ended before it answered, or answered more than {WELCOME_BYTES_MAX} bytes");
+    }
     let welcome: Welcome =
-        serde_json::from_slice(&answer).context("`serve` ended before it answered")?;
+        serde_json::from_slice(&answer).context("`serve` answered something else")?;
     if !welcome.ok {
         bail!("the running `serve` refused: {}", welcome.error.unwrap_or_default());
     }
@@ -188,7 +191,46 @@ async fn pass_on(stream: UnixStream, hello: Hello) -> anyhow::Result<Exit> {
 
 #[cfg(test)]
 mod tests {
-    use super::server_of;
+    use super::{WELCOME_BYTES_MAX, Welcome, pass_on, server_of};
+    use holdpoint_server::doors::stdio::host::Hello;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::UnixStream;
+
+    /// What a wrap says to a `serve` that answers with these bytes.
+    async fn passed_on(answer: &[u8]) -> String {
+        let (near, far) = UnixStream::pair().unwrap();
+        let hello = Hello {
+            agent: "coder".parse().unwrap(),
+            server: "fs".parse().unwrap(),
+            command: vec!["cat".to_owned()],
+            env: Default::default(),
+            cwd: "/".into(),
+            timeout_ms: 1000,
+        };
+        let serve = async {
+            let mut far = BufReader::new(far);
+            far.read_line(&mut String::new()).await.unwrap();
+            far.write_all(answer).await.unwrap();
+        };
+        let (passed, ()) = tokio::join!(pass_on(near, hello), serve);
+        passed.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_serve_that_answers_without_end_is_not_passed_to() {
+        let error = Some("no".to_owned());
+        let welcome = serde_json::to_vec(&Welcome { ok: false, error }).unwrap();
+        let most = usize::try_from(WELCOME_BYTES_MAX).unwrap();
+        let long = |bytes: usize| {
+            let space = vec![b' '; bytes - welcome.len() - 1];
+            [welcome.as_slice(), &space, b"\n"].concat()
+        };
+        assert_eq!(passed_on(&long(most)).await, "the running `serve` refused: no");
+        let unended = "`serve` ended before it answered, or answered more than 65536 bytes";
+        assert_eq!(passed_on(&long(most + 1)).await, unended);
+        assert_eq!(passed_on(&welcome).await, unended);
+        assert_eq!(passed_on(b"hi\n").await, "`serve` answered something else");
+    }
 
     #[test]
     fn a_name_is_made_from_the_command() {

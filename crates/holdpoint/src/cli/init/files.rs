@@ -59,3 +59,29 @@ pub(super) fn back_up(path: &Path) -> anyhow::Result<PathBuf> {
     }
     anyhow::bail!("{BACKUPS_MAX} copies of `{}` exist already", path.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{BACKUPS_MAX, back_up};
+    use std::fs;
+
+    #[test]
+    fn a_file_has_so_many_copies_and_none_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mcp.json");
+        fs::write(&file, "new").unwrap();
+        for number in 0..BACKUPS_MAX {
+            let end = if number > 0 { format!(".{number}") } else { String::new() };
+            fs::write(dir.path().join(format!("mcp.json.bak{end}")), "old").unwrap();
+        }
+        let fault = back_up(&file).unwrap_err().to_string();
+        assert!(fault.starts_with("1000 copies of `"), "{fault}");
+        let all: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap()).collect();
+        assert_eq!(all.len(), usize::try_from(BACKUPS_MAX).unwrap() + 1);
+        let new = all.iter().filter(|entry| fs::read_to_string(entry.path()).unwrap() == "new");
+        assert_eq!(new.count(), 1);
+        let last = dir.path().join("mcp.json.bak.999");
+        fs::remove_file(&last).unwrap();
+        assert_eq!(back_up(&file).unwrap(), last);
+    }
+}

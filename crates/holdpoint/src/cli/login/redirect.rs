@@ -116,3 +116,45 @@ async fn read(mut stream: TcpStream, base: &str) -> Option<(Url, TcpStream)> {
     let url = Url::parse(&format!("{base}{query}")).ok()?;
     Some((url, stream))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{HEAD_BYTES_MAX, Redirect};
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    /// What a browser gets for these bytes.
+    async fn answer(address: &str, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Whoever is refused may be cut off while it still sends.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_browser_that_sends_without_end_gets_no_page() {
+        let redirect = Redirect::listen(None).await.unwrap();
+        let address = redirect.url().trim_start_matches("http://").replace("/callback", "");
+        let long = "x".repeat(2 * HEAD_BYTES_MAX);
+        let endless = format!("GET /callback?code=stolen HTTP/1.1\r\nX: {long}\r\n\r\n");
+        let good = "GET /callback?code=good HTTP/1.1\r\nHost: x\r\n\r\n";
+        let browsers = async {
+            let refused = answer(&address, endless.as_bytes()).await;
+            (refused, answer(&address, good.as_bytes()).await)
+        };
+        let login = async {
+            let (url, page) = redirect.wait_for(|_| true).await.unwrap();
+            page.say("done").await;
+            url
+        };
+        let both = async { tokio::join!(browsers, login) };
+        let both = tokio::time::timeout(Duration::from_secs(20), both);
+        let ((refused, told), url) = both.await.unwrap();
+        assert_eq!(refused, "");
+        assert!(told.ends_with("done"), "{told}");
+        assert_eq!(url.query(), Some("code=good"));
+    }
+}

@@ -132,6 +132,16 @@ mod tests {
     }
 
     #[test]
+    fn a_giant_scope_is_a_fault() {
+        let with = |bytes: usize| {
+            let scope = "x".repeat(bytes);
+            faults("https://mcp.example.com/mcp", &format!("oauth = {{ scopes = [\"{scope}\"] }}"))
+        };
+        assert_eq!(with(super::SCOPE_BYTES_MAX), "");
+        assert!(with(super::SCOPE_BYTES_MAX + 1).contains("is no scope"));
+    }
+
+    #[test]
     fn credentials_go_nowhere_in_plain_text_and_secrets_stand_nowhere() {
         let https = "https://mcp.example.com/mcp";
         for (url, more) in [
