@@ -121,6 +121,7 @@ async fn during<T>(line: &mut Line, work: impl Future<Output = T>) -> T {
     let door = line.door.clone();
     tokio::select! {
         _ = door.read_server(&mut line.child) => panic!("the server ended"),
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it never ends"),
         done = work => done,
     }
 }
