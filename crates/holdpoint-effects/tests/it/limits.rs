@@ -90,6 +90,15 @@ fn nesting_has_a_depth() {
     refused("queries in SQL", |effects| {
         sql(&format!("SELECT {}", deep("NOT ", "", 49, "a")), &postgres(), effects);
     });
+    let views = |count: usize| {
+        let mut database = postgres();
+        let name = |at: usize| format!("public.v{at}");
+        database.views = (0..count).map(|at| (name(at), vec![name(at + 1)])).collect();
+        database
+    };
+    let read = of(|effects| sql("SELECT * FROM v0", &views(8), effects));
+    assert!(!read.is_opaque(), "{read:?}");
+    refused("views", |effects| sql("SELECT * FROM v0", &views(9), effects));
     let policy = json!({"Statement": [{"Effect": "Allow", "Action": "a:B", "Resource": "c"}]});
     let policy = policy.to_string().replace("\"c\"", &deep("[", "]", 33, "\"c\""));
     refused("policy", |effects| iam(None, &policy, "x://y", effects));

@@ -1,6 +1,7 @@
 //! Agents of one era with servers of the other: questions, their answers, and what must not work.
 
 use crate::raw::{self, Pipe, modern_able, reason};
+use crate::threads::{Remote, Thread};
 use crate::world::{Serve, World, asker};
 use serde_json::{Value, json};
 
@@ -349,6 +350,41 @@ fn a_modern_agent_answers_a_legacy_server_through_serve() {
     serve.end();
     assert_eq!(decided(&world, "older__chain"), 2);
     assert_eq!(decided(&world, "older__confirm"), 1);
+    world.must(&["verify"]);
+}
+
+#[tokio::test]
+async fn a_legacy_thread_answers_a_modern_server_behind_a_url() {
+    let remote = Remote::of(|port| {
+        let mut command = std::process::Command::new("node");
+        command.arg(asker()).args(["modern", &port.to_string()]);
+        command
+    });
+    let there =
+        format!("[server.far]\nurl = \"{}\"\nenvironment = \"dev\"\nread = [\"*\"]\n", remote.url);
+    let world = World::new(&format!("{CONFIG}\n{there}"));
+    let key = world.key("coder");
+    let serve = world.serve();
+    let (mut thread, opened) = Thread::open_at(&serve, "/far", &key).await;
+    assert_eq!(opened["result"]["protocolVersion"], "2025-11-25", "{opened}");
+    let (answer, before) = thread.call("chain", json!({ "a": 1 })).await;
+    let methods = before.iter().filter(|message| message.get("id").is_some());
+    let asked: Vec<_> = methods.filter_map(|message| message["method"].as_str()).collect();
+    assert_eq!(asked, ALL, "{before:?} {answer}");
+    let said = said(&answer);
+    assert_eq!(said["user"]["action"], "decline", "{said}");
+    assert_eq!(said["model"]["content"]["text"], "sampled words", "{said}");
+    assert_eq!(said["roots"]["roots"][0]["uri"], "file:///srv", "{said}");
+    let uri = json!({ "uri": "x://y" });
+    let (answer, _) = thread.ask("resources/subscribe", uri).await;
+    assert_eq!(answer["result"], json!({}), "{answer}");
+    let told = thread.own_stream_until("notifications/resources/updated").await;
+    assert!(told.contains("x://y"), "{told}");
+    assert_eq!(thread.delete().await.status(), 204);
+    serve.end();
+    // Each round is a request to the server, and is decided on as one.
+    assert_eq!(decided(&world, "far__chain"), 4);
+    assert_eq!((kinds(&world, "asked").len(), kinds(&world, "replied").len()), (3, 3));
     world.must(&["verify"]);
 }
 

@@ -173,19 +173,29 @@ impl Thread {
     }
 }
 
-/// The same server behind a URL; killed when dropped.
-struct Remote {
+/// A server behind a URL; killed when dropped.
+pub struct Remote {
     child: std::process::Child,
-    url: String,
+    /// Where it is.
+    pub url: String,
 }
 
 // === impl Remote ===
 
 impl Remote {
     fn start() -> Self {
+        Self::of(|port| {
+            let mut command = std::process::Command::new("node");
+            command.arg(npm_server("everything")).arg("streamableHttp");
+            command.env("PORT", port.to_string());
+            command
+        })
+    }
+
+    /// The server that the command starts on a port.
+    pub fn of(command: impl FnOnce(u16) -> std::process::Command) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = std::process::Command::new("node");
-        command.arg(npm_server("everything")).arg("streamableHttp").env("PORT", port.to_string());
+        let mut command = command(port);
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         let child = command.spawn().unwrap();
         crate::world::until("the remote server listens", || {

@@ -1,5 +1,6 @@
 // An MCP server that asks whoever calls it, in the era that its argument names: `legacy` (a
 // handshake, questions are requests of its own) or `modern` (no handshake, questions are results).
+// With a port as second argument, a modern one listens there (streamable HTTP).
 // Tools:
 //   confirm  asks the user once (elicitation), then answers with what came back
 //   chain    asks the user, then the model (sampling), then for the roots, and answers with all three
@@ -7,10 +8,12 @@
 //   change   says that its tools changed
 //   runs     tells how often `confirm` and `chain` were run to their end
 // It asks whether or not the client can answer: a gateway must not rely on good manners.
+import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 
 const era = process.argv[2] ?? "legacy";
-const write = (message) => process.stdout.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\n");
+let out = (text) => process.stdout.write(text + "\n");
+const write = (message) => out(JSON.stringify({ jsonrpc: "2.0", ...message }));
 const note = (method, params) => write({ method, params });
 const info = { name: "asker", version: "1" };
 const capabilities = {
@@ -90,7 +93,7 @@ function listen(id, params) {
   if (params.notifications.toolsListChanged) note("notifications/tools/list_changed", { _meta: meta });
 }
 
-createInterface({ input: process.stdin }).on("line", (line) => {
+function hear(line) {
   const { id, method, params, result, error } = JSON.parse(line);
   if (method === undefined) {
     waiting.get(id)?.({ result, error });
@@ -132,4 +135,22 @@ createInterface({ input: process.stdin }).on("line", (line) => {
     return complete(id, { contents: [{ uri: params.uri, text: "read" }], ttlMs: 0, cacheScope: "private" });
   }
   return refuse(-32601, "no such method");
-});
+}
+
+if (process.argv[3] === undefined) {
+  createInterface({ input: process.stdin }).on("line", hear);
+} else {
+  createServer(async (request, response) => {
+    let body = "";
+    for await (const chunk of request) body += chunk;
+    if (request.method !== "POST") return response.writeHead(405).end();
+    const { id, method } = JSON.parse(body);
+    const follows = method === "subscriptions/listen";
+    const type = follows ? "text/event-stream" : "application/json";
+    response.writeHead(id === undefined ? 202 : 200, { "content-type": type });
+    if (id === undefined) return response.end();
+    // A modern server answers at once: nothing else is said in between.
+    out = (text) => (follows ? response.write(`data: ${text}\n\n`) : response.end(text));
+    hear(body);
+  }).listen(Number(process.argv[3]), "127.0.0.1");
+}
