@@ -292,6 +292,7 @@ mod tests {
     use expect_test::{Expect, expect};
     use serde_json::{Value, json};
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     fn tool(definition: Value, strict: bool) -> Tool {
         Tool::read(&"fs".parse().unwrap(), definition, &BTreeMap::new(), strict).unwrap()
@@ -364,6 +365,18 @@ mod tests {
         let observed = catalog.observe(&"fs".parse().unwrap(), offered, &BTreeMap::new());
         assert_eq!(observed.unusable.len(), 1);
         assert!(catalog.all().is_empty());
+    }
+
+    #[test]
+    fn so_many_requests_that_read_are_kept_and_the_rest_is_there_all_the_same() {
+        let catalog = super::Catalog::new([].into());
+        let tool =
+            |number: usize| catalog.tool(&format!("s{number}__prompts/get").parse().unwrap());
+        let (most, first) = (super::READ_REQUESTS_MAX, tool(0).unwrap());
+        assert!((0..most + 10).all(|number| tool(number).is_some()));
+        assert_eq!(catalog.read_requests.lock().len(), most);
+        assert!(Arc::ptr_eq(&first, &tool(0).unwrap()));
+        check(&tool(most + 20).unwrap(), json!({"name": "x"}), expect!["Pass "]);
     }
 
     #[test]

@@ -104,3 +104,38 @@ impl Upstream {
         self.0.signs.bearer().map(Option::<&Bearer>::cloned)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{AgentName, IDLE_MAX, Sharing, Transport, Upstream, UpstreamSpec};
+    use crate::credentials::{ClientIdentity, GrantKind, OAuthSpec, Vault};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn so_many_connections_that_no_agent_uses_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (url, server) = ("https://mcp.example.com/mcp".to_owned(), "crm".parse().unwrap());
+        let oauth = OAuthSpec {
+            server: "crm".parse().unwrap(),
+            url: url.clone(),
+            sharing: Sharing::PerAgent,
+            scopes: Vec::new(),
+            client: ClientIdentity::Dynamic,
+            issuer: None,
+            grant: GrantKind::AuthorizationCode,
+            vault: Vault::new(dir.path(), None),
+        };
+        let transport = Transport::Http { url, headers: Vec::new(), oauth: Some(Arc::new(oauth)) };
+        let (timeout, limits) = (Duration::from_secs(1), Default::default());
+        let upstream = Upstream::new(UpstreamSpec { server, transport, timeout, limits });
+        let agent = |number: usize| -> AgentName { format!("a{number}").parse().unwrap() };
+        let used = upstream.for_agent(&agent(0));
+        for number in 1..1000 {
+            upstream.for_agent(&agent(number));
+            assert!(upstream.0.signs.agents().len() <= IDLE_MAX);
+        }
+        // One that is in use stays.
+        assert!(Arc::ptr_eq(&used.0, &upstream.for_agent(&agent(0)).0));
+    }
+}

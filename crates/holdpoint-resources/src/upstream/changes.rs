@@ -53,3 +53,24 @@ impl Default for Changes {
         Self { tools: AtomicBool::new(false), told: broadcast::Sender::new(WAITING_MAX) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Changes, WAITING_MAX};
+    use tokio::sync::broadcast::error::TryRecvError;
+
+    #[test]
+    fn who_follows_too_slowly_misses_the_oldest_changes() {
+        let changes = Changes::default();
+        let mut followed = changes.follow();
+        changes.note("notifications/prompts/list_changed");
+        for _ in 0..WAITING_MAX {
+            changes.note("notifications/tools/list_changed");
+            changes.note("notifications/other");
+        }
+        assert_eq!(followed.try_recv(), Err(TryRecvError::Lagged(1)));
+        let told = std::iter::from_fn(|| followed.try_recv().ok());
+        assert_eq!(told.filter(|list| list.contains("/tools/")).count(), WAITING_MAX);
+        assert!(changes.take_tools() && !changes.take_tools());
+    }
+}

@@ -98,3 +98,25 @@ fn output(text: &str, stored_bytes_max: usize) -> ToolOutput {
     let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
     ToolOutput { digest: Digest::of(text.as_bytes()), bytes, body }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Became, Endings, LAG_MAX};
+    use holdpoint_types::{ActionId, OutcomeStatus, Timestamp};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn who_listens_too_slowly_misses_the_oldest_endings_and_waits_no_longer() {
+        let endings = Endings::default();
+        let mut listener = endings.listen();
+        let most = i64::try_from(LAG_MAX.next_power_of_two()).unwrap();
+        let action = |at: i64| ActionId::new(Timestamp(at), [0; 10]);
+        for at in 0..=most {
+            endings.tell(action(at), Became::Ended(OutcomeStatus::Succeeded, None));
+        }
+        let all = (0..=most).map(action).collect();
+        let ended = listener.collect(all, Duration::from_millis(200)).await;
+        assert_eq!(ended.len(), LAG_MAX);
+        assert!(!ended.contains_key(&action(0)) && ended.contains_key(&action(most)));
+    }
+}

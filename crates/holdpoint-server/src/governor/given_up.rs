@@ -20,6 +20,19 @@ pub(super) struct GivenUp {
     calls: Mutex<BTreeMap<ActionId, (Running, Cancels)>>,
 }
 
+// === impl GivenUp ===
+
+impl GivenUp {
+    fn keep(&self, running: Running, cancels: Cancels) {
+        let mut calls = self.calls.lock();
+        calls.retain(|_, (_, cancels)| !cancels.gone.is_cancelled());
+        if calls.len() >= GIVEN_UP_MAX {
+            calls.pop_first();
+        }
+        calls.insert(running.action, (running, cancels));
+    }
+}
+
 // === impl Governor ===
 
 impl Governor {
@@ -36,12 +49,7 @@ impl Governor {
         }
         let running = self.running().into_iter().find(|running| running.action == action);
         let (Some(running), Some(cancels)) = (running, cancels) else { return };
-        let mut calls = self.inner.given_up.calls.lock();
-        calls.retain(|_, (_, cancels)| !cancels.gone.is_cancelled());
-        if calls.len() >= GIVEN_UP_MAX {
-            calls.pop_first();
-        }
-        calls.insert(action, (running, cancels));
+        self.inner.given_up.keep(running, cancels);
     }
 
     /// Ends what was given up and is covered by a stop; gives what is to be waited for.
@@ -76,4 +84,40 @@ pub(super) async fn wait(
         became.push((running, became_now));
     }
     became
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GIVEN_UP_MAX, GivenUp};
+    use holdpoint_control::Running;
+    use holdpoint_resources::Cancels;
+    use holdpoint_types::{ActionId, Timestamp};
+
+    #[test]
+    fn so_many_calls_that_were_given_up_are_kept_in_mind() {
+        let given_up = GivenUp::default();
+        let action = |at: i64| ActionId::new(Timestamp(at), [0; 10]);
+        let keep = |at: i64| {
+            let (agent, tool) = ("coder".parse().unwrap(), "fs__write".parse().unwrap());
+            let since = Timestamp(at);
+            let action = action(at);
+            let cancels = Cancels::default();
+            given_up
+                .keep(Running { action, agent, tool, since, cancelling: true }, cancels.clone());
+            cancels
+        };
+        let most = i64::try_from(GIVEN_UP_MAX).unwrap();
+        let kept: Vec<_> = (0..most).map(keep).collect();
+        // One that is gone makes room, and only then the oldest does.
+        for (at, oldest) in [(most, 0), (most + 1, 1), (most + 2, 2)] {
+            if at == most {
+                kept[7].gone.cancel();
+            }
+            keep(at);
+            let calls = given_up.calls.lock();
+            assert_eq!(calls.len(), GIVEN_UP_MAX);
+            assert_eq!(calls.keys().next(), Some(&action(oldest)));
+            assert!(calls.contains_key(&action(at)) && !calls.contains_key(&action(7)));
+        }
+    }
 }

@@ -609,3 +609,26 @@ fn any_flipped_byte_of_the_file_is_found_or_means_nothing() {
         }
     });
 }
+
+#[tokio::test]
+async fn so_much_waits_for_the_writer_and_nothing_that_was_taken_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 1);
+    let before = store.size().unwrap();
+    // While somebody else writes, everything waits.
+    let other = Connection::open(dir.path().join("ledger.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let later = (0..6_000).filter(|at| store.append_later(note(*at)).is_ok()).count();
+    assert_eq!(later, 4096);
+    let appends = futures::future::join_all((0..6_000).map(|at| store.append(note(at))));
+    // All of them come before the writer goes on.
+    let appends = tokio::task::unconstrained(appends);
+    let release = async { other.execute_batch("COMMIT").unwrap() };
+    let (appended, ()) = tokio::join!(appends, release);
+    let now = appended.iter().filter(|appended| appended.is_ok()).count();
+    assert_eq!(now, 4096);
+    assert!(appended.iter().all(|one| one.is_ok() || *one == Err(StoreFault::Busy)));
+    store.flush().await.unwrap();
+    assert_eq!(store.size().unwrap() - before, u64::try_from(later + now).unwrap());
+    store.append(note(7_000)).await.unwrap();
+}
