@@ -7,5 +7,6 @@ pub mod http;
 pub mod local;
 mod reads;
 pub mod stdio;
+mod tasks;
 
 pub use answer::{decision_json, refusal_text};

@@ -272,6 +272,10 @@ reasons! {
         "What the server asked was not answered, so the call could not go on.",
         "Call again if the answer is there now.",
         "Look with `holdpoint log --kind replied`.";
+    TaskRefused, "task_refused", Execution,
+        "A task of MCP was asked for, given or followed where none is agreed on.",
+        "Call the tool without `task`; if it was called, check the state before you retry.",
+        "Look at the upstream server if it answers with tasks that nobody offered to follow.";
     RequestStateRefused, "request_state_refused", Execution,
         "The `requestState` is changed, used, too old, or was given for another request.",
         "Send the request again without `requestState`.",

@@ -60,6 +60,8 @@ pub const UNSUPPORTED_PROTOCOL_VERSION: i64 = -32022;
 pub const RESULT_COMPLETE: &str = "complete";
 /// The `resultType` of a request that waits for the client's input.
 pub const RESULT_INPUT_REQUIRED: &str = "input_required";
+/// The `resultType` of a task instead of a result (extension `io.modelcontextprotocol/tasks`).
+pub const RESULT_TASK: &str = "task";
 
 /// How two peers agree on what they speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 /// Mirrors `method`.
 pub const METHOD: &str = "mcp-method";
-/// Mirrors `params.name` or `params.uri`.
+/// Mirrors `params.name`, `params.uri` or, as the tasks extension wants it, `params.taskId`.
 pub const NAME: &str = "mcp-name";
 /// Names the server's own thread of requests, in the legacy era.
 pub const SESSION_ID: &str = "mcp-session-id";
@@ -221,6 +221,7 @@ fn mirrored_name(request: &RpcRequest) -> Option<&str> {
     let source = match request.method.as_str() {
         "tools/call" | "prompts/get" => "name",
         "resources/read" => "uri",
+        "tasks/get" | "tasks/update" | "tasks/cancel" => "taskId",
         _ => return None,
     };
     request.param(source)?.as_str()

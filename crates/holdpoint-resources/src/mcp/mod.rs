@@ -5,6 +5,7 @@ pub mod era;
 pub mod governed;
 pub mod headers;
 pub mod message;
+pub mod tasks;
 
 pub use era::{Era, EraFault, Identity};
 pub use headers::{HeaderFault, ParamHeader};

@@ -7,7 +7,7 @@ use super::http::{HttpLink, HttpRequest};
 use super::spec::{Cancels, Ended, ToolCall};
 use super::stdio::{Flight, StdioLink, StdioRequest};
 use super::{Connected, Fault, Link, Upstream};
-use crate::mcp::era::{self, Identity};
+use crate::mcp::era::{self, Identity, RESULT_TASK};
 use crate::mcp::headers::ParamHeader;
 use crate::mcp::{Era, Outcome, RpcResponse, governed};
 use holdpoint_control::{Permit, PermitFault};
@@ -39,6 +39,11 @@ enum Early {
 struct Shallow {
     #[serde(default)]
     is_error: Option<bool>,
+    #[serde(default)]
+    result_type: Option<Value>,
+    /// What a task is, until 2025-11-25.
+    #[serde(default)]
+    task: Option<Value>,
 }
 
 // === impl Upstream ===
@@ -127,6 +132,43 @@ impl Cancels {
             () = self.agent.cancelled() => Early::Agent,
             () = tokio::time::sleep_until(deadline) => Early::Timeout,
         }
+    }
+}
+
+// === impl Ended ===
+
+impl Ended {
+    /// The end of a call that was sent and got this answer.
+    pub fn by(answer: Outcome) -> Self {
+        let in_doubt = |reason, detail: &str| Self::InDoubt { reason, detail: detail.to_owned() };
+        let tool_error = match &answer {
+            Outcome::Error(_) => true,
+            Outcome::Result(raw) => match serde_json::from_str::<Shallow>(raw.get()) {
+                // A derived reader takes an array for an object.
+                Ok(shallow) if raw.get().starts_with('{') => {
+                    if shallow.is_task() {
+                        let detail = "the server answered with a task, which goes on unwatched";
+                        return in_doubt(Reason::TaskRefused, detail);
+                    }
+                    shallow.is_error == Some(true)
+                }
+                Ok(_) | Err(_) => {
+                    let detail = "the result is no object, or `isError` no boolean";
+                    return in_doubt(Reason::UpstreamInvalid, detail);
+                }
+            },
+        };
+        Self::Answered { body: answer, tool_error }
+    }
+}
+
+// === impl Shallow ===
+
+impl Shallow {
+    /// True for a task instead of a result, in the words of either era.
+    fn is_task(&self) -> bool {
+        let older = self.task.as_ref().and_then(|task| task.get("taskId"));
+        self.result_type.as_ref().is_some_and(|kind| kind == RESULT_TASK) || older.is_some()
     }
 }
 
@@ -307,18 +349,7 @@ async fn run_http(
 }
 
 fn ended_of(response: RpcResponse) -> Ended {
-    let tool_error = match &response.outcome {
-        Outcome::Error(_) => true,
-        Outcome::Result(raw) => match serde_json::from_str::<Shallow>(raw.get()) {
-            // A derived reader takes an array for an object.
-            Ok(shallow) if raw.get().starts_with('{') => shallow.is_error == Some(true),
-            Ok(_) | Err(_) => {
-                let detail = "the result is no object, or `isError` no boolean".to_owned();
-                return Ended::InDoubt { reason: Reason::UpstreamInvalid, detail };
-            }
-        },
-    };
-    Ended::Answered { body: response.outcome, tool_error }
+    Ended::by(response.outcome)
 }
 
 fn ended_without(fault: Fault) -> Ended {

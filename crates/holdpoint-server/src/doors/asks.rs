@@ -5,7 +5,7 @@ use super::answer::refused_data;
 use crate::governor::{Governed, Governor, Question, Waiting};
 use holdpoint_control::{ServerAsk, Settings};
 use holdpoint_resources::mcp::era::{self, META_CLIENT_CAPABILITIES};
-use holdpoint_resources::mcp::{Outcome, RpcId, RpcRequest, RpcResponse};
+use holdpoint_resources::mcp::{Outcome, RpcId, RpcRequest, RpcResponse, tasks};
 use holdpoint_types::{AgentName, AskedRuling, Reason, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -45,22 +45,33 @@ struct Kind {
     result_type: Option<String>,
 }
 
-/// Takes what `server` may not ask out of the capabilities that an agent declares to it. True if
-/// the operator forbids anything at all.
+/// Takes what `server` may not ask out of the capabilities that an agent declares to it, and tasks,
+/// which nobody follows here. False if the request is certainly as it was.
 pub(super) fn withhold(settings: &Settings, server: &ServerName, request: &mut RpcRequest) -> bool {
-    let Some(forbidden) = settings.forbidden_asks(server) else { return false };
-    let opening = request.method == "initialize";
+    let forbidden = settings.forbidden_asks(server);
+    let (opening, listens) =
+        (request.method == "initialize", request.method == "subscriptions/listen");
     let Some(params) = request.params.as_mut().and_then(Value::as_object_mut) else { return false };
+    let mut changed = forbidden.is_some();
+    let mut withhold = |declared: &mut Value| {
+        changed |= tasks::withhold(declared);
+        if let Some(forbidden) = forbidden {
+            remove(declared, forbidden);
+        }
+    };
     if opening && let Some(declared) = params.get_mut("capabilities") {
-        remove(declared, forbidden);
+        withhold(declared);
     }
     let meta = params.get_mut("_meta").and_then(Value::as_object_mut);
     if let Some(declared) =
         meta.and_then(|meta: &mut Map<_, _>| meta.get_mut(META_CLIENT_CAPABILITIES))
     {
-        remove(declared, forbidden);
+        withhold(declared);
     }
-    true
+    if listens && let Some(filter) = params.get_mut("notifications") {
+        changed |= tasks::withhold_subscription(filter);
+    }
+    changed
 }
 
 /// What of a server's questions the client of a modern request says that it can answer.
@@ -92,6 +103,10 @@ pub(super) async fn hear(
             tracing::debug!(%server, %agent, %method, "a server asks an agent");
             Ok(waiting)
         }
+        Ok((AskedRuling::Forbidden, _)) if question.is_task() => {
+            tracing::info!(%server, %agent, %method, "a server asks for a task");
+            Err((Reason::TaskRefused, "questions as tasks are not governed here".to_owned()))
+        }
         Ok((AskedRuling::Forbidden, _)) => {
             tracing::info!(%server, %agent, %method, "a server asks what it may not ask");
             Err((Reason::QuestionForbidden, format!("the operator forbids this server `{method}`")))
@@ -108,6 +123,7 @@ pub(super) async fn hear(
 pub(super) fn refusal(id: RpcId, (reason, text): (Reason, &str)) -> RpcResponse {
     let code = match reason {
         Reason::QuestionForbidden => era::METHOD_NOT_FOUND,
+        Reason::TaskRefused => era::INVALID_PARAMS,
         _ => era::INTERNAL_ERROR,
     };
     RpcResponse::error(Some(id), code, text, refused_data(reason, text))
@@ -167,8 +183,8 @@ pub(super) fn note_replies(
 impl Wanted {
     /// What a result asks for; `None` for a result that asks nothing.
     pub(super) fn read(raw: &RawValue) -> Result<Option<Self>, String> {
-        // Nearly no result asks, and a result may be large.
-        if !raw.get().contains(era::RESULT_INPUT_REQUIRED) {
+        // Nearly no result asks, and a result may be large. An escaped word is a word all the same.
+        if !raw.get().contains(era::RESULT_INPUT_REQUIRED) && !raw.get().contains("\\u") {
             return Ok(None);
         }
         let kind = serde_json::from_str::<Kind>(raw.get()).map_err(|fault| fault.to_string())?;
@@ -196,6 +212,7 @@ fn remove(declared: &mut Value, forbidden: &BTreeSet<ServerAsk>) {
 #[cfg(test)]
 mod tests {
     use super::{WANTED_MAX, Wanted};
+    use serde_json::value::RawValue;
     use serde_json::{Value, json};
 
     fn read(count: usize) -> Result<usize, String> {
@@ -210,5 +227,18 @@ mod tests {
     fn a_result_that_asks_too_much_is_refused() {
         assert_eq!(read(WANTED_MAX), Ok(WANTED_MAX));
         assert_eq!(read(WANTED_MAX + 1), Err("more than 64 `inputRequests`".to_owned()));
+    }
+
+    #[test]
+    fn a_question_is_found_however_it_is_written() {
+        let asks = |text: &str| {
+            let raw = RawValue::from_string(text.to_owned()).unwrap();
+            Wanted::read(&raw).map(|wanted| wanted.is_some())
+        };
+        assert_eq!(asks(r#"{"resultType":"input_required"}"#), Ok(true));
+        assert_eq!(asks(r#"{"resultType":"input_r\u0065quired"}"#), Ok(true));
+        assert_eq!(asks(r#"{"r\u0065sultType":"input_required"}"#), Ok(true));
+        assert_eq!(asks(r#"{"resultType":"complete","x":"input_required \u0065"}"#), Ok(false));
+        assert_eq!(asks(r#"{"content":[]}"#), Ok(false));
     }
 }

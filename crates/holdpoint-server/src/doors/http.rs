@@ -16,6 +16,7 @@ mod progress;
 mod resources;
 mod sessions;
 mod streams;
+mod tasks;
 mod threads;
 mod timely;
 mod tools;
@@ -287,6 +288,7 @@ impl HttpDoor {
     }
 
     async fn dispatch(&self, asked: Asked<'_>, turn: Turn) -> Result<Response, Box<Refused>> {
+        tasks::check(&asked)?;
         let identity = Identity::holdpoint();
         let id = asked.request.id.clone();
         let capabilities =

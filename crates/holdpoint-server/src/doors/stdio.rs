@@ -13,6 +13,7 @@ mod resources;
 use super::answer::{self, refused_data};
 use super::asks;
 use super::reads;
+use super::tasks;
 use crate::governor::{Call, Governed, Governor};
 use calls::{Begun, Calls, Whose};
 use eras::{Eras, Move};
@@ -20,6 +21,7 @@ use holdpoint_control::Permit;
 use holdpoint_resources::mcp::era::{self, Era, EraFault};
 use holdpoint_resources::mcp::{
     Message, MessageFault, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse, governed,
+    tasks as protocol,
 };
 use holdpoint_resources::{Passage, PassageReceiver, PassageSender, Received, SendFault};
 use holdpoint_types::{AgentName, Door, JsonLimits, Reason, ServerName, StopScope, ToolRef};
@@ -256,8 +258,14 @@ impl Between {
             return self.send(&response).await;
         }
         match message {
+            Message::Notification(note) if protocol::is_notification(&note.method) => {
+                tracing::debug!(method = %note.method, "about a task that nobody has: dropped");
+            }
             Message::Request(request) if Passage::reserves(&request.id) => {
                 self.send(&id_refused(request.id, "the id is reserved")).await;
+            }
+            Message::Request(request) if let Some(refusal) = tasks::refusal(&request) => {
+                self.send(&refusal).await;
             }
             Message::Request(request) if governed::is_governed(&request.method) => {
                 self.call(request);
@@ -397,11 +405,6 @@ impl Between {
             let id = Some(request.id.clone());
             Box::new(RpcResponse::error(id, era::INVALID_PARAMS, text, data))
         };
-        if request.param("task").is_some() {
-            // Its effect would outlive the call, unwatched.
-            let text = "`params.task`: calls as tasks are not governed yet, so they are refused";
-            return Err(invalid(Reason::ParametersInvalid, text));
-        }
         let name = request.param("name").and_then(Value::as_str);
         let name = name
             .ok_or_else(|| invalid(Reason::ParametersInvalid, "`params.name` must be a string"))?;
@@ -458,6 +461,11 @@ impl Between {
             return match self.calls.whose(&id) {
                 Whose::Governed => self.calls.answered(&id, Ok(outcome)),
                 Whose::Passing => self.say(line).await,
+                Whose::Opening => {
+                    let response = RpcResponse { id: Some(id), outcome };
+                    let changed = protocol::without_offer(&response);
+                    self.say(changed.map_or(line, |response| response.to_bytes())).await;
+                }
                 Whose::Nobody => tracing::warn!(%id, "the server answers what nobody asked"),
             };
         }
@@ -466,6 +474,14 @@ impl Between {
             && let Err(why) = self.hear(request).await
         {
             return self.refuse(asks::refusal(request.id.clone(), (why.0, &why.1)));
+        }
+        if let Message::Request(request) = &message
+            && let Some(refusal) = tasks::refusal(request)
+        {
+            return self.refuse(refusal);
+        }
+        if message.method().is_some_and(protocol::is_notification) {
+            return tracing::debug!("the server tells of a task that nobody has: dropped");
         }
         if message.method() == Some("notifications/tools/list_changed") {
             self.calls.note_tools_changed();
@@ -530,7 +546,7 @@ impl Between {
 
     async fn unsent(&self, message: &Message, fault: &SendFault) {
         if let Message::Request(request) = message
-            && self.calls.whose(&request.id) == Whose::Passing
+            && matches!(self.calls.whose(&request.id), Whose::Passing | Whose::Opening)
         {
             let reason = Reason::UpstreamUnavailable;
             self.send(&failed(request.id.clone(), reason, &fault.to_string())).await;

@@ -6,7 +6,7 @@
 use super::Governor;
 use crate::store::StoreFault;
 use holdpoint_control::ServerAsk;
-use holdpoint_resources::mcp::Outcome;
+use holdpoint_resources::mcp::{Outcome, tasks};
 use holdpoint_types::{
     ActionId, AgentName, AskedRecord, AskedRuling, Digest, Record, RecordBody, RepliedRecord,
     ReplyStatus, ServerName, canonical_digest,
@@ -53,6 +53,15 @@ pub(super) struct Handed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place(Digest, String);
 
+// === impl Question ===
+
+impl Question {
+    /// True if it wants to be answered by a task, which nobody would follow.
+    pub(crate) fn is_task(&self) -> bool {
+        tasks::asks_for_one(Some(&self.parameters))
+    }
+}
+
 // === impl Governor ===
 
 impl Governor {
@@ -68,7 +77,11 @@ impl Governor {
         let forbidden = ServerAsk::of_method(method).is_some_and(|ask| {
             self.settings().forbidden_asks(server).is_some_and(|asks| asks.contains(&ask))
         });
-        let ruling = if forbidden { AskedRuling::Forbidden } else { AskedRuling::Passed };
+        let ruling = if forbidden || question.is_task() {
+            AskedRuling::Forbidden
+        } else {
+            AskedRuling::Passed
+        };
         let record = AskedRecord {
             server: server.clone(),
             agent: agent.clone(),

@@ -311,6 +311,6 @@ fn a_call_as_a_task_is_refused() {
     let params = json!({ "name": "echo", "arguments": { "text": "hi" }, "task": { "ttl": 1 } });
     let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
     door.pipe.tell(&call);
-    assert_eq!(reason(&door.pipe.answer(1)), "parameters_invalid");
+    assert_eq!(reason(&door.pipe.answer(1)), "task_refused");
     door.end();
 }

@@ -26,6 +26,7 @@ mod real_servers;
 mod reload;
 mod stop;
 mod store_faults;
+mod tasks;
 mod threads;
 mod tls;
 mod transparency;

@@ -212,7 +212,8 @@ pub fn post(serve: &Serve, place: (&str, &str), message: &Value) -> Answer {
 pub fn post_modern(serve: &Serve, (below, key): (&str, &str), message: &Value) -> Answer {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let params = &message["params"];
-    let name = [&params["name"], &params["uri"]].into_iter().find_map(Value::as_str);
+    let name =
+        [&params["name"], &params["uri"], &params["taskId"]].into_iter().find_map(Value::as_str);
     let head = [
         format!("Authorization: Bearer {key}"),
         "Content-Type: application/json".to_owned(),

@@ -137,7 +137,7 @@ impl Source {
     /// What an agent may say that nobody governs.
     fn of_agent(&mut self, number: usize) -> String {
         const REQUESTS: [&str; 5] =
-            ["ping", "logging/setLevel", "resources/unsubscribe", "tasks/get", "x/asks"];
+            ["ping", "logging/setLevel", "resources/unsubscribe", "x/gets", "x/asks"];
         const NOTES: [&str; 3] =
             ["notifications/roots/list_changed", "notifications/progress", "x/tells"];
         let (extra, answer) = (self.value(2), json!(self.value(3)).to_string());

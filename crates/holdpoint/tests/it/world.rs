@@ -83,7 +83,7 @@ pub struct Python {
 impl World {
     /// A folder with this `holdpoint.toml` and an empty `files` folder. `${files}` in it becomes
     /// that folder's path, `${peer}` the program of the small server, `${asker}` that of the one
-    /// that asks, `${npm:NAME}` the program of an npm server, `${python}` Python, `${tests-py}` its
+    /// that asks, `${tasker}` that of the one with tasks, `${npm:NAME}` the program of an npm server, `${python}` Python, `${tests-py}` its
     /// programs.
     pub fn new(config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("hp").tempdir().unwrap();
@@ -99,6 +99,7 @@ impl World {
         let mut text = config.replace("${files}", &files);
         text = text.replace("${peer}", &peer().display().to_string());
         text = text.replace("${asker}", &asker().display().to_string());
+        text = text.replace("${tasker}", &tasker().display().to_string());
         for name in ["filesystem", "memory", "everything"] {
             let place = format!("${{npm:{name}}}");
             if text.contains(&place) {
@@ -278,6 +279,12 @@ pub fn peer() -> PathBuf {
 pub fn asker() -> PathBuf {
     LazyLock::force(&NODE);
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/asker.mjs")
+}
+
+/// The program of the server with tasks, in the era that its argument names.
+pub fn tasker() -> PathBuf {
+    LazyLock::force(&NODE);
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/tasker.mjs")
 }
 
 /// The program of an npm server.

@@ -6,7 +6,6 @@ use holdpoint_resources::mcp::{Outcome, RpcId, RpcRequest};
 use holdpoint_resources::{Cancels, Ended, Injected, SendFault};
 use holdpoint_types::{ActionId, Reason};
 use parking_lot::Mutex;
-use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
@@ -55,6 +54,8 @@ struct Flights {
     passing: BTreeSet<RpcId>,
     /// Those of them whose answer is not to be waited for: the end of a subscription.
     endless: BTreeSet<RpcId>,
+    /// Those of them whose answer says what the server can do.
+    openings: BTreeSet<RpcId>,
 }
 
 /// Answers to our own requests may come before somebody waits for them.
@@ -73,13 +74,6 @@ struct Waiting {
     action: Option<ActionId>,
 }
 
-/// All that is read of a tool's result.
-#[derive(Deserialize)]
-struct Flag {
-    #[serde(rename = "isError", default)]
-    is_error: Option<bool>,
-}
-
 /// Whose answer a response is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
@@ -87,6 +81,8 @@ pub(super) enum Whose {
     Governed,
     /// A request's that passed unchanged; it waits no longer.
     Passing,
+    /// The same, and it says what the server can do.
+    Opening,
     /// Nobody asked, or it was answered before.
     Nobody,
 }
@@ -148,6 +144,9 @@ impl Calls {
         if free && request.method == super::LISTEN {
             flights.endless.insert(id.clone());
         }
+        if free && matches!(request.method.as_str(), "initialize" | "server/discover") {
+            flights.openings.insert(id.clone());
+        }
         free && flights.passing.insert(id.clone())
     }
 
@@ -158,13 +157,12 @@ impl Calls {
             return Whose::Governed;
         }
         flights.endless.remove(id);
-        match flights.passing.remove(id) {
-            true => {
-                self.inner.landed.notify_waiters();
-                Whose::Passing
-            }
-            false => Whose::Nobody,
+        let opening = flights.openings.remove(id);
+        if !flights.passing.remove(id) {
+            return Whose::Nobody;
         }
+        self.inner.landed.notify_waiters();
+        if opening { Whose::Opening } else { Whose::Passing }
     }
 
     pub(super) fn answered(&self, id: &RpcId, told: Told) {
@@ -184,7 +182,7 @@ impl Calls {
         if let Some(id) = id {
             match self.whose(id) {
                 Whose::Governed => self.answered(id, Err(fault.to_owned())),
-                Whose::Passing => return vec![id.clone()],
+                Whose::Passing | Whose::Opening => return vec![id.clone()],
                 Whose::Nobody => {}
             }
             return Vec::new();
@@ -196,6 +194,7 @@ impl Calls {
                 let _ = answer.send(Err(fault.to_owned()));
             }
         }
+        flights.openings.clear();
         let passing = std::mem::take(&mut flights.passing);
         flights.endless.clear();
         self.inner.landed.notify_waiters();
@@ -384,27 +383,14 @@ pub(super) fn unsent(fault: &SendFault) -> Ended {
 }
 
 fn ended(told: Option<Told>) -> Ended {
-    let in_doubt = |reason, detail: String| Ended::InDoubt { reason, detail };
-    let body = match told {
-        Some(Ok(body)) => body,
-        Some(Err(fault)) => return in_doubt(Reason::UpstreamInvalid, fault),
+    match told {
+        Some(Ok(answer)) => Ended::by(answer),
+        Some(Err(detail)) => Ended::InDoubt { reason: Reason::UpstreamInvalid, detail },
         None => {
             let detail = "the server ended before it answered".to_owned();
-            return in_doubt(Reason::UpstreamUnavailable, detail);
+            Ended::InDoubt { reason: Reason::UpstreamUnavailable, detail }
         }
-    };
-    let tool_error = match &body {
-        Outcome::Error(_) => true,
-        Outcome::Result(raw) => match serde_json::from_str::<Flag>(raw.get()) {
-            // A derived reader takes an array for an object.
-            Ok(flag) if raw.get().starts_with('{') => flag.is_error == Some(true),
-            Ok(_) | Err(_) => {
-                let detail = "the result is no object, or `isError` no boolean".to_owned();
-                return in_doubt(Reason::UpstreamInvalid, detail);
-            }
-        },
-    };
-    Ended::Answered { body, tool_error }
+    }
 }
 
 #[cfg(test)]

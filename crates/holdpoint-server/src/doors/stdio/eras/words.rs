@@ -5,7 +5,7 @@ use holdpoint_resources::mcp::era::{
     self, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_PREFIX_MCP,
     META_PROTOCOL_VERSION, META_SERVER_INFO, META_SUBSCRIPTION, REVISION_LEGACY, REVISION_MODERN,
 };
-use holdpoint_resources::mcp::{Identity, Outcome, RpcRequest};
+use holdpoint_resources::mcp::{Identity, Outcome, RpcRequest, tasks};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -70,7 +70,7 @@ pub(super) fn initialize_params(request: &RpcRequest) -> Value {
 pub(super) fn discover_result(server: &Map<String, Value>) -> Value {
     let mut result = Map::new();
     result.insert("supportedVersions".into(), json!([REVISION_MODERN]));
-    let able = server.get("capabilities").cloned().unwrap_or_else(|| json!({}));
+    let able = offered(server);
     result.insert("capabilities".into(), able);
     result.extend(server.get("instructions").map(|text| ("instructions".to_owned(), text.clone())));
     result.insert("ttlMs".into(), 0.into());
@@ -84,7 +84,7 @@ pub(super) fn discover_result(server: &Map<String, Value>) -> Value {
 
 /// What a modern server is, for a legacy agent.
 pub(super) fn initialize_result(request: &RpcRequest, server: &Map<String, Value>) -> Value {
-    let able = server.get("capabilities").cloned().unwrap_or_else(|| json!({}));
+    let able = offered(server);
     let mut result = era::initialize_result(request, &Identity::holdpoint(), able);
     let info = server.get("_meta").and_then(|meta| meta.get(META_SERVER_INFO));
     if let (Some(info), Some(result)) = (info, result.as_object_mut()) {
@@ -94,6 +94,13 @@ pub(super) fn initialize_result(request: &RpcRequest, server: &Map<String, Value
         result.insert("instructions".into(), text.clone());
     }
     result
+}
+
+/// What a server can do, but for tasks.
+fn offered(server: &Map<String, Value>) -> Value {
+    let mut able = server.get("capabilities").cloned().unwrap_or_else(|| json!({}));
+    tasks::withhold(&mut able);
+    able
 }
 
 /// Parameters with the metadata that a modern request must carry: what the agent can do, who it is,
@@ -109,7 +116,9 @@ pub(super) fn modern_params(
     meta.insert(META_PROTOCOL_VERSION.into(), REVISION_MODERN.into());
     let client = client.cloned().unwrap_or_else(|| Identity::holdpoint().to_value());
     meta.insert(META_CLIENT_INFO.into(), client);
-    meta.insert(META_CLIENT_CAPABILITIES.into(), capabilities.clone());
+    let mut capabilities = capabilities.clone();
+    tasks::withhold(&mut capabilities);
+    meta.insert(META_CLIENT_CAPABILITIES.into(), capabilities);
     meta.extend(level.map(|level| (META_LOG_LEVEL.to_owned(), level.clone())));
     params.insert("_meta".into(), Value::Object(meta));
     Value::Object(params)
