@@ -10,8 +10,9 @@ use crate::decide::halted;
 use crate::lineage::Origin;
 use crate::permit::Permit;
 use holdpoint_types::{
-    ActionId, AgentName, Cause, Decision, Digest, Epoch, Facts, Field, OutcomeRecord,
-    OutcomeStatus, Reason, RecordBody, Request, Ruling, Stop, Timestamp, ToolOutput, ToolRef,
+    ActionId, ActionRecord, AgentName, Cause, Decision, DecisionRecord, Digest, Epoch, Facts,
+    Field, OutcomeRecord, OutcomeStatus, Reason, RecordBody, Request, Ruling, Stop, TaskRecord,
+    Timestamp, ToolOutput, ToolRef,
 };
 use std::collections::BTreeMap;
 
@@ -53,8 +54,14 @@ pub enum Input {
     Proposed(Box<Proposal>),
     /// The decision's record is durable.
     Recorded(ActionId),
-    /// The decision's record could not be written; the action is forgotten, nothing ran.
+    /// The decision's record could not be written; the action is forgotten, nothing ran. Or another
+    /// process looks after its task.
     Unrecorded(ActionId),
+    /// A server answered a permitted action with a task: it goes on.
+    TaskGiven(ActionId, TaskRecord),
+    /// An action of a process that is gone, whose task may go on: this process looks after it now.
+    /// It was decided at this time.
+    TaskTakenOver(Box<ActionRecord<DecisionRecord>>, TaskRecord, Timestamp),
     /// A permitted action ended.
     Ended(ActionId, Ending),
     /// The agent took its call back.
@@ -99,6 +106,8 @@ pub struct Running {
     pub since: Timestamp,
     /// True if it was asked to end.
     pub cancelling: bool,
+    /// True if the server answered with a task, which goes on.
+    pub task: bool,
 }
 
 /// The state machine.
@@ -107,6 +116,8 @@ pub struct Control {
     epoch: Epoch,
     stops: Vec<Stop>,
     actions: BTreeMap<ActionId, Action>,
+    /// How many of them are tasks.
+    tasks: usize,
 }
 
 #[derive(Debug)]
@@ -114,6 +125,8 @@ struct Action {
     origin: Origin,
     since: Timestamp,
     state: State,
+    /// True once a task goes on in its place: nobody waits for an answer.
+    task: bool,
 }
 
 #[derive(Debug)]
@@ -158,9 +171,9 @@ impl Control {
         self.actions.iter().filter_map(|(id, action)| action.running(*id)).collect()
     }
 
-    /// How many actions are between decision and outcome.
+    /// How many actions are between decision and outcome and wait for an answer: tasks do not.
     pub fn in_flight(&self) -> usize {
-        self.actions.len()
+        self.actions.len().saturating_sub(self.tasks)
     }
 
     /// Takes in what happened and says what to do.
@@ -169,9 +182,11 @@ impl Control {
             Input::Proposed(proposal) => self.proposed(*proposal, now),
             Input::Recorded(id) => self.recorded(id, now),
             Input::Unrecorded(id) => {
-                self.actions.remove(&id);
+                self.forget(id);
                 Vec::new()
             }
+            Input::TaskGiven(id, task) => self.task_given(id, task),
+            Input::TaskTakenOver(record, task, since) => self.task_taken_over(*record, task, since),
             Input::Ended(id, ending) => self.ended(id, ending, now),
             Input::CancelAsked(id) => {
                 let reason = Reason::CancelledByAgent;
@@ -202,7 +217,7 @@ impl Control {
             None => Output::Record(record),
         };
         let state = State::Recording { decision, permit };
-        self.actions.insert(id, Action { origin, since: now, state });
+        self.actions.insert(id, Action { origin, since: now, state, task: false });
         vec![output]
     }
 
@@ -232,14 +247,54 @@ impl Control {
         vec![Output::Execute(permit)]
     }
 
+    fn task_given(&mut self, id: ActionId, task: TaskRecord) -> Vec<Output> {
+        let Some(action) = self.actions.get_mut(&id).filter(|action| !action.task) else {
+            return Vec::new();
+        };
+        match action.state {
+            State::Recording { .. } => Vec::new(),
+            State::Running | State::Cancelling(_) => {
+                action.task = true;
+                self.tasks += 1;
+                vec![Output::Record(action.origin.task(task))]
+            }
+        }
+    }
+
+    fn task_taken_over(
+        &mut self,
+        record: ActionRecord<DecisionRecord>,
+        task: TaskRecord,
+        since: Timestamp,
+    ) -> Vec<Output> {
+        let id = record.action;
+        if self.actions.contains_key(&id) {
+            return Vec::new();
+        }
+        let origin = Origin::recorded(record);
+        let given = Output::Record(origin.task(task));
+        self.actions.insert(id, Action { origin, since, state: State::Running, task: true });
+        self.tasks += 1;
+        let stops = std::mem::take(&mut self.stops);
+        let mut outputs = vec![given];
+        outputs.extend(self.stops_read(self.epoch, stops));
+        outputs
+    }
+
     fn ended(&mut self, id: ActionId, mut ending: Ending, now: Timestamp) -> Vec<Output> {
-        let Some(action) = self.actions.remove(&id) else { return Vec::new() };
+        let Some(action) = self.forget(id) else { return Vec::new() };
         if let State::Cancelling(reason) = action.state
             && ending.status == OutcomeStatus::InDoubt
         {
             ending.reason = Some(reason);
         }
         vec![Output::RecordLater(action.outcome(ending, now))]
+    }
+
+    fn forget(&mut self, id: ActionId) -> Option<Action> {
+        let action = self.actions.remove(&id)?;
+        self.tasks -= usize::from(action.task);
+        Some(action)
     }
 
     fn stops_read(&mut self, epoch: Epoch, stops: Vec<Stop>) -> Vec<Output> {
@@ -271,7 +326,7 @@ impl Action {
             State::Cancelling(_) => true,
         };
         let (agent, tool) = (self.origin.agent().clone(), self.origin.tool()?.clone());
-        Some(Running { action, agent, tool, since: self.since, cancelling })
+        Some(Running { action, agent, tool, since: self.since, cancelling, task: self.task })
     }
 
     /// Asks a running call to end; says nothing if it does not run or was asked as firmly before.

@@ -3,7 +3,7 @@
 
 use holdpoint_types::{
     ActionRecord, AgentName, Decision, DecisionRecord, Digest, Facts, Field, Lineage,
-    OutcomeRecord, RecordBody, Request, Ruling, ToolOutput, ToolRef,
+    OutcomeRecord, RecordBody, Request, Ruling, TaskRecord, ToolOutput, ToolRef,
 };
 
 /// What the records of one action share, kept from decision to outcome.
@@ -39,6 +39,11 @@ impl Origin {
         Self { agent: request.agent.clone(), action: request.action, lineage }
     }
 
+    /// What the record of a decision tells.
+    pub(crate) fn recorded(record: ActionRecord<DecisionRecord>) -> Self {
+        Self { agent: record.agent, action: record.action, lineage: record.lineage }
+    }
+
     pub(crate) fn agent(&self) -> &AgentName {
         &self.agent
     }
@@ -70,6 +75,12 @@ impl Origin {
         let mut lineage = self.lineage.clone();
         lineage.tool_output = output;
         RecordBody::Outcome(Box::new(self.record(lineage, outcome)))
+    }
+
+    pub(crate) fn task(&self, task: TaskRecord) -> RecordBody {
+        let mut lineage = self.lineage.clone();
+        lineage.tool_output = Field::Absent("its task goes on".to_owned());
+        RecordBody::TaskGiven(Box::new(self.record(lineage, task)))
     }
 
     fn record<T>(&self, lineage: Lineage, more: T) -> ActionRecord<T> {

@@ -11,10 +11,12 @@ mod endings;
 mod gather;
 mod given_up;
 mod questions;
+mod tasks;
 
 pub use drain::Drained;
 pub use gather::{Known, gather};
 pub(crate) use questions::{Question, Waiting};
+pub(crate) use tasks::Followed;
 
 use crate::catalog::{self, Catalog, Observed};
 use crate::clock::Clock;
@@ -22,7 +24,7 @@ use crate::store::{Admission, Pin, Store, StoreFault};
 use crate::telemetry::Telemetry;
 use crate::validators::Validators;
 use arc_swap::ArcSwap;
-use endings::Endings;
+use endings::{Endings, Unfinished};
 use given_up::GivenUp;
 use holdpoint_control::{Control, Ending, Input, Output, Permit, Proposal, Running, Settings};
 use holdpoint_effects::Effects;
@@ -129,6 +131,7 @@ struct Inner {
     given_up: GivenUp,
     endings: Endings,
     questions: questions::Handed,
+    tasks: tasks::Tasks,
     telemetry: Telemetry,
 }
 
@@ -167,6 +170,7 @@ impl Governor {
             given_up: GivenUp::default(),
             endings: Endings::default(),
             questions: questions::Handed::default(),
+            tasks: tasks::Tasks::default(),
             telemetry: Telemetry::default(),
             store,
         };
@@ -371,7 +375,7 @@ impl Governor {
         };
         let mut unfinished = Unfinished { governor: self, action: Some(action) };
         let permitted = Instant::now();
-        let running = execute(permit, cancel);
+        let running = execute(permit, cancel.clone());
         tokio::pin!(running);
         let ended = tokio::select! {
             ended = &mut running => ended,
@@ -379,6 +383,18 @@ impl Governor {
                 self.feed(Input::CancelAsked(action));
                 running.await
             }
+        };
+        let ended = match ended {
+            Ended::Task { body, upstream } => {
+                match self.task_given((action, &call), (body, upstream), cancel).await {
+                    Ok(answer) => {
+                        unfinished.action = None;
+                        return Governed::Answered(action, answer);
+                    }
+                    Err(ended) => ended,
+                }
+            }
+            other => other,
         };
         unfinished.action = None;
         let governed = self.finish(action, ended);
@@ -490,6 +506,10 @@ impl Governor {
             Ended::InDoubt { reason, detail } => {
                 Governed::Failed { action, reason, detail, sent: true }
             }
+            Ended::Task { .. } => {
+                let (reason, detail) = (Reason::TaskRefused, "a task that nobody follows".into());
+                Governed::Failed { action, reason, detail, sent: true }
+            }
         }
     }
 
@@ -557,22 +577,6 @@ impl Governor {
             tracing::error!(%fault, "no randomness; action ids are only as unique as the clock");
         }
         ActionId::new(self.now(), random)
-    }
-}
-
-/// Ends an action as in doubt if the code that executes it panics.
-struct Unfinished<'a> {
-    governor: &'a Governor,
-    action: Option<ActionId>,
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        let Some(action) = self.action else { return };
-        let detail = Some("the code that executed it failed".to_owned());
-        let reason = Some(Reason::UpstreamUnavailable);
-        let status = OutcomeStatus::InDoubt;
-        self.governor.end(action, Ending { status, reason, detail, output: None });
     }
 }
 

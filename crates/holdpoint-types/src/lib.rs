@@ -40,6 +40,7 @@ pub use mode::{Mode, ParseModeError};
 pub use reason::{Reason, Stage};
 pub use record::{
     ActionRecord, AskedRecord, AskedRuling, DecisionRecord, Field, Lineage, OutcomeRecord,
-    OutcomeStatus, PolicySource, Record, RecordBody, RepliedRecord, ReplyStatus, ToolOutput,
+    OutcomeStatus, PolicySource, Record, RecordBody, RepliedRecord, ReplyStatus, TaskRecord,
+    ToolOutput,
 };
 pub use stop::{ParseScopeError, Stop, StopId, StopScope};

@@ -276,6 +276,18 @@ reasons! {
         "A task of MCP was asked for, given or followed where none is agreed on.",
         "Call the tool without `task`; if it was called, check the state before you retry.",
         "Look at the upstream server if it answers with tasks that nobody offered to follow.";
+    TaskUnknown, "task_unknown", Door,
+        "The agent has no task with this id here.",
+        "Use the `taskId` that the call was answered with, at the same endpoint.",
+        "Nothing to do, unless it happens often: then somebody guesses.";
+    TaskCancelled, "task_cancelled", Execution,
+        "The upstream server says that the task was cancelled; what it did is not known.",
+        "Check the state before you retry.",
+        "Check the target with `holdpoint why`.";
+    TaskLost, "task_lost", Execution,
+        "The task did not end in its time, or its server does not know it any more.",
+        "Check the state before you retry.",
+        "Check the target; see whether the upstream server was started anew.";
     RequestStateRefused, "request_state_refused", Execution,
         "The `requestState` is changed, used, too old, or was given for another request.",
         "Send the request again without `requestState`.",

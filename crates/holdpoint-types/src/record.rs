@@ -31,6 +31,9 @@ pub enum RecordBody {
     Decision(Box<ActionRecord<DecisionRecord>>),
     /// A permitted action ended.
     Outcome(Box<ActionRecord<OutcomeRecord>>),
+    /// A server answered a call with a task: the action goes on. Durable before the agent hears of
+    /// the task.
+    TaskGiven(Box<ActionRecord<TaskRecord>>),
     /// A process began to govern.
     Started {
         /// The product's version.
@@ -252,6 +255,13 @@ pub struct OutcomeRecord {
     pub duration_ms: u64,
 }
 
+/// What a record of a task adds to the lineage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Digest of the id that the server gave it.
+    pub task: Digest,
+}
+
 /// A question of a server: sampling, elicitation or roots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AskedRecord {
@@ -364,6 +374,7 @@ impl RecordBody {
         match self {
             Self::Decision(_) => "decision",
             Self::Outcome(_) => "outcome",
+            Self::TaskGiven(_) => "task_given",
             Self::Started { .. } => "started",
             Self::SettingsLoaded { .. } => "settings_loaded",
             Self::PolicyLoaded { .. } => "policy_loaded",

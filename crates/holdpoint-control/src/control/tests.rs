@@ -3,7 +3,7 @@
 use super::{Control, Ending, Input, Output, Proposal};
 use holdpoint_types::{
     ActionId, Cause, Decision, Digest, Door, Epoch, Facts, GrantFacts, OutcomeStatus, Reason,
-    RecordBody, Request, Ruling, Stop, StopScope, TargetFacts, Timestamp,
+    RecordBody, Request, Ruling, Stop, StopScope, TargetFacts, TaskRecord, Timestamp,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -86,6 +86,38 @@ fn a_permit_comes_after_the_record_and_only_once() {
     assert_eq!(statuses, [Some((OutcomeStatus::Succeeded, None))]);
     assert_eq!(control.handle(Input::Ended(id(1), ending()), NOW), []);
     assert_eq!(control.in_flight(), 0);
+}
+
+#[test]
+fn a_task_keeps_its_action_open_and_out_of_the_way() {
+    let mut control = Control::default();
+    let task = TaskRecord { task: Digest::of(b"task") };
+    let given = || Input::TaskGiven(id(1), task.clone());
+    assert_eq!(control.handle(given(), NOW), [], "of an action that nobody knows");
+    let outputs = control.handle(Input::Proposed(proposal(1, Ruling::Permit, 0)), NOW);
+    let Some(Output::Admit(RecordBody::Decision(decision), _)) = outputs.first() else {
+        panic!("{outputs:?}");
+    };
+    assert_eq!(control.handle(given(), NOW), [], "of an action that is not permitted yet");
+    control.handle(Input::Recorded(id(1)), NOW);
+    let outputs = control.handle(given(), NOW);
+    assert!(matches!(outputs.as_slice(), [Output::Record(RecordBody::TaskGiven(_))]));
+    assert_eq!(control.handle(given(), NOW), [], "given twice");
+    assert_eq!((control.in_flight(), control.running().len()), (0, 1));
+    let cancel = [Output::Cancel(id(1), Reason::CancelledByStop)];
+    assert_eq!(control.handle(stops_read(1, &[StopScope::All]), NOW), cancel);
+    let outputs = control.handle(Input::Ended(id(1), ending()), NOW);
+    assert!(matches!(outputs.as_slice(), [Output::RecordLater(RecordBody::Outcome(_))]));
+    assert_eq!((control.in_flight(), control.running().len()), (0, 0));
+    // Another process takes it over while the stop is in force.
+    let taken = || Input::TaskTakenOver(decision.clone(), task.clone(), NOW);
+    let outputs = control.handle(taken(), NOW);
+    assert!(matches!(outputs.first(), Some(Output::Record(RecordBody::TaskGiven(_)))));
+    assert_eq!(outputs[1..], cancel);
+    assert_eq!(control.handle(taken(), NOW), [], "taken over twice");
+    assert_eq!((control.in_flight(), control.running().len()), (0, 1));
+    control.handle(Input::Unrecorded(id(1)), NOW);
+    assert_eq!((control.in_flight(), control.running().len()), (0, 0));
 }
 
 #[test]

@@ -426,6 +426,25 @@ mod tests {
     }
 
     #[test]
+    fn the_header_of_a_task_names_the_task() {
+        let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
+        for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+            let params = json!({"taskId": "a.b", "_meta": meta});
+            let request = RpcRequest::new(RpcId::Number(1), method, params);
+            let fits = |task: &'static str| {
+                let of = |name: &str| match name {
+                    "mcp-name" => Some(task),
+                    "mcp-method" => Some(method),
+                    _ => Some("2026-07-28"),
+                };
+                check_headers(of, &request).is_ok()
+            };
+            assert!(fits("a.b") && !fits("a.c"));
+            assert!(standard(&request).contains(&("mcp-name", "a.b".to_owned())));
+        }
+    }
+
+    #[test]
     fn headers_must_say_what_the_arguments_say() {
         let schema = json!({ "type": "object", "properties": {
             "region": { "type": "string", "x-mcp-header": "Region" },

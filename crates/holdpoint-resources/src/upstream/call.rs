@@ -9,7 +9,7 @@ use super::stdio::{Flight, StdioLink, StdioRequest};
 use super::{Connected, Fault, Link, Upstream};
 use crate::mcp::era::{self, Identity, RESULT_TASK};
 use crate::mcp::headers::ParamHeader;
-use crate::mcp::{Era, Outcome, RpcResponse, governed};
+use crate::mcp::{Era, Outcome, RpcResponse, governed, tasks};
 use holdpoint_control::{Permit, PermitFault};
 use holdpoint_types::{Reason, Timestamp, canonical_digest};
 use serde_json::Value;
@@ -93,10 +93,14 @@ impl Upstream {
         until: (&Cancels, Instant),
     ) -> Ended {
         let grace = self.spec().limits.grace;
-        let params = params_of(connected.era, call);
+        let mut params = params_of(connected.era, call);
         let method = governed::method_of(&call.tool);
         let progress = call.progress.clone();
-        match &connected.link {
+        let follows = connected.tasks && method == governed::TOOLS_CALL && tasks::follows(&params);
+        if !follows {
+            tasks::withhold_declared(&mut params);
+        }
+        let ended = match &connected.link {
             Link::Stdio(link) => {
                 let request = StdioRequest { method, params, progress };
                 run_stdio(link, request, until, grace).await
@@ -111,7 +115,8 @@ impl Upstream {
                 let grace = if connected.era == Era::Modern { Duration::ZERO } else { grace };
                 run_http(link, request, until, grace).await
             }
-        }
+        };
+        if follows { ended.with_task_of(self) } else { ended.without_task() }
     }
 
     fn mirrored(&self, call: &ToolCall) -> Vec<(String, String)> {
@@ -147,8 +152,7 @@ impl Ended {
                 // A derived reader takes an array for an object.
                 Ok(shallow) if raw.get().starts_with('{') => {
                     if shallow.is_task() {
-                        let detail = "the server answered with a task, which goes on unwatched";
-                        return in_doubt(Reason::TaskRefused, detail);
+                        return Self::Task { body: answer, upstream: None };
                     }
                     shallow.is_error == Some(true)
                 }
@@ -159,6 +163,26 @@ impl Ended {
             },
         };
         Self::Answered { body: answer, tool_error }
+    }
+
+    /// The end of a call whose agent follows no tasks.
+    #[must_use]
+    pub fn without_task(self) -> Self {
+        match self {
+            Self::Task { .. } => {
+                let detail = "the server answered with a task, which goes on unwatched".to_owned();
+                Self::InDoubt { reason: Reason::TaskRefused, detail }
+            }
+            other => other,
+        }
+    }
+
+    /// The end of a call whose agent follows tasks of `server`.
+    fn with_task_of(self, server: &Upstream) -> Self {
+        match self {
+            Self::Task { body, .. } => Self::Task { body, upstream: Some(server.clone()) },
+            other => other,
+        }
     }
 }
 

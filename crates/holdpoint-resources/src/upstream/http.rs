@@ -5,7 +5,7 @@
 
 use super::changes::Changes;
 use super::negotiate::{
-    Probe, initialized, nothing_in_common, probe_params, read_initialize, read_probe,
+    Probe, Spoken, initialized, nothing_in_common, probe_params, read_initialize, read_probe,
 };
 use super::{Fault, Limits, SecretText, UpstreamFault, invalid, unavailable};
 use crate::credentials::{Bearer, Judged};
@@ -112,7 +112,7 @@ impl HttpLink {
     }
 
     /// Finds out the server's era and, in the legacy one, shakes hands.
-    pub(super) async fn negotiate(&mut self) -> Result<Era, UpstreamFault> {
+    pub(super) async fn negotiate(&mut self) -> Result<Spoken, UpstreamFault> {
         if let Some(bearer) = &self.bearer {
             // Renewing may take longer than the server may take to answer.
             bearer.header().await?;
@@ -126,11 +126,11 @@ impl HttpLink {
             Ok(Err(_)) | Err(_) => Probe::Legacy,
         };
         match found {
-            Probe::Modern => Ok(Era::Modern),
+            Probe::Modern(spoken) => Ok(spoken),
             Probe::Nothing => Err(nothing_in_common()),
             Probe::Legacy => {
                 self.initialize().await.map_err(|fault| fault.kind)?;
-                Ok(Era::Legacy)
+                Ok(Spoken::LEGACY)
             }
         }
     }

@@ -22,7 +22,7 @@ pub use spec::{
 use crate::credentials::Bearer;
 use crate::mcp::era::{self, Identity};
 use crate::mcp::headers::{self, ParamHeader};
-use crate::mcp::{Era, Outcome, RpcResponse, governed};
+use crate::mcp::{Era, Outcome, RpcResponse, governed, tasks};
 use agents::Signs;
 use changes::Changes;
 use http::HttpLink;
@@ -90,6 +90,8 @@ enum State {
 struct Connected {
     link: Link,
     era: Era,
+    /// True if the server declares the tasks extension.
+    tasks: bool,
     since: Instant,
 }
 
@@ -197,8 +199,34 @@ impl Upstream {
         if governed::is_governed(method) {
             return Err(invalid(format!("`{method}` needs a permit")));
         }
+        self.ask_for(method, params, None).await
+    }
+
+    /// Follows, feeds or cancels a task that the server gave, for who declares this in `meta`.
+    ///
+    /// # Errors
+    /// As for [`Self::ask`].
+    pub async fn follow(
+        &self,
+        method: &str,
+        params: Map<String, Value>,
+        meta: &Value,
+    ) -> Result<Outcome, UpstreamFault> {
+        if !tasks::is_request(method) {
+            return Err(invalid(format!("`{method}` follows no task")));
+        }
+        self.ask_for(method, params, Some(meta)).await
+    }
+
+    async fn ask_for(
+        &self,
+        method: &str,
+        params: Map<String, Value>,
+        meta: Option<&Value>,
+    ) -> Result<Outcome, UpstreamFault> {
         let connected = self.connect().await?;
-        let params = era::params_for(connected.era, params, &Identity::holdpoint());
+        let mut params = era::params_for(connected.era, params, &Identity::holdpoint());
+        era::declare_capabilities(&mut params, meta);
         let asked = connected.ask(method, params);
         match tokio::time::timeout(self.0.spec.timeout, asked).await {
             Ok(response) => Ok(response.map_err(|fault| fault.kind)?.outcome),

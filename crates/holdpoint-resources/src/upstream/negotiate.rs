@@ -6,7 +6,7 @@ use super::http::HttpLink;
 use super::stdio::StdioLink;
 use super::{Bearer, Connected, Link, Transport, UpstreamFault, UpstreamSpec, invalid};
 use crate::mcp::era::{self, Identity};
-use crate::mcp::{Era, Outcome, RpcNotification, RpcResponse};
+use crate::mcp::{Era, Outcome, RpcNotification, RpcResponse, tasks};
 use crate::process::ProcessSpec;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -16,11 +16,20 @@ use std::time::Instant;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Probe {
     /// The server speaks our modern revision.
-    Modern,
+    Modern(Spoken),
     /// The server wants the handshake.
     Legacy,
     /// The server is modern, but we have no revision in common.
     Nothing,
+}
+
+/// What a server has agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spoken {
+    /// The era.
+    pub(super) era: Era,
+    /// True if it may answer a call with a task: by the extension of the modern era only.
+    pub(super) tasks: bool,
 }
 
 /// Members of a `DiscoverResult`.
@@ -28,6 +37,8 @@ pub(super) enum Probe {
 #[serde(rename_all = "camelCase")]
 struct Discovered {
     supported_versions: Vec<String>,
+    #[serde(default)]
+    capabilities: Value,
 }
 
 /// Members of a JSON-RPC error.
@@ -45,39 +56,48 @@ struct Initialized {
     protocol_version: String,
 }
 
+// === impl Spoken ===
+
+impl Spoken {
+    pub(super) const LEGACY: Self = Self { era: Era::Legacy, tasks: false };
+}
+
 /// Opens a connection and agrees on an era.
 pub(super) async fn open(
     (spec, bearer): (&UpstreamSpec, Option<Bearer>),
     tools_changed: &Arc<Changes>,
 ) -> Result<Connected, UpstreamFault> {
-    let (link, era) = match &spec.transport {
+    let (link, spoken) = match &spec.transport {
         Transport::Stdio(process) => {
-            let (link, era) = open_stdio(process, spec, tools_changed).await?;
-            (Link::Stdio(link), era)
+            let (link, spoken) = open_stdio(process, spec, tools_changed).await?;
+            (Link::Stdio(link), spoken)
         }
         Transport::Http { url, headers, .. } => {
             let link = HttpLink::new(url, headers, spec.limits, tools_changed)?;
             let mut link = link.with_bearer(bearer);
-            let era = link.negotiate().await?;
-            (Link::Http(Box::new(link)), era)
+            let spoken = link.negotiate().await?;
+            (Link::Http(Box::new(link)), spoken)
         }
     };
+    let Spoken { era, tasks } = spoken;
     tracing::debug!(server = %spec.server, ?era, "upstream connected");
-    Ok(Connected { link, era, since: Instant::now() })
+    Ok(Connected { link, era, tasks, since: Instant::now() })
 }
 
 /// Reads the answer to `server/discover`.
 pub(super) fn read_probe(response: &RpcResponse) -> Probe {
     match &response.outcome {
         Outcome::Result(raw) => match serde_json::from_str::<Discovered>(raw.get()) {
-            Ok(found) => probe_of(&found.supported_versions),
+            Ok(found) => {
+                probe_of(&found.supported_versions, tasks::is_declared(&found.capabilities))
+            }
             Err(_) => Probe::Legacy,
         },
         Outcome::Error(raw) => match serde_json::from_str::<Refused>(raw.get()) {
             Ok(refused) if era::is_modern_error(refused.code) => {
                 let supported = refused.data.get("supported").and_then(Value::as_array);
                 let texts = supported.into_iter().flatten().filter_map(Value::as_str);
-                probe_of(&texts.map(str::to_owned).collect::<Vec<_>>())
+                probe_of(&texts.map(str::to_owned).collect::<Vec<_>>(), false)
             }
             Ok(_) | Err(_) => Probe::Legacy,
         },
@@ -110,9 +130,9 @@ pub(super) fn nothing_in_common() -> UpstreamFault {
     invalid("the server speaks no MCP revision that Holdpoint speaks")
 }
 
-fn probe_of(supported: &[String]) -> Probe {
+fn probe_of(supported: &[String], tasks: bool) -> Probe {
     match era::common_era(supported) {
-        Some(Era::Modern) => Probe::Modern,
+        Some(era @ Era::Modern) => Probe::Modern(Spoken { era, tasks }),
         Some(Era::Legacy) => Probe::Legacy,
         None => Probe::Nothing,
     }
@@ -122,7 +142,7 @@ async fn open_stdio(
     process: &ProcessSpec,
     spec: &UpstreamSpec,
     tools_changed: &Arc<Changes>,
-) -> Result<(StdioLink, Era), UpstreamFault> {
+) -> Result<(StdioLink, Spoken), UpstreamFault> {
     let start = || StdioLink::start(process, spec.limits, tools_changed);
     let link = start()?;
     let mut flight = link.begin("server/discover", probe_params()).await?;
@@ -130,7 +150,7 @@ async fn open_stdio(
     flight.forget();
     match answer {
         Ok(Ok(response)) => match read_probe(&response) {
-            Probe::Modern => return Ok((link, Era::Modern)),
+            Probe::Modern(spoken) => return Ok((link, spoken)),
             Probe::Nothing => return Err(nothing_in_common()),
             Probe::Legacy => {}
         },
@@ -140,15 +160,15 @@ async fn open_stdio(
             link.close().await;
             let link = start()?;
             initialize(&link).await?;
-            return Ok((link, Era::Legacy));
+            return Ok((link, Spoken::LEGACY));
         }
         Err(_) => {}
     }
     match initialize(&link).await {
-        Ok(()) => Ok((link, Era::Legacy)),
+        Ok(()) => Ok((link, Spoken::LEGACY)),
         // A modern server that was slow to start has answered the first question by now.
         Err(fault) => match flight.answer_now().map(|response| read_probe(&response)) {
-            Some(Probe::Modern) => Ok((link, Era::Modern)),
+            Some(Probe::Modern(spoken)) => Ok((link, spoken)),
             Some(Probe::Legacy | Probe::Nothing) | None => Err(fault),
         },
     }

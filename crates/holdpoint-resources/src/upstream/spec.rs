@@ -1,6 +1,7 @@
 //! What an upstream server is, and what is known about how a call on it ended.
 //! Must never show a secret: header values and variables have no `Debug` text.
 
+use super::Upstream;
 use crate::credentials::OAuthSpec;
 use crate::mcp::Outcome;
 use crate::process::ProcessSpec;
@@ -103,6 +104,13 @@ pub enum Ended {
         body: Answer,
         /// True for a JSON-RPC error, and for a result with `isError`.
         tool_error: bool,
+    },
+    /// The server answered with a task: the call goes on.
+    Task {
+        /// What it answered.
+        body: Answer,
+        /// Where the task can be followed, if its agent does that.
+        upstream: Option<Upstream>,
     },
     /// No byte of the call reached the server, or the server turned it away unread because of its
     /// credential.

@@ -83,6 +83,7 @@ pub fn said(ended: &Ended) -> String {
     match ended {
         Ended::Answered { body, tool_error } => format!("answered {tool_error}: {}", body.raw()),
         Ended::NotSent { reason, detail } => format!("not sent, {reason}: {detail}"),
+        Ended::Task { body, .. } => format!("task {}", body.raw().get()),
         Ended::InDoubt { reason, detail } => format!("in doubt, {reason}: {detail}"),
     }
 }

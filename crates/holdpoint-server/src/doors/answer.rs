@@ -10,7 +10,7 @@ use holdpoint_types::{ActionId, Cause, Decision, Reason, Ruling};
 use serde_json::{Map, Value, json};
 
 /// The JSON-RPC error code of a refusal, from the range that is free for implementations.
-const DENIED: i64 = -32010;
+pub(super) const DENIED: i64 = -32010;
 /// Where a result carries the decision for programs.
 const DECISION_KEY: &str = "io.holdpoint/decision";
 

@@ -5,11 +5,11 @@ use super::answer::refused_data;
 use crate::governor::{Governed, Governor, Question, Waiting};
 use holdpoint_control::{ServerAsk, Settings};
 use holdpoint_resources::mcp::era::{self, META_CLIENT_CAPABILITIES};
-use holdpoint_resources::mcp::{Outcome, RpcId, RpcRequest, RpcResponse, tasks};
-use holdpoint_types::{AgentName, AskedRuling, Reason, ServerName};
+use holdpoint_resources::mcp::{Outcome, RpcId, RpcRequest, RpcResponse};
+use holdpoint_types::{ActionId, AgentName, AskedRuling, Digest, Reason, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What servers ask.
@@ -45,33 +45,22 @@ struct Kind {
     result_type: Option<String>,
 }
 
-/// Takes what `server` may not ask out of the capabilities that an agent declares to it, and tasks,
-/// which nobody follows here. False if the request is certainly as it was.
+/// Takes what `server` may not ask out of the capabilities that an agent declares to it. True if
+/// the operator forbids anything at all.
 pub(super) fn withhold(settings: &Settings, server: &ServerName, request: &mut RpcRequest) -> bool {
-    let forbidden = settings.forbidden_asks(server);
-    let (opening, listens) =
-        (request.method == "initialize", request.method == "subscriptions/listen");
+    let Some(forbidden) = settings.forbidden_asks(server) else { return false };
+    let opening = request.method == "initialize";
     let Some(params) = request.params.as_mut().and_then(Value::as_object_mut) else { return false };
-    let mut changed = forbidden.is_some();
-    let mut withhold = |declared: &mut Value| {
-        changed |= tasks::withhold(declared);
-        if let Some(forbidden) = forbidden {
-            remove(declared, forbidden);
-        }
-    };
     if opening && let Some(declared) = params.get_mut("capabilities") {
-        withhold(declared);
+        remove(declared, forbidden);
     }
     let meta = params.get_mut("_meta").and_then(Value::as_object_mut);
     if let Some(declared) =
         meta.and_then(|meta: &mut Map<_, _>| meta.get_mut(META_CLIENT_CAPABILITIES))
     {
-        withhold(declared);
+        remove(declared, forbidden);
     }
-    if listens && let Some(filter) = params.get_mut("notifications") {
-        changed |= tasks::withhold_subscription(filter);
-    }
-    changed
+    true
 }
 
 /// What of a server's questions the client of a modern request says that it can answer.
@@ -165,6 +154,51 @@ pub(super) async fn screen(
     }
 }
 
+/// Records what a task asks of its agent, each question once however often the agent asks after
+/// the task. `own_id` is what the agent calls it.
+///
+/// # Errors
+/// Why the agent must not hear of one of them, nor of the rest of what `raw` says.
+pub(super) async fn screen_task(
+    governor: &Governor,
+    (server, agent): (&ServerName, &AgentName),
+    (action, own_id): (ActionId, &str),
+    raw: &RawValue,
+) -> Result<(), (Reason, String)> {
+    let found = Wanted::parse(raw).map_err(|detail| (Reason::UpstreamInvalid, detail))?;
+    for (key, WantedRequest { method, params }) in found.requests {
+        let whole = json!([key, method, params]).to_string();
+        let digest = Digest::of(whole.as_bytes());
+        if let Some(ruled) = governor.ruled(action, digest) {
+            ruled?;
+            continue;
+        }
+        let (server, agent, action) = (server.clone(), agent.clone(), Some(action));
+        let question = Question { server, agent, action, method, parameters: params };
+        let heard = hear(governor, &question).await;
+        let refused = heard.as_ref().err().cloned();
+        let again = refused.as_ref().is_some_and(|(why, _)| *why == Reason::LedgerUnavailable);
+        if !again && !action.is_none_or(|action| governor.note_ruled(action, digest, refused)) {
+            return Err((Reason::Overloaded, "the task asks too much".to_owned()));
+        }
+        governor.hand_question(heard?, Some(own_id), &key);
+    }
+    Ok(())
+}
+
+/// Records the replies that a `tasks/update` carries to what its task asked.
+pub(super) fn note_task_replies(
+    governor: &Governor,
+    whose: (&ServerName, &AgentName),
+    own_id: &str,
+    request: &RpcRequest,
+) {
+    let replies = request.param("inputResponses").and_then(Value::as_object);
+    for (key, reply) in replies.into_iter().flatten().take(WANTED_MAX) {
+        governor.note_handed_reply(whose, (Some(own_id), key), reply);
+    }
+}
+
 /// Records the replies that a request carries to what was asked before.
 pub(super) fn note_replies(
     governor: &Governor,
@@ -191,6 +225,11 @@ impl Wanted {
         if kind.result_type.as_deref() != Some(era::RESULT_INPUT_REQUIRED) {
             return Ok(None);
         }
+        Self::parse(raw).map(Some)
+    }
+
+    /// Reads what a task asks for.
+    fn parse(raw: &RawValue) -> Result<Self, String> {
         let wanted = serde_json::from_str::<Self>(raw.get());
         let wanted = wanted.map_err(|fault| format!("`inputRequests`: {fault}"))?;
         if wanted.requests.len() > WANTED_MAX {
@@ -198,7 +237,7 @@ impl Wanted {
         }
         match wanted.requests.values().find(|wanted| !is_question(&wanted.method)) {
             Some(other) => Err(format!("`inputRequests`: `{:.64}` is no question", other.method)),
-            None => Ok(Some(wanted)),
+            None => Ok(wanted),
         }
     }
 }

@@ -302,9 +302,12 @@ impl HttpDoor {
                 era::initialize_result(&asked.request, &identity, capabilities)
             }
             ("ping", Era::Legacy) => json!({}),
-            ("server/discover", Era::Modern) => era::discover_result(&identity, capabilities),
+            ("server/discover", Era::Modern) => tasks::discovered(&identity, capabilities),
             ("tools/list", _) => self.list_tools(&asked).await?,
             ("tools/call", _) => return self.call_tool(asked, turn).await,
+            ("tasks/get" | "tasks/update" | "tasks/cancel", Era::Modern) => {
+                return self.follow_task(asked, turn).await;
+            }
             ("subscriptions/listen", Era::Modern) => {
                 // A stream is as long as its reader wants: it takes no turn from the calls.
                 drop(turn);

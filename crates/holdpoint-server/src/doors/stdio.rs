@@ -248,7 +248,8 @@ impl Between {
     async fn forward(&self, mut message: Message, line: &[u8]) {
         let withheld = match &mut message {
             Message::Request(request) => {
-                asks::withhold(&self.governor.settings(), &self.wrap.server, request)
+                let settings = self.governor.settings();
+                asks::withhold(&settings, &self.wrap.server, request) | tasks::withhold(request)
             }
             Message::Notification(_) | Message::Response(_) => false,
         };

@@ -34,8 +34,12 @@ impl Governor {
         if self.idle_within(patience).await {
             return Drained { cancelled: 0, left: 0 };
         }
-        let late: Vec<_> = self.inner.cancels.lock().values().cloned().collect();
-        for cancels in &late {
+        // A task is not waited for: its agent can come back for it later.
+        let late = self.running().into_iter().filter(|running| !running.task);
+        let late: Vec<_> = late.map(|running| running.action).collect();
+        for cancels in
+            late.iter().filter_map(|action| self.inner.cancels.lock().get(action).cloned())
+        {
             cancels.stop.cancel();
         }
         let grace = self.inner.limits.load().stop_grace;

@@ -1,10 +1,10 @@
 //! How actions end: turns what a server did into an ending, and tells those who wait for it.
 //! Must never hold an action up: whoever listens too slowly misses endings, and says so.
 
-use super::Became;
+use super::{Became, Governor};
 use holdpoint_control::Ending;
 use holdpoint_resources::{Answer, Ended};
-use holdpoint_types::{ActionId, Digest, OutcomeStatus, ToolOutput};
+use holdpoint_types::{ActionId, Digest, OutcomeStatus, Reason, ToolOutput};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -20,6 +20,12 @@ pub(super) struct Endings {
 /// Hears every ending from now on.
 pub(super) struct Listener {
     receiver: broadcast::Receiver<(ActionId, Became)>,
+}
+
+/// Ends an action as in doubt if the code that executes it panics.
+pub(super) struct Unfinished<'a> {
+    pub(super) governor: &'a Governor,
+    pub(super) action: Option<ActionId>,
 }
 
 // === impl Endings ===
@@ -70,6 +76,18 @@ impl Listener {
     }
 }
 
+// === impl Unfinished ===
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let Some(action) = self.action else { return };
+        let detail = Some("the code that executed it failed".to_owned());
+        let reason = Some(Reason::UpstreamUnavailable);
+        let status = OutcomeStatus::InDoubt;
+        self.governor.end(action, Ending { status, reason, detail, output: None });
+    }
+}
+
 /// What the records say about how a call ended.
 pub(super) fn ending(ended: &Ended, stored_bytes_max: usize) -> Ending {
     match ended {
@@ -86,6 +104,7 @@ pub(super) fn ending(ended: &Ended, stored_bytes_max: usize) -> Ending {
             Ending { status, reason: None, detail: None, output }
         }
         Ended::NotSent { reason, detail } => Ending::not_sent(*reason, detail),
+        Ended::Task { .. } => ending(&ended.clone().without_task(), stored_bytes_max),
         Ended::InDoubt { reason, detail } => {
             let status = OutcomeStatus::InDoubt;
             Ending { status, reason: Some(*reason), detail: Some(detail.clone()), output: None }

@@ -112,6 +112,12 @@ impl Columns {
                 self.tool = present(&outcome.lineage.tool);
                 self.resource = present(&outcome.lineage.target_resource);
             }
+            RecordBody::TaskGiven(given) => {
+                self.action = Some(given.action.to_string());
+                self.agent = Some(given.agent.to_string());
+                self.tool = present(&given.lineage.tool);
+                self.resource = present(&given.lineage.target_resource);
+            }
             RecordBody::ToolPinned { tool, .. } | RecordBody::ToolQuarantined { tool, .. } => {
                 self.tool = Some(tool.to_string());
             }

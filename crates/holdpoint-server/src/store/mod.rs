@@ -233,6 +233,14 @@ impl Store {
         Ok(doubtful)
     }
 
+    /// True while the process with this id lives.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn is_live(&self, gateway: GatewayId) -> Result<bool, StoreFault> {
+        files::is_live(&self.inner.layout, &gateway)
+    }
+
     /// When the newest record was written.
     ///
     /// # Errors

@@ -146,6 +146,7 @@ impl Derived {
             }
             RecordBody::Decision(_)
             | RecordBody::Outcome(_)
+            | RecordBody::TaskGiven(_)
             | RecordBody::Started { .. }
             | RecordBody::SettingsLoaded { .. }
             | RecordBody::PolicyLoaded { .. }

@@ -38,6 +38,10 @@ fn said(body: &RecordBody, look: &Look) -> String {
     match body {
         RecordBody::Decision(decision) => decided(decision, look),
         RecordBody::Outcome(outcome) => ended(outcome, look),
+        RecordBody::TaskGiven(given) => {
+            let word = look.paint(Tone::Careful, &in_width("goes on"));
+            format!("{word} {}{}", who_and_what(given), during(Some(given.action), look))
+        }
         RecordBody::Started { version, configuration, in_doubt } => {
             let doubts = match in_doubt.len() {
                 0 => String::new(),
@@ -201,7 +205,8 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #21 asked            passed     coder  fs  elicitation/create  019826f1-3a00-7707-8707-070707070707
             2025-07-20T08:26:40.000+00:00 #22 replied          declined   coder  fs  to #21  019826f1-3a00-7707-8707-070707070707
             2025-07-20T08:26:40.000+00:00 #23 credential_issued credential of coder for crm from https://as.example\u{9b}2J for crm.read crm.write, by ada
-            2025-07-20T08:26:40.000+00:00 #24 credential_deleted credential of all agents for crm, by ada"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #24 credential_deleted credential of all agents for crm, by ada
+            2025-07-20T08:26:40.000+00:00 #25 task_given       goes on    coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  019826f1-3a00-7707-8707-070707070707"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

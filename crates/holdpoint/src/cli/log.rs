@@ -14,9 +14,10 @@ use serde_json::json;
 /// How many records are shown unless `--limit` says otherwise.
 const LIMIT: u32 = 100;
 /// The kinds of records.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 16] = [
     "decision",
     "outcome",
+    "task_given",
     "started",
     "settings_loaded",
     "policy_loaded",

@@ -8,7 +8,8 @@ use holdpoint_types::{
     Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding,
     FindingResult, GatewayId, GrantFacts, Intent, IntentSource, Lineage, Mode, OutcomeRecord,
     OutcomeStatus, PolicySource, Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request,
-    Ruling, Stop, TargetFacts, TeamName, Timestamp, ToolFacts, ToolOutput, ToolRef, ToolState,
+    Ruling, Stop, TargetFacts, TaskRecord, TeamName, Timestamp, ToolFacts, ToolOutput, ToolRef,
+    ToolState,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -98,7 +99,16 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(22, replied()),
         stored(23, credential_issued()),
         stored(24, credential_deleted()),
+        stored(25, task_given()),
     ]
+}
+
+/// The permitted action goes on as a task.
+pub fn task_given() -> RecordBody {
+    let lineage = lineage(&"fs__read_file".parse().unwrap());
+    let more = TaskRecord { task: Digest::of(b"task") };
+    let agent = "coder".parse().unwrap();
+    RecordBody::TaskGiven(Box::new(ActionRecord { action: action(), agent, lineage, more }))
 }
 
 /// A question during the permitted action.

@@ -1,22 +1,27 @@
 // An MCP server with tasks, in the era that its argument names: `legacy` (2025-11-25, `params.task`)
-// or `modern` (2026-07-28, extension `io.modelcontextprotocol/tasks`). Tools:
-//   work    {need?}          a task, if the client can follow one; else -32021 (modern)
+// or `modern` (2026-07-28, extension `io.modelcontextprotocol/tasks`); `http` is the latter by HTTP,
+// on a port that it prints; `plain` the same without declaring the extension. Tools:
+//   work    {need?}          a task, if the client can follow one; else -32021 (modern). It may need
+//                            `input`, be `stubborn` (it ignores its cancellation), `short` (of life), `long` (of
+//                            name) or `curious` (it never has asked enough)
 //   rude    {}               a task, whatever the client can follow
 //   finish  {task, how?}     ends a task of this server: `completed`, `error` (isError) or `failed`
 //   seen    {}               tells what the client said it can do, and the `tasks/…` it was sent
 //   poke    {}               asks the client for a task and about one, and tells what came back (legacy)
 // A task ends when it is told to, never by itself.
+import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 
-const era = process.argv[2] ?? "modern";
+const mode = process.argv[2] ?? "modern";
+const era = mode === "legacy" ? "legacy" : "modern";
 // Two servers give the same ids.
 let last = 0;
-const write = (message) => process.stdout.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\n");
+let write = (message) => process.stdout.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\n");
 const info = { name: "tasker", version: "1" };
 const extension = "io.modelcontextprotocol/tasks";
 const capabilities = era === "legacy"
   ? { tools: {}, tasks: { list: {}, cancel: {}, requests: { tools: { call: {} } } } }
-  : { tools: {}, extensions: { [extension]: {}, "com.example/other": {} } };
+  : { tools: {}, extensions: { ...(mode === "plain" ? {} : { [extension]: {} }), "com.example/other": {} } };
 const tool = (name) => ({
   name, description: name, inputSchema: { type: "object" },
   ...(era === "legacy" ? { execution: { taskSupport: "optional" } } : {}),
@@ -27,22 +32,29 @@ const tasks = new Map();
 const waiting = new Map();
 const text = (said) => ({ content: [{ type: "text", text: JSON.stringify(said) }] });
 
+const question = (message) => ({
+  method: "elicitation/create",
+  params: { message, requestedSchema: { type: "object", properties: {} } },
+});
+let asked = 0;
+const questions = (need) => need === "curious"
+  ? Object.fromEntries(Array.from({ length: 60 }, () => [`q-${++asked}`, question("And?")]))
+  : { user: question("Go on?") };
 const shown = ({ need, replies, ...task }) => ({
   ...task,
-  ...(task.status === "input_required"
-    ? { inputRequests: { user: { method: "elicitation/create", params: {
-        message: "Go on?", requestedSchema: { type: "object", properties: {} } } } } }
-    : {}),
+  ...(task.status === "input_required" ? { inputRequests: questions(need) } : {}),
 });
 function begin(need) {
   const now = new Date().toISOString();
+  const name = need === "long" ? "x".repeat(513) : `task-${++last}`;
   const task = {
-    taskId: `task-${++last}`, status: need === "input" ? "input_required" : "working",
-    createdAt: now, lastUpdatedAt: now, ttlMs: 3600000, pollIntervalMs: 10,
+    taskId: name, status: ["input", "curious"].includes(need) ? "input_required" : "working",
+    createdAt: now, lastUpdatedAt: now, ttlMs: need === "short" ? 50 : 3600000, pollIntervalMs: 10,
+    need,
   };
   tasks.set(task.taskId, task);
   const { inputRequests, ...seed } = shown(task);
-  return seed;
+  return JSON.parse(JSON.stringify(seed));
 }
 function finish({ task: id, how = "completed" }) {
   const task = tasks.get(id);
@@ -91,7 +103,8 @@ function follow(id, method, params, complete) {
   const task = tasks.get(params.taskId);
   if (task === undefined) return write({ id, error: { code: -32602, message: "Task not found" } });
   if (method === "tasks/get") return complete(shown(task));
-  if (method === "tasks/cancel" && task.status !== "completed") task.status = "cancelled";
+  const over = ["completed", "failed"].includes(task.status) || task.need === "stubborn";
+  if (method === "tasks/cancel" && !over) task.status = "cancelled";
   if (method === "tasks/update") {
     task.replies = params.inputResponses;
     task.status = "working";
@@ -99,7 +112,7 @@ function follow(id, method, params, complete) {
   complete({});
 }
 
-createInterface({ input: process.stdin }).on("line", (line) => {
+function handle(line) {
   const { id, method, params, result, error } = JSON.parse(line);
   if (method === undefined) {
     waiting.get(id)?.({ result, error: error && { code: error.code, reason: error.data?.reason } });
@@ -131,4 +144,22 @@ createInterface({ input: process.stdin }).on("line", (line) => {
   }
   if (method.startsWith("tasks/")) return follow(id, method, params, complete);
   write({ id, error: { code: -32601, message: "no such method" } });
-});
+}
+
+if (mode === "http") {
+  const server = createServer(async (request, response) => {
+    let body = "";
+    for await (const part of request) body += part;
+    const sent = request.headers["mcp-name"];
+    const { taskId } = JSON.parse(body).params ?? {};
+    // As the extension wants it: who routes by the header must find the task.
+    if (taskId !== undefined && sent !== taskId) return response.writeHead(400).end();
+    write = (message) => {
+      response.setHeader("Content-Type", "application/json");
+      response.end(JSON.stringify({ jsonrpc: "2.0", ...message }));
+    };
+    handle(body);
+    if (JSON.parse(body).id === undefined) response.writeHead(202).end();
+  });
+  server.listen(0, "127.0.0.1", () => console.log(server.address().port));
+} else createInterface({ input: process.stdin }).on("line", handle);

@@ -3,7 +3,7 @@
 
 /// The method as a label: agents may send any text, labels are few.
 pub(super) fn known_method(method: &str) -> &'static str {
-    const KNOWN: [&str; 13] = [
+    const KNOWN: [&str; 16] = [
         "completion/complete",
         "initialize",
         "notifications/cancelled",
@@ -15,6 +15,9 @@ pub(super) fn known_method(method: &str) -> &'static str {
         "resources/read",
         "resources/templates/list",
         "server/discover",
+        "tasks/cancel",
+        "tasks/get",
+        "tasks/update",
         "tools/call",
         "tools/list",
     ];

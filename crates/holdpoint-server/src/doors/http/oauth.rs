@@ -235,11 +235,18 @@ impl HttpDoor {
         server: Option<&ServerName>,
         request: &RpcRequest,
     ) -> Result<(), Box<Refused>> {
-        // Everything but a call reads, and nobody comes in with less.
-        if caller.reach == EffectClass::Destructive || request.method != "tools/call" {
+        // Everything but a call, and what feeds one that goes on, reads, and nobody comes in with
+        // less.
+        if caller.reach == EffectClass::Destructive {
             return Ok(());
         }
-        let tool = tools::tool_of(server, request)?;
+        let tool = match request.method.as_str() {
+            "tools/call" => tools::tool_of(server, request)?,
+            _ => match self.fed_tool(&caller.agent, request) {
+                Some(tool) => tool,
+                None => return Ok(()),
+            },
+        };
         let class = self.class_of(&caller.agent, &tool).await;
         // What nobody offers has no class, and no scope would do.
         let class = class.ok_or_else(|| tools::unknown_tool(request, &tool.to_string()))?;

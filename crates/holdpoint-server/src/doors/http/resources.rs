@@ -7,7 +7,7 @@ use super::progress::{self, Code, Progress};
 use super::turns::Turn;
 use super::{Asked, HttpDoor, Refused};
 use crate::doors::reads::{self, List};
-use crate::doors::{answer, asks};
+use crate::doors::{answer, asks, tasks};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures::future::join_all;
@@ -80,6 +80,7 @@ impl HttpDoor {
             return self.over_line(line, &asked, turn).await;
         }
         asks::withhold(&self.governor.settings(), &server, &mut request);
+        tasks::withhold(&mut request);
         let call = reads::proposed(&asked.agent, Door::McpHttp, &server, &request);
         let (Some(call), Some(upstream)) = (call, upstreams.get(&server)) else {
             return Err(not_found(&asked.request));

@@ -5,7 +5,7 @@ use super::progress::{self, Progress};
 use super::turns::Turn;
 use super::{Asked, HttpDoor, InFlight, Refused, by_name, misfit, own_result};
 use crate::catalog::{Catalog, Tool};
-use crate::doors::{answer, asks};
+use crate::doors::{answer, asks, tasks};
 use crate::governor::Call;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -80,6 +80,10 @@ impl HttpDoor {
             return self.over_line(line, &asked, turn).await;
         }
         asks::withhold(&self.governor.settings(), tool.server(), &mut asked.request);
+        if !self.governor.may_be_given_a_task(&asked.agent) {
+            // A server that cannot do without says so, before it does anything.
+            tasks::withhold(&mut asked.request);
+        }
         let meta = asked.request.param("_meta").cloned();
         let call = Call {
             agent: asked.agent.clone(),

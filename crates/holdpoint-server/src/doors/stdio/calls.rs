@@ -384,7 +384,7 @@ pub(super) fn unsent(fault: &SendFault) -> Ended {
 
 fn ended(told: Option<Told>) -> Ended {
     match told {
-        Some(Ok(answer)) => Ended::by(answer),
+        Some(Ok(answer)) => Ended::by(answer).without_task(),
         Some(Err(detail)) => Ended::InDoubt { reason: Reason::UpstreamInvalid, detail },
         None => {
             let detail = "the server ended before it answered".to_owned();
