@@ -1,6 +1,8 @@
 //! MCP's tasks: where they are not governed nobody is offered one, and none is followed; at the door
 //! of 2026-07-28 an action goes on as its task, is followed by its own agent, and ends once.
 
+use crate::issuer::Issuer;
+use crate::oauth::config;
 use crate::raw::{self, Pipe, modern, modern_able, reason};
 use crate::world::{Serve, World, tasker, text, until};
 use serde_json::{Value, json};
@@ -632,4 +634,26 @@ fn a_task_that_asks_without_end_is_not_heard() {
         assert_eq!(status(&agent.get(&task)), "input_required");
     }
     assert_eq!(reason(&agent.get(&task)), "overloaded");
+}
+
+#[test]
+fn who_feeds_a_task_needs_what_its_call_needed() {
+    let issuer = Issuer::start();
+    let tasker = "[server.younger]\ncommand = [\"node\", \"${tasker}\", \"modern\"]\n\
+                  environment = \"dev\"\nwrite = [\"*\"]\n";
+    let world = World::new(&format!("{}\n{tasker}", config(&issuer.url, "")));
+    let serve = world.serve();
+    let resource = format!("{}/younger", serve.url);
+    let agent = |scope| {
+        let key = issuer.issue("coder-client", &resource, scope);
+        Agent { serve: &serve, below: "/younger", key }
+    };
+    let (write, read) = (agent("mcp:write"), agent("mcp:read"));
+    let task = write.work("work", json!({ "need": "input" }));
+    assert_eq!(status(&read.get(&task)), "input_required");
+    let replies = json!({ "taskId": task, "inputResponses": { "user": { "action": "accept" } } });
+    assert_eq!(reason(&read.ask("tasks/update", replies.clone())), "scope_insufficient");
+    assert_eq!(status(&read.get(&task)), "input_required");
+    assert_eq!(write.ask("tasks/update", replies)["result"]["resultType"], "complete");
+    assert_eq!(status(&read.get(&task)), "working");
 }
