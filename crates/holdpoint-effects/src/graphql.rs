@@ -44,8 +44,11 @@ pub(crate) fn is_request(url: &Url, request: &HttpRequest, method: &str) -> bool
     });
     let by_body = match &request.body {
         Body::Text(text) => serde_json::from_str::<Value>(text).is_ok_and(|value| {
-            let query = value.get("query").and_then(Value::as_str);
-            query.is_some_and(|query| query.contains('{'))
+            let asks = |value: &Value| {
+                let query = value.get("query").and_then(Value::as_str);
+                query.is_some_and(|query| query.contains('{'))
+            };
+            asks(&value) || value.as_array().is_some_and(|batch| batch.iter().any(asks))
         }),
         Body::None | Body::Unseen => false,
     };

@@ -32,7 +32,14 @@ const DELETING: &[&str] = &[
     "erase",
     "deactivate",
     "uninstall",
+    "kill",
+    "shutdown",
+    "flush",
+    "unpublish",
 ];
+/// Keys whose value names what a request does.
+const OPERATION_KEYS: &[&str] =
+    &["action", "op", "operation", "cmd", "command", "do", "method", "x-amz-target"];
 /// Headers that carry credentials, and parts of names of others that do.
 const CREDENTIALS: &[&str] =
     &["authorization", "proxy-authorization", "cookie", "private-token", "x-amz-security-token"];
@@ -50,6 +57,9 @@ const CREDENTIAL_PARAMETERS: &[&str] = &[
     "password",
     "auth",
     "private_token",
+    "x-amz-signature",
+    "x-amz-security-token",
+    "x-goog-signature",
 ];
 
 /// A request as it would be sent.
@@ -162,16 +172,10 @@ fn undeclared(request: &HttpRequest, url: &Url, method: &str, address: String) -
     if is_metadata(url) {
         effect = effect.at_least(EffectClass::Destructive);
     }
-    let says = |text: &str| {
-        let text = text.to_ascii_lowercase();
-        DELETING.iter().any(|word| text.starts_with(word) || text.ends_with(word))
-    };
-    let by_query = url.query_pairs().any(|(key, value)| {
-        matches!(key.as_ref(), "action" | "op" | "cmd" | "command" | "do" | "method")
-            && says(&value)
-    });
-    let by_path = verb != Verb::Read && url.path().split(['/', ':', '.']).any(says);
-    if by_query || by_path {
+    let by_path = verb != Verb::Read && url.path().split(['/', ':', '.']).any(deletes);
+    if by_path
+        || said(request, url).iter().any(|name| name.split(['.', '#', '/', ':']).any(deletes))
+    {
         effect.verb = Verb::Delete;
         effect = effect.at_least(EffectClass::Destructive).no_surer_than(Certainty::Bounded);
     }
@@ -185,6 +189,58 @@ fn undeclared(request: &HttpRequest, url: &Url, method: &str, address: String) -
             effect
         }
     }
+}
+
+/// True if a name begins or ends with a word of deletion: `deleteAll`, `bulk-delete`.
+fn deletes(name: &str) -> bool {
+    let mut words: Vec<String> = vec![String::new()];
+    let mut before = ' ';
+    for c in name.chars() {
+        if !c.is_alphanumeric() || c.is_uppercase() && before.is_lowercase() {
+            words.push(String::new());
+        }
+        if let Some(word) = words.last_mut().filter(|_| c.is_alphanumeric()) {
+            word.extend(c.to_lowercase());
+        }
+        before = c;
+    }
+    words.retain(|word| !word.is_empty());
+    let is = |word: Option<&String>| word.is_some_and(|word| DELETING.contains(&word.as_str()));
+    is(words.first()) || is(words.last())
+}
+
+/// What the request says that it does, besides its method and path: names of operations in the
+/// query, in a form, in a JSON body and in headers.
+fn said(request: &HttpRequest, url: &Url) -> Vec<String> {
+    let names = |key: &str| OPERATION_KEYS.contains(&key.to_ascii_lowercase().as_str());
+    let pairs = url.query_pairs().filter(|(key, _)| names(key));
+    let mut found: Vec<String> = pairs.map(|(_, value)| value.into_owned()).collect();
+    let headers = request.headers.iter().filter(|(name, _)| {
+        matches!(name.trim().to_ascii_lowercase().as_str(), "x-amz-target" | "soapaction")
+    });
+    found.extend(headers.map(|(_, value)| value.trim_matches('"').to_owned()));
+    let Body::Text(text) = &request.body else { return found };
+    // A bulk request is one document a line.
+    for line in std::iter::once(text.as_str()).chain(text.lines()).take(VALUES_MAX) {
+        let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
+        let batch = value.as_array().map_or(std::slice::from_ref(&value), Vec::as_slice);
+        for one in batch.iter().take(VALUES_MAX) {
+            for (key, value) in one.as_object().into_iter().flatten() {
+                match value {
+                    Value::String(value) if names(key) => found.push(value.clone()),
+                    Value::Object(_) if DELETING.contains(&key.as_str()) => {
+                        found.push(key.clone());
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    if !text.trim_start().starts_with(['{', '[']) {
+        let pairs = url::form_urlencoded::parse(text.as_bytes()).filter(|(key, _)| names(key));
+        found.extend(pairs.map(|(_, value)| value.into_owned()));
+    }
+    found
 }
 
 fn verb(method: &str) -> Verb {
@@ -203,22 +259,24 @@ fn method(request: &HttpRequest, url: &Url) -> String {
         "" => "GET".to_owned(),
         method => method.to_ascii_uppercase(),
     };
-    let header = request.headers.iter().find(|(name, _)| {
+    let is_override = |name: &str| {
         let name = name.trim().to_ascii_lowercase();
         matches!(name.as_str(), "x-http-method-override" | "x-http-method" | "x-method-override")
-    });
-    let query = url.query_pairs().find(|(key, _)| key == "_method");
-    let form = match &request.body {
-        Body::Text(text) => form_value(text, "_method"),
-        Body::None | Body::Unseen => None,
     };
-    let header = header.map(|(_, value)| value.trim().to_owned());
-    let overriding = header.or(query.map(|(_, value)| value.into_owned())).or(form);
-    match overriding.map(|method| method.to_ascii_uppercase()) {
-        // An override can only make it worse: servers that do not know it see the method itself.
-        Some(method) if rank(&method) > rank(&given) => method,
-        _ => given,
+    let headers = request.headers.iter().filter(|(name, _)| is_override(name));
+    let mut overriding: Vec<String> = headers.map(|(_, value)| value.trim().to_owned()).collect();
+    let query = url.query_pairs().filter(|(key, _)| key == "_method");
+    overriding.extend(query.map(|(_, value)| value.into_owned()));
+    if let Body::Text(text) = &request.body {
+        overriding.extend(form_value(text, "_method"));
+        let json = serde_json::from_str::<Value>(text).ok();
+        let json = json.as_ref().and_then(|json| json.get("_method")?.as_str());
+        overriding.extend(json.map(str::to_owned));
     }
+    // An override can only make it worse: servers that do not know it see the method itself.
+    let all = overriding.into_iter().map(|method| method.to_ascii_uppercase());
+    let worst = all.max_by_key(|method| rank(method));
+    worst.filter(|method| rank(method) > rank(&given)).unwrap_or(given)
 }
 
 fn rank(method: &str) -> EffectClass {
@@ -341,25 +399,66 @@ fn nested(request: &HttpRequest, url: &Url, rules: &HttpRules, effects: &mut Eff
     for text in found.iter().take(VALUES_MAX) {
         let twice = percent_decode_str(text).decode_utf8_lossy();
         let twice = twice.trim();
-        if !twice.contains("://") || twice.contains(char::is_whitespace) {
+        if twice.contains(char::is_whitespace) {
             continue;
         }
-        let Ok(inner) = Url::parse(twice) else { continue };
+        let Some(inner) = inner_address(twice) else { continue };
         let name = host_name(&inner);
         if !is_allowed(&name, rules) {
             effects.note(NoteCode::HostNotAllowed, format!("inside of the request: {name}"));
         }
-        if is_metadata(&inner) || inner.scheme() == "file" {
-            let evidence = "the host is asked to fetch it";
-            let address = match inner.scheme() {
-                "file" => inner.to_string(),
-                _ => address(&inner),
-            };
-            let effect = Effect::new(Verb::Read, address, evidence);
-            let effect = effect.at_least(EffectClass::Destructive);
-            effects.add(effect.no_surer_than(Certainty::Bounded));
+        fetched(&inner, effects);
+    }
+    if let Body::Text(text) = &request.body {
+        // XML, lines of JSON and other texts: an address in them may be there to be read by
+        // people, but not one of these.
+        for inner in inside(text) {
+            fetched(&inner, effects);
         }
     }
+}
+
+/// An address as it may stand in a value: with a scheme, or without one as browsers read it.
+fn inner_address(text: &str) -> Option<Url> {
+    if let Some(rest) = text.strip_prefix("//") {
+        let host = rest.split(['/', '?', ':']).next().unwrap_or_default();
+        return host.contains('.').then(|| Url::parse(&format!("https://{rest}")).ok()).flatten();
+    }
+    let lower = text.to_ascii_lowercase();
+    let web = ["http:", "https:", "http/", "https/"].iter().any(|start| lower.starts_with(start));
+    (web || text.contains("://")).then(|| Url::parse(text).ok()).flatten()
+}
+
+/// Addresses of files and of the metadata service in a text that is not JSON.
+fn inside(text: &str) -> Vec<Url> {
+    if serde_json::from_str::<Value>(text).is_ok() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("://").take(VALUES_MAX) {
+        let (before, after) = text.split_at(at);
+        let letters = before.chars().rev().take_while(char::is_ascii_alphabetic);
+        let scheme = before.get(at - letters.count()..).unwrap_or_default();
+        let ends = |c: char| c.is_whitespace() || "\"'<>)],;".contains(c);
+        let rest = after.split(ends).next().unwrap_or_default();
+        let known = ["http", "https", "file"].contains(&scheme.to_ascii_lowercase().as_str());
+        found.extend(known.then(|| Url::parse(&format!("{scheme}{rest}")).ok()).flatten());
+    }
+    found
+}
+
+/// Adds what it means that a host is asked to fetch `inner`.
+fn fetched(inner: &Url, effects: &mut Effects) {
+    if !is_metadata(inner) && inner.scheme() != "file" {
+        return;
+    }
+    let address = match inner.scheme() {
+        "file" => inner.to_string(),
+        _ => address(inner),
+    };
+    let effect = Effect::new(Verb::Read, address, "the host is asked to fetch it");
+    let effect = effect.at_least(EffectClass::Destructive);
+    effects.add(effect.no_surer_than(Certainty::Bounded));
 }
 
 /// Collects the strings of a JSON document that may hold an address, up to one beyond the limit.
@@ -380,7 +479,10 @@ fn strings(value: &Value, found: &mut Vec<String>) {
 
 /// An address has a scheme, perhaps encoded once more.
 fn may_be_address(text: &str) -> bool {
-    text.contains("://") || text.contains('%')
+    text.contains("://")
+        || text.contains('%')
+        || text.starts_with("//")
+        || text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("http"))
 }
 
 /// What the operation is declared to be: `None` without a document for the host, `Some(None)` if

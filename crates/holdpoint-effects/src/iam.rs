@@ -154,7 +154,8 @@ fn is_owner(role: &str) -> bool {
 
 fn whole_service(action: &str) -> bool {
     let (_, name) = action.split_once([':', '/']).unwrap_or(("", action));
-    name == "*" || action.starts_with('*')
+    let open = name.contains('*') && name.chars().all(|letter| matches!(letter, '*' | '?'));
+    open || action.starts_with('*')
 }
 
 fn escalates(action: &str) -> bool {

@@ -241,6 +241,12 @@ fn write_object(object: &Object<'_>, verb: Verb, effects: &mut Effects) {
         false => effect,
     };
     effects.add(guarded(effect, &object.namespace));
+    let copies = at(object.body, &["spec", "replicas"]).as_i64();
+    if copies == Some(0) && verb != Verb::Create {
+        let evidence = format!("no copies of a {kind} are left");
+        let effect = Effect::new(Verb::Delete, resource, evidence).whole();
+        effects.add(effect.reversible(Reversibility::Compensable));
+    }
     if kind == "cronjob" {
         effects.note(NoteCode::DeferredExecution, format!("runs later: {resource}"));
         effects.add(Effect::new(Verb::Schedule, resource, "a `CronJob`"));

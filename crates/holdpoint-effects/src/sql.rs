@@ -5,7 +5,7 @@
 //! around it are listed nevertheless.
 
 use crate::effects::{Effects, NoteCode, TEXT_BYTES_MAX};
-use holdpoint_types::{Effect, Verb};
+use holdpoint_types::{Certainty, Effect, Verb};
 use lexer::{Executable, Lexed, Piece};
 use sqlparser::ast::Statement;
 use sqlparser::dialect::{MySqlDialect, PostgreSqlDialect, SQLiteDialect};
@@ -126,8 +126,30 @@ fn run_piece(piece: &Piece, batch: &mut Batch<'_>) {
     }
     match parse(&piece.text, first, batch.database.dialect) {
         Some(statement) => walk::walk(&statement, batch),
+        None if upkeep(piece, batch) => {}
         None => unparsed(&what, batch),
     }
+}
+
+/// Statements of upkeep that the parser does not know: they change how data lies, not what it is.
+fn upkeep(piece: &Piece, batch: &mut Batch<'_>) -> bool {
+    let head: Vec<&str> = piece.head.iter().map(String::as_str).collect();
+    let known = match batch.database.dialect {
+        Dialect::Postgres => matches!(head.as_slice(), ["CHECKPOINT"] | ["REINDEX", ..]),
+        Dialect::Sqlite => matches!(head.as_slice(), ["REINDEX", ..]),
+        Dialect::Mysql => matches!(
+            head.as_slice(),
+            ["OPTIMIZE" | "CHECK" | "CHECKSUM" | "REPAIR", "TABLE" | "TABLES", ..]
+        ),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || " _.,`\"()\n".contains(c);
+    let known = known && piece.text.chars().all(plain);
+    if known {
+        let evidence = format!("`{}` keeps what is stored", head.first().unwrap_or(&""));
+        let effect = Effect::new(Verb::Update, &batch.database.address, evidence);
+        batch.effects.add(effect.no_surer_than(Certainty::Bounded));
+    }
+    known
 }
 
 /// Exactly one statement, or nothing.

@@ -60,12 +60,31 @@ impl Set {
         match self {
             Self::All | Self::Except(_) => true,
             Self::Like(pattern) => {
-                // `arn:aws:s3:::*`: nothing but stars where the name is.
-                pattern.starts_with("arn:")
-                    && pattern.splitn(6, ':').nth(5).is_some_and(|name| name.starts_with('*'))
+                let open = |text: &str| !text.is_empty() && text.chars().all(is_star);
+                let bare = pattern.replace([':', '/'], "");
+                if open(&bare) && bare.contains('*') {
+                    return true;
+                }
+                let mut parts = pattern.splitn(6, ':');
+                let (arn, service) = (parts.next() == Some("arn"), parts.nth(1));
+                match parts.nth(2) {
+                    // `arn:aws:s3:*`: less than a name, and open.
+                    None => arn && pattern.ends_with('*'),
+                    // `role/*`, `function:*`: all of a kind, but `bucket/*` is one bucket.
+                    Some(name) => {
+                        let rest = name.split_once(['/', ':']).filter(|_| service != Some("s3"));
+                        arn && (name.starts_with('*')
+                            || open(name)
+                            || rest.is_some_and(|(_, rest)| open(rest)))
+                    }
+                }
             }
         }
     }
+}
+
+fn is_star(letter: char) -> bool {
+    matches!(letter, '*' | '?')
 }
 
 impl fmt::Display for Set {

@@ -20,11 +20,27 @@ pub(super) fn look(object: &Object<'_>, effects: &mut Effects) {
     }
 }
 
-/// Whatever has a list of containers is a pod. How deep it goes is limited where it was read.
+/// What only pods have: a part of one, as a patch applies it, has some of it.
+const PARTS: &[&str] = &[
+    "containers",
+    "initContainers",
+    "ephemeralContainers",
+    "volumes",
+    "hostNetwork",
+    "hostPID",
+    "hostIPC",
+    "nodeName",
+];
+
+/// Whatever has parts of a pod is one. How deep it goes is limited where it was read.
 fn find(value: &Value, found: &mut Vec<&'static str>) {
     match value {
         Value::Object(map) => {
-            if map.get("containers").is_some_and(Value::is_array) {
+            let parts = PARTS.iter().filter_map(|part| map.get(*part));
+            if parts
+                .into_iter()
+                .any(|part| part.is_array() || part.is_boolean() || part.is_string())
+            {
                 pod(value, found);
             }
             for inner in map.values() {
@@ -53,8 +69,12 @@ fn pod(pod: &Value, found: &mut Vec<&'static str>) {
     if list(at(pod, &["volumes"])).any(|volume| volume.get("hostPath").is_some()) {
         found.push("a pod with a folder of its node");
     }
-    if pod.get("nodeName").is_some() {
+    let listed = ["containers", "initContainers"].iter().any(|key| pod.get(key).is_some());
+    if listed && pod.get("nodeName").is_some() {
         found.push("a pod put on a node past the scheduler");
+    }
+    if is_unconfined(at(pod, &["securityContext"])) {
+        found.push("a pod without a filter of system calls");
     }
     let windows = at(pod, &["securityContext", "windowsOptions", "hostProcess"]);
     if is_true(windows) {
@@ -75,6 +95,9 @@ fn container(container: &Value, found: &mut Vec<&'static str>) {
     if is_true(at(rights, &["allowPrivilegeEscalation"])) {
         found.push("a container that may raise its rights");
     }
+    if is_unconfined(rights) {
+        found.push("a container without a filter of system calls");
+    }
     if at(rights, &["procMount"]).as_str() == Some("Unmasked") {
         found.push("a container that sees all of `/proc`");
     }
@@ -89,4 +112,10 @@ fn container(container: &Value, found: &mut Vec<&'static str>) {
     if list(at(container, &["ports"])).any(|port| port.get("hostPort").is_some()) {
         found.push("a port of the node");
     }
+}
+
+fn is_unconfined(rights: &Value) -> bool {
+    ["seccompProfile", "appArmorProfile"]
+        .iter()
+        .any(|profile| at(rights, &[profile, "type"]).as_str() == Some("Unconfined"))
 }

@@ -184,6 +184,11 @@ fn create_function(function: &CreateFunction, walk: &mut Walk<'_, '_>) {
         .iter()
         .any(|known| known.rsplit('.').next() == Some(name.as_str()));
     let replaces = function.or_replace || function.or_alter || trusted;
+    let language = function.language.as_ref().map(|ident| ident.value.to_lowercase());
+    if language.is_some_and(|name| name == "c" || name == "internal" || name.ends_with('u')) {
+        let evidence = "a function in a language that reaches out of the database";
+        walk.batch.opaque(NoteCode::UnseenCode, evidence);
+    }
     walk.on(&function.name, |resource| {
         let resource = format!("{resource}()");
         match replaces {

@@ -3,10 +3,13 @@
 
 use super::lexer::ESCAPED;
 use sqlparser::ast::{
-    BinaryOperator, Expr, Query, SelectItem, SetExpr, TableFactor, UnaryOperator, Value, Visit,
-    Visitor,
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Query, SelectItem,
+    SetExpr, TableFactor, UnaryOperator, Value, Visit, Visitor,
 };
 use std::ops::ControlFlow;
+
+/// From here on a number is taken for one that no key reaches.
+const MANY: f64 = 1e9;
 
 /// Of how many rows a predicate is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +90,39 @@ pub(super) fn truth(expr: &Expr, names: &[String]) -> Truth {
         Expr::IsFalse(inner) | Expr::IsNotTrue(inner) => truth(inner, names).not(),
         Expr::IsNull(inner) => match bare(inner) {
             Expr::Value(value) => Truth::of(value.value == Value::Null),
+            inner if never_null(inner) => Truth::Never,
             other => no_choice(other, names),
         },
-        Expr::IsNotNull(inner) if is_key(inner) => Truth::Always,
+        Expr::IsNotNull(inner) if never_null(inner) => Truth::Always,
+        Expr::IsNotDistinctFrom(left, right) if same(left, right) => Truth::Always,
+        Expr::IsDistinctFrom(left, right) if same(left, right) => Truth::Never,
+        Expr::Between { expr: inner, negated: false, low, high } if is_key(inner) => {
+            let all = number_of(low).is_some_and(|low| low <= 1.0)
+                && number_of(high).is_some_and(|high| high >= MANY);
+            if all { Truth::Always } else { Truth::Depends }
+        }
+        Expr::InList { expr: inner, list, negated: true } if is_key(inner) => {
+            let none = list.iter().all(|one| number_of(one).is_some_and(|number| number <= 0.0));
+            if none { Truth::Always } else { no_choice(expr, names) }
+        }
+        Expr::SimilarTo { negated: false, pattern, .. }
+        | Expr::RLike { negated: false, pattern, .. }
+            if text_of(pattern).is_some_and(finds_all) =>
+        {
+            Truth::Always
+        }
+        Expr::Case { operand: None, conditions, else_result, .. } => {
+            let first = conditions.first();
+            match first.map(|when| (truth(&when.condition, names), truth(&when.result, names))) {
+                Some((Truth::Always, result)) => result,
+                _ if conditions.iter().all(|when| truth(&when.result, names) == Truth::Always)
+                    && else_result.as_ref().is_some_and(|e| truth(e, names) == Truth::Always) =>
+                {
+                    Truth::Always
+                }
+                _ => no_choice(expr, names),
+            }
+        }
         Expr::BinaryOp { left, op, right } => binary(left, op, right, names),
         Expr::Like { negated: false, pattern, .. }
         | Expr::ILike { negated: false, pattern, .. } => match text_of(pattern) {
@@ -131,7 +164,10 @@ fn constant(value: &Value) -> Truth {
 }
 
 fn binary(left: &Expr, op: &BinaryOperator, right: &Expr, names: &[String]) -> Truth {
-    use BinaryOperator::{And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or, Spaceship};
+    use BinaryOperator::{
+        And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or, PGILikeMatch, PGLikeMatch, PGRegexIMatch,
+        PGRegexMatch, Regexp, Spaceship,
+    };
     match op {
         And => match (truth(left, names), truth(right, names)) {
             (Truth::Never, _) | (_, Truth::Never) => Truth::Never,
@@ -144,7 +180,11 @@ fn binary(left: &Expr, op: &BinaryOperator, right: &Expr, names: &[String]) -> T
             _ if complement(left, right) || complement(right, left) => Truth::Always,
             _ => Truth::Depends,
         },
-        Eq | GtEq | LtEq | Spaceship if same(left, right) => Truth::Always,
+        Eq | GtEq | LtEq | Spaceship if same(plain(left), plain(right)) => Truth::Always,
+        PGRegexMatch | PGRegexIMatch | Regexp if text_of(right).is_some_and(finds_all) => {
+            Truth::Always
+        }
+        PGLikeMatch | PGILikeMatch if text_of(right).is_some_and(matches_all) => Truth::Always,
         NotEq | Gt | Lt if same(left, right) && !is_constant(left) => Truth::Never,
         Eq | NotEq | Gt | Lt | GtEq | LtEq => match compare(left, op, right) {
             Some(yes) => Truth::of(yes),
@@ -168,6 +208,10 @@ fn compare(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<bool> {
         (Some(left), Some(right)) => left.partial_cmp(&right)?,
         _ => match (text_of(left)?, text_of(right)?) {
             (left, right) if left.contains(ESCAPED) || right.contains(ESCAPED) => return None,
+            // Some collations do not look at case, or at blanks behind.
+            (left, right) if left.trim_end().eq_ignore_ascii_case(right.trim_end()) => {
+                std::cmp::Ordering::Equal
+            }
             (left, right) => left.cmp(right),
         },
     };
@@ -198,12 +242,66 @@ fn every_key(left: &Expr, op: &BinaryOperator, right: &Expr) -> bool {
         }
         _ => return false,
     };
-    is_key(key)
+    let least = if is_length(key) { 0.0 } else { 1.0 };
+    (is_key(key) || is_length(key))
         && match op {
-            Gt | NotEq => bound <= 0.0,
-            GtEq => bound <= 1.0,
+            Gt | NotEq => bound < least,
+            GtEq => bound <= least,
+            Lt | LtEq => bound >= MANY,
             _ => false,
         }
+}
+
+/// True if `expr` counts something: it is never less than nothing.
+fn is_length(expr: &Expr) -> bool {
+    let Expr::Function(function) = bare(expr) else { return false };
+    let name = function.name.0.last().and_then(|part| part.as_ident());
+    let known = ["length", "char_length", "octet_length", "cardinality", "abs"];
+    name.is_some_and(|name| known.iter().any(|known| name.value.eq_ignore_ascii_case(known)))
+}
+
+/// True if `expr` has a value in every row: a key, or `coalesce` with a constant.
+fn never_null(expr: &Expr) -> bool {
+    let constant = |arg: &FunctionArg| {
+        matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(value))
+            if is_constant(value) && is_key(value))
+    };
+    match bare(expr) {
+        Expr::Function(function) => {
+            let name = function.name.0.last().and_then(|part| part.as_ident());
+            let fills = ["coalesce", "ifnull"];
+            let FunctionArguments::List(list) = &function.args else { return false };
+            name.is_some_and(|name| fills.iter().any(|f| name.value.eq_ignore_ascii_case(f)))
+                && list.args.iter().any(constant)
+        }
+        inner => is_key(inner),
+    }
+}
+
+/// `expr` without what adds nothing to it.
+fn plain(expr: &Expr) -> &Expr {
+    match bare(expr) {
+        Expr::BinaryOp { left, op: BinaryOperator::Plus | BinaryOperator::Minus, right }
+            if number_of(right) == Some(0.0) =>
+        {
+            plain(left)
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::Multiply | BinaryOperator::Divide, right }
+            if number_of(right) == Some(1.0) =>
+        {
+            plain(left)
+        }
+        inner => inner,
+    }
+}
+
+/// True if a regular expression finds something in every text.
+fn finds_all(pattern: &str) -> bool {
+    let inner = pattern.trim_start_matches('^').trim_end_matches('$');
+    pattern.contains(ESCAPED)
+        || matches_all(pattern)
+        || inner.is_empty()
+        || [".*", ".+", ".", "(.*)", "(?:.*)", ".*?", ".{0,}"].contains(&inner)
 }
 
 /// True if `expr` looks like what every row has one of.

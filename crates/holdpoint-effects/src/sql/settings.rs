@@ -44,6 +44,11 @@ pub(super) fn set(set: &Set, walk: &mut Walk<'_, '_>) {
 }
 
 pub(super) fn reset(reset: &ResetStatement, walk: &mut Walk<'_, '_>) {
+    if walk.dialect() != Dialect::Postgres {
+        // `RESET MASTER` of MySQL deletes the log that copies and recovery live on.
+        let address = walk.batch.database.address.clone();
+        return walk.batch.effects.add(Effect::new(Verb::Delete, address, "`RESET`").whole());
+    }
     let name = match &reset.reset {
         Reset::ALL => return restores_all(walk),
         Reset::SessionAuthorization => "session_authorization".to_owned(),
@@ -93,7 +98,15 @@ pub(super) fn pragma(text: &str, batch: &mut Batch<'_>) {
         return batch.effects.add(effect);
     }
     let effect = Effect::new(Verb::Update, batch.thing("pragma", name), "`PRAGMA`");
-    batch.effects.add(match known.session.contains(name) && !value.is_empty() {
+    let bare = value.trim_matches(['=', '(', ')', '\'', '"', ' ', ';']).to_lowercase();
+    let safe = match name {
+        "journal_mode" => ["wal", "delete", "truncate", "persist"].contains(&bare.as_str()),
+        "synchronous" => ["normal", "full", "extra", "1", "2", "3"].contains(&bare.as_str()),
+        "foreign_keys" | "cell_size_check" => ["on", "1", "true", "yes"].contains(&bare.as_str()),
+        "optimize" => true,
+        name => known.session.contains(name) && !value.is_empty(),
+    };
+    batch.effects.add(match safe {
         true => effect,
         false => effect.at_least(EffectClass::Destructive),
     });
