@@ -18,12 +18,16 @@ pub(crate) struct Program {
     pub(crate) values: BTreeMap<String, Role>,
     /// Options are long with one dash.
     pub(crate) one_dash: bool,
+    /// Subcommands may be written in any case; in the table they are upper case.
+    pub(crate) upper: bool,
     /// Options with which it only says what it would do.
     pub(crate) dry: Vec<String>,
     /// A reader of its own in the code.
     pub(crate) reader: Option<Reader>,
     /// What it does, if it has no subcommands.
     pub(crate) run: Option<Rule>,
+    /// What it does without any operand, if it has subcommands.
+    pub(crate) bare: Option<Rule>,
     /// What its subcommands do, by their words; `*` stands for any ending.
     pub(crate) sub: BTreeMap<String, Rule>,
     /// Options that change what is done, whatever the subcommand.
@@ -43,6 +47,10 @@ pub(crate) struct Rule {
     pub(crate) note: Option<String>,
     /// What its operands are.
     pub(crate) operands: Option<Role>,
+    /// How many operands come before those.
+    pub(crate) from: Option<usize>,
+    /// What it does is done only if it has none of those operands.
+    pub(crate) if_none: bool,
     pub(crate) values: BTreeMap<String, Role>,
     pub(crate) flags: BTreeMap<String, Rule>,
     pub(crate) wraps: Option<Wraps>,
@@ -90,6 +98,8 @@ pub(crate) enum Role {
     Plain,
     /// Not a value at all, though other subcommands have one.
     Flag,
+    /// A word that does nothing, if it stands right behind the option; the next argument is none.
+    Joined,
     Read,
     Create,
     Write,
@@ -102,10 +112,14 @@ pub(crate) enum Role {
     Copy,
     /// The same, and what was read is gone.
     Move,
+    /// The first one read; the second one, if there is one, written.
+    Filter,
     /// A folder to start from.
     Folder,
     /// The folder into which operands go.
     Target,
+    /// A folder in which anything may be written.
+    Into,
     /// A text for a shell.
     Shell,
     /// A program that runs, by its name or command line.
@@ -134,6 +148,7 @@ pub(crate) enum Reader {
     Kubectl,
     Interpreter,
     Make,
+    Httpie,
 }
 
 /// Paths that mean more than a file.
@@ -246,6 +261,8 @@ impl Rule {
             whole: self.whole,
             note: self.note.clone(),
             operands: self.operands,
+            from: self.from,
+            if_none: self.if_none,
             wraps: self.wraps.clone(),
             values: self.values.clone(),
             flags: BTreeMap::new(),

@@ -25,6 +25,8 @@ struct Meaning {
     host: bool,
     /// Deleting it deletes the workspace, a home or the whole host.
     root: bool,
+    /// It lies in the workspace, or among what is temporary.
+    own: bool,
 }
 
 /// Adds that a tool reads the file at `path`.
@@ -139,6 +141,11 @@ fn weigh(
 ) -> Effect {
     let mut effect = effect;
     let deletes = matches!(act, Act::Delete | Act::DeleteTree);
+    if matches!(act, Act::Write(Some(contents)) if contents.text.is_empty()) && !meaning.own {
+        // What is emptied outside of the workspace was there before.
+        effect.verb = Verb::Delete;
+        effect = effect.no_surer_than(Certainty::Bounded).at_least(EffectClass::Destructive);
+    }
     if meaning.device {
         effects.note(NoteCode::StatefulDelete, path.text.clone());
         effect.verb = Verb::Delete;
@@ -214,7 +221,9 @@ fn meaning(spot: &Spot<'_>, path: &Path, act: &Act) -> Meaning {
     let above = |folder: &str| {
         folder == stripped || stripped == "/" || folder.starts_with(&format!("{stripped}/"))
     };
+    let temporary = ["/tmp/", "/var/tmp/"].iter().any(|folder| path.text.starts_with(folder));
     Meaning {
+        own: temporary || spot.in_workspace(path).is_some(),
         device: any(&paths.devices),
         credential: any(&paths.credentials),
         account: any(&paths.accounts),

@@ -254,6 +254,7 @@ impl Git<'_> {
                 shell.add(effect.at_least(EffectClass::Destructive));
             }
             "send-email" => self.add(shell, Verb::Send, "mail"),
+            "lfs" => self.large_files(shell),
             "difftool" => self.add(shell, Verb::Read, "worktree"),
             name if LOOKING.contains(&name) => self.add(shell, Verb::Read, "HEAD"),
             name if ADDING.contains(&name) => self.add(shell, Verb::Update, "HEAD"),
@@ -488,6 +489,21 @@ impl Git<'_> {
         let act = if self.has(&["-r"]) { Act::DeleteTree } else { Act::Delete };
         for file in &self.argv.operands {
             shell.touch(act.clone(), file, &self.call.shown);
+        }
+    }
+
+    /// `git lfs`.
+    fn large_files(&self, shell: &mut Shell<'_>) {
+        match self.operand(0).map(|arg| arg.text.as_str()) {
+            None | Some("ls-files" | "status" | "env" | "version" | "logs" | "locks") => {
+                self.add(shell, Verb::Read, "lfs");
+            }
+            Some("pull" | "fetch" | "checkout" | "track" | "untrack" | "lock") => {
+                self.add(shell, Verb::Update, "lfs");
+            }
+            Some("push") => self.add(shell, Verb::Update, "remote"),
+            Some("prune" | "unlock") => self.rewritten(shell, "lfs"),
+            Some(_) => shell.opaque(&self.call.shown),
         }
     }
 

@@ -3,8 +3,10 @@
 //! Owns how a table is applied. What is not in a table runs unseen code, whatever its name says.
 
 mod argv;
+mod awk;
 mod clusters;
 mod databases;
+mod interpreters;
 mod readers;
 mod wraps;
 
@@ -19,6 +21,20 @@ use holdpoint_types::{Certainty, Effect, Verb};
 
 /// Most operands that get an effect of their own.
 const EACH_MAX: usize = 16;
+/// Settings of ssh whose value is a program, a library or a file of more settings.
+const SSH_RUNS: &[&str] = &[
+    "proxycommand",
+    "localcommand",
+    "remotecommand",
+    "knownhostscommand",
+    "pkcs11provider",
+    "securitykeyprovider",
+    "include",
+    "authorizedkeyscommand",
+];
+/// Options with which a program only says what it is.
+const EXPLAINING: &[&str] =
+    &["--version", "--help", "-h", "-V", "-v", "-version", "-help", "--verbose", "--quiet", "-q"];
 /// Folders whose programs are what their names say.
 const FOLDERS: &[&str] = &[
     "/bin",
@@ -46,17 +62,31 @@ pub(crate) fn run(shell: &mut Shell<'_>, name: &str, all: &[Arg], feed: &Feed) -
     let shown = line(all);
     let bare = match name.rsplit_once('/') {
         Some((folder, bare)) if FOLDERS.contains(&folder) => bare,
+        // Wrappers that a workspace brings along, for programs that do what it says anyway.
+        Some((".", "gradlew")) => "gradle",
+        Some((".", "mvnw")) => "mvn",
         Some(_) => {
             shell.opaque(&format!("runs the file `{shown}`"));
             return None;
         }
         None => name,
     };
+    if let "docker-compose" | "podman-compose" = bare {
+        let rest = all.get(1..).unwrap_or_default();
+        let all = [&[Arg::known("docker"), Arg::known("compose")], rest].concat();
+        return run(shell, "docker", &all, feed);
+    }
     let Some(program) = programs().get(bare) else {
         shell.opaque(&format!("`{bare}` is not a known program"));
         return None;
     };
-    let args = all.get(1..).unwrap_or_default();
+    let mut args = all.get(1..).unwrap_or_default();
+    if matches!(bare, "cargo" | "rustc" | "rustup" | "rustfmt")
+        && let [toolchain, rest @ ..] = args
+        && toolchain.text.starts_with('+')
+    {
+        args = rest;
+    }
     if let [only] = args
         && matches!(only.text.as_str(), "--version" | "--help")
     {
@@ -71,7 +101,7 @@ pub(crate) fn run(shell: &mut Shell<'_>, name: &str, all: &[Arg], feed: &Feed) -
     match program.reader {
         None => apply(shell, &call),
         Some(Reader::Git) => git::run(shell, &call),
-        Some(Reader::Curl | Reader::Wget) => requests::run(shell, &call),
+        Some(Reader::Curl | Reader::Wget | Reader::Httpie) => requests::run(shell, &call),
         Some(Reader::Sql) => databases::run(shell, &call),
         Some(Reader::Kubectl) => clusters::run(shell, &call),
         Some(
@@ -104,15 +134,22 @@ fn output(name: &str, args: &[Arg]) -> Option<Arg> {
 /// Applies the tables to one call.
 pub(crate) fn apply(shell: &mut Shell<'_>, call: &Call<'_>) {
     let first = Options { program: call.program, rule: None }.part(call.args);
-    let (rule, words) = match &call.program.run {
-        Some(rule) => (Some(rule), 0),
-        None => subcommand(call.program, &first.operands),
+    let bare = call.program.bare.as_ref().filter(|_| first.operands.is_empty());
+    let (rule, words) = match (bare, &call.program.run) {
+        (Some(bare), _) => (Some(bare), 0),
+        (None, Some(rule)) => (Some(rule), 0),
+        (None, None) if call.program.upper => {
+            let upper = |arg: &Arg| Arg { text: arg.text.to_uppercase(), ..arg.clone() };
+            subcommand(call.program, &first.operands.iter().map(upper).collect::<Vec<Arg>>())
+        }
+        (None, None) => subcommand(call.program, &first.operands),
     };
     let Some(rule) = rule else {
-        let words = first.operands.is_empty();
-        return match words {
-            true if call.args.iter().all(|arg| arg.exact().is_some()) => {}
-            _ => shell.opaque(&format!("`{}` is not a known command", call.shown)),
+        // Without a subcommand most programs explain themselves.
+        let explains = |arg: &Arg| EXPLAINING.contains(&arg.text.as_str());
+        return match call.args.iter().all(explains) {
+            true => {}
+            false => shell.opaque(&format!("`{}` is not a known command", call.shown)),
         };
     };
     let options = Options { program: call.program, rule: Some(rule) };
@@ -130,19 +167,30 @@ pub(crate) fn apply(shell: &mut Shell<'_>, call: &Call<'_>) {
         let dry = Rule { does: Some(Does::Read), on: rule.on, ..Rule::default() };
         return add(shell, call, &argv, &dry);
     }
-    for (flag, change) in call.program.flags.iter().chain(&base.flags) {
-        if argv.has(flag) {
-            merge(&mut rule, change);
-        }
-    }
+    // What makes it look only is weighed first: beside another option it looks no more.
+    let given = |flag: &str| match flag.contains('*') {
+        true => argv.options.iter().any(|(name, _)| matches(flag, name)),
+        false => argv.has(flag),
+    };
+    let flags = || call.program.flags.iter().chain(&base.flags).filter(|(flag, _)| given(flag));
+    let looks = |change: &Rule| matches!(change.does, Some(Does::Read | Does::Nothing));
+    flags().filter(|(_, change)| looks(change)).for_each(|(_, change)| merge(&mut rule, change));
+    flags().filter(|(_, change)| !looks(change)).for_each(|(_, change)| merge(&mut rule, change));
     option_values(shell, call, &argv, options);
     if rule.wraps.is_some() {
         return wraps::run(shell, call, &argv, &rule);
     }
+    let mut done = false;
     if let Some(role) = rule.operands {
-        operands(shell, call, &argv, role);
+        let from = rule.from.unwrap_or_default().min(argv.operands.len());
+        let rest = Argv { operands: argv.operands.split_off(from), ..argv };
+        done = !rest.operands.is_empty();
+        operands(shell, call, &rest, role);
+        argv = Argv { operands: [argv.operands, rest.operands].concat(), ..rest };
     }
-    add(shell, call, &argv, &rule);
+    if !(done && rule.if_none) {
+        add(shell, call, &argv, &rule);
+    }
 }
 
 /// True if the rule, or an option that is there, makes the program run another one.
@@ -156,25 +204,45 @@ fn wraps_by(rule: &Rule, program: &Program, argv: &Argv) -> bool {
 fn subcommand<'p>(program: &'p Program, operands: &[Arg]) -> (Option<&'p Rule>, usize) {
     let mut best: (Option<&Rule>, usize, usize) = (None, 0, 0);
     for (words, rule) in &program.sub {
-        let mut score = 0;
-        let mut count = 0;
-        let fits = words.split(' ').enumerate().all(|(at, word)| {
-            let Some(given) = operands.get(at).filter(|given| !given.is_unknown()) else {
-                return false;
-            };
-            count = at + 1;
-            score += match word {
-                "*" => 1,
-                word if word.contains('*') => 2,
-                _ => 4,
-            };
-            matches(word, &given.text)
-        });
-        if fits && score > best.2 {
+        let words: Vec<&str> = words.split(' ').collect();
+        let found = match words.split_first() {
+            // The verb stands behind however many groups: the first that fits is meant.
+            Some((&"**", verb)) => (1..operands.len()).find_map(|at| {
+                let (score, count) = fits(verb, operands.get(at..)?)?;
+                Some((score.saturating_sub(at), at + count))
+            }),
+            _ => fits(&words, operands),
+        };
+        if let Some((score, count)) = found
+            && score > best.2
+        {
             best = (Some(rule), count, score);
         }
     }
     (best.0, best.1)
+}
+
+/// How well `words` fit the beginning of `operands`, and how many of those they are. `*` is any
+/// ending of a word, `$` the end of the line.
+fn fits(words: &[&str], operands: &[Arg]) -> Option<(usize, usize)> {
+    let (mut score, mut count) = (0, 0);
+    for (at, word) in words.iter().enumerate() {
+        let given = operands.get(at);
+        if *word == "$" {
+            given.is_none().then_some(())?;
+            score += 100;
+            continue;
+        }
+        let given = given.filter(|given| !given.is_unknown())?;
+        matches(word, &given.text).then_some(())?;
+        count = at + 1;
+        score += match *word {
+            "*" => 10,
+            word if word.contains('*') => 20 + word.len(),
+            _ => 100,
+        };
+    }
+    Some((score, count))
 }
 
 fn merge(rule: &mut Rule, change: &Rule) {
@@ -188,6 +256,7 @@ fn merge(rule: &mut Rule, change: &Rule) {
     rule.whole |= change.whole;
     rule.note = change.note.clone().or_else(|| rule.note.clone());
     rule.operands = change.operands.or(rule.operands);
+    rule.from = change.from.or(rule.from);
     rule.wraps = change.wraps.clone().or_else(|| rule.wraps.clone());
 }
 
@@ -219,6 +288,12 @@ pub(crate) fn operands(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, role
                 shell.touch(Act::Replace, to, &format!("may replace: {}", call.shown));
             }
         }
+        (Role::Filter, _) => {
+            for (at, operand) in argv.operands.iter().enumerate() {
+                let role = if at == 1 { Role::Write } else { Role::Read };
+                one(shell, call, role, operand);
+            }
+        }
         _ => {
             for operand in &argv.operands {
                 one(shell, call, role, operand);
@@ -238,7 +313,12 @@ fn copy(shell: &mut Shell<'_>, call: &Call<'_>, role: Role, from: &[Arg], to: &A
         if remote(shell, file, Verb::Read, &call.shown) {
             continue;
         }
-        let act = if role == Role::Move { Act::Update } else { Act::Read };
+        let act = match (role, to.text.as_str()) {
+            // What is moved there is gone.
+            (Role::Move, "/dev/null") => Act::Delete,
+            (Role::Move, _) => Act::Update,
+            _ => Act::Read,
+        };
         shell.touch(act, file, &call.shown);
     }
     if !remote(shell, to, Verb::Update, &call.shown) {
@@ -250,7 +330,9 @@ fn copy(shell: &mut Shell<'_>, call: &Call<'_>, role: Role, from: &[Arg], to: &A
             }
             _ => to.clone(),
         };
-        shell.touch(Act::Write(None), &file, &call.shown);
+        let empty = from.iter().all(|file| file.text == "/dev/null");
+        let contents = empty.then(Arg::default);
+        shell.touch(Act::Write(contents), &file, &call.shown);
     }
 }
 
@@ -270,8 +352,13 @@ fn remote(shell: &mut Shell<'_>, file: &Arg, verb: Verb, shown: &str) -> bool {
 /// Adds what one argument in `role` is.
 fn one(shell: &mut Shell<'_>, call: &Call<'_>, role: Role, arg: &Arg) {
     let act = match role {
-        Role::Plain | Role::Flag | Role::Folder | Role::Target => return,
-        Role::Read => Act::Read,
+        Role::Plain | Role::Flag | Role::Joined | Role::Folder | Role::Target => return,
+        Role::Into => {
+            let text = format!("{}/**", arg.text.trim_end_matches('/'));
+            let inside = Arg { text, glob: true, ..arg.clone() };
+            return shell.touch(Act::Update, &inside, &call.shown);
+        }
+        Role::Read | Role::Filter => Act::Read,
         Role::Create => Act::Create,
         Role::Write => Act::Write(input(call.feed)),
         Role::Append => Act::Append(input(call.feed)),
@@ -307,6 +394,17 @@ pub(crate) fn shell_text(shell: &mut Shell<'_>, arg: &Arg) {
 
 /// Runs a program that an option names; pagers and the like do nothing.
 fn command(shell: &mut Shell<'_>, arg: &Arg) {
+    let setting = arg.text.trim_start();
+    let letters = setting.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(setting.len());
+    let (key, value) = setting.split_at(letters);
+    // `ssh -o Key=value`: a few keys name what runs.
+    if value.trim_start().starts_with('=') || SSH_RUNS.contains(&key.to_lowercase().as_str()) {
+        let value = value.trim_start_matches([' ', '=', '\t']);
+        if SSH_RUNS.contains(&key.to_lowercase().as_str()) && value != "none" {
+            shell_text(shell, &Arg { text: value.to_owned(), ..arg.clone() });
+        }
+        return;
+    }
     let first = arg.text.split_whitespace().next().unwrap_or_default();
     let plain = crate::data::environment().plain.contains(first);
     if !plain || arg.text.contains("Command") {

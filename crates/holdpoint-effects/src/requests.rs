@@ -5,13 +5,17 @@
 use crate::data::Reader;
 use crate::http::{Body, HttpRequest, http};
 use crate::place::Act;
-use crate::programs::{Argv, Call, Options};
+use crate::programs::{Argv, Call, Options, option_values};
 use crate::shell::{Feed, Shell};
 use crate::words::{Arg, UNKNOWN};
 use crate::{Effects, NoteCode};
 
 /// Adds what one call of `curl` or `wget` does.
 pub(crate) fn run(shell: &mut Shell<'_>, call: &Call<'_>) {
+    if call.program.reader == Some(Reader::Httpie) {
+        let argv = Options { program: call.program, rule: None }.part(call.args);
+        return httpie(shell, call, &argv);
+    }
     let curl = call.program.reader == Some(Reader::Curl);
     // `--next` begins another request with options of its own.
     for args in call.args.split(|arg| curl && (arg.text == "--next" || arg.text == "-:")) {
@@ -123,6 +127,46 @@ fn wget(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv) {
         None => downloads(shell, call, &argv.operands),
     }
     send(shell, call, &request, &argv.operands);
+}
+
+/// `http METHOD URL field=value Header:value`.
+fn httpie(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv) {
+    option_values(shell, call, argv, Options { program: call.program, rule: None });
+    let mut operands = argv.operands.iter().peekable();
+    let is_method = |arg: &&Arg| !arg.text.is_empty() && arg.text.chars().all(char::is_alphabetic);
+    let several = argv.operands.len() > 1;
+    let method = operands.next_if(|arg| several && is_method(arg));
+    let Some(url) = operands.next() else { return };
+    let mut request = HttpRequest::default();
+    let mut fields = Vec::new();
+    for item in operands {
+        match item.text.find([':', '=', '@']).map(|at| item.text.split_at(at)) {
+            Some((name, value)) if value.starts_with(':') && !value.starts_with(":=") => {
+                let value = value.trim_start_matches(':').to_owned();
+                request.headers.push((name.to_owned(), value));
+            }
+            Some((_, value)) if value.starts_with("==") => {}
+            Some((_, file)) if file.starts_with('@') || file.starts_with("=@") => {
+                let file = Arg::known(file.trim_start_matches(['=', '@']));
+                shell.touch(Act::Read, &file, &call.shown);
+                fields.push(Body::Unseen);
+            }
+            _ => fields.push(text(item)),
+        }
+    }
+    if argv.has("-a") || argv.has("--auth") {
+        request.headers.push(("Authorization".to_owned(), "given".to_owned()));
+    }
+    if let Feed::Text(input) = call.feed {
+        fields.push(text(input));
+    }
+    request.body = joined(fields);
+    request.method = match (method, &request.body) {
+        (Some(method), _) => method.text.to_uppercase(),
+        (None, Body::None) => "GET".to_owned(),
+        (None, Body::Text(_) | Body::Unseen) => "POST".to_owned(),
+    };
+    send(shell, call, &request, std::slice::from_ref(url));
 }
 
 /// Files that are named like the last part of each URL.

@@ -79,7 +79,9 @@ impl Options<'_> {
             return rest;
         }
         match rest.split_first() {
-            Some((value, rest)) if self.role(&arg.text).is_some() => {
+            Some((value, rest))
+                if self.role(&arg.text).is_some_and(|role| role != Role::Joined) =>
+            {
                 options.push((arg.text.clone(), Some(value.clone())));
                 rest
             }
@@ -107,6 +109,10 @@ impl Options<'_> {
             let own: String = chars.collect();
             if !own.is_empty() {
                 options.push((name, Some(Arg { text: own, ..arg.clone() })));
+                return rest;
+            }
+            if self.role(&name) == Some(Role::Joined) {
+                options.push((name, None));
                 return rest;
             }
             options.push((name, rest.first().cloned()));

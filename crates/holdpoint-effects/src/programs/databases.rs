@@ -21,7 +21,10 @@ pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>) {
                 texts.push(text.clone());
             }
             ("-f" | "--file" | "-init", _) => return unseen(shell, call, &database),
-            ("-l" | "--list", _) => return,
+            ("-l" | "--list", _) if database.dialect == Dialect::Postgres => {
+                let address = database.address.clone();
+                return shell.add(Effect::new(Verb::Read, address, call.shown.clone()));
+            }
             _ => {}
         }
     }

@@ -1,100 +1,62 @@
-//! Programs whose arguments are a language of their own: shells, `find`, `sed`, `awk`, `tar`,
-//! `dd`, `chmod`, interpreters and `make`.
+//! Programs whose arguments are a language of their own: shells, `find`, `sed`, `tar`, `dd`,
+//! `chmod` and `make`.
 //!
 //! Owns where such a language runs commands or writes files. What it cannot read is opaque.
 
-use super::{Call, Options, option_values};
+use super::{Call, Options, awk, interpreters, option_values};
 use crate::data::Reader;
 use crate::place::Act;
 use crate::shell::{Feed, Shell};
 use crate::words::{Arg, UNKNOWN};
 use holdpoint_types::{Certainty, Effect, Verb};
 
-/// Words that code may consist of and still only calculate and print.
-const CALM: &[&str] = &[
-    "import",
-    "print",
-    "sys",
-    "version",
-    "version_info",
-    "json",
-    "load",
-    "loads",
-    "dumps",
-    "stdin",
-    "math",
-    "len",
-    "str",
-    "int",
-    "float",
-    "range",
-    "sum",
-    "max",
-    "min",
-    "sorted",
-    "round",
-    "console",
-    "log",
-    "JSON",
-    "stringify",
-    "parse",
-    "process",
-    "for",
-    "in",
-    "if",
-    "else",
-    "and",
-    "or",
-    "not",
-    "True",
-    "False",
-    "None",
-    "true",
-    "false",
-    "null",
-    "platform",
-    "puts",
-    "from",
-    "as",
-    "sqrt",
-    "pi",
-    "indent",
-    "x",
-    "i",
-    "n",
-    "d",
-    "data",
-    "get",
-    "keys",
-    "values",
-    "items",
-    "join",
-    "split",
-    "let",
-    "const",
-    "var",
-    "versions",
-    "node",
-    "machine",
-    "e",
-    "E",
-];
 /// What `make` and `npm run` are asked for all day: the workspace's own checks.
-const CHECKS: &[&str] =
-    &["test", "tests", "check", "lint", "build", "fmt", "format", "all", "typecheck", "help"];
+pub(super) const CHECKS: &[&str] = &[
+    "test",
+    "tests",
+    "check",
+    "lint",
+    "build",
+    "fmt",
+    "format",
+    "all",
+    "typecheck",
+    "help",
+    "package",
+    "verify",
+    "compile",
+    "assemble",
+    "classes",
+    "dependencies",
+    "tasks",
+    "projects",
+    "validate",
+    "docs",
+    "doc",
+    "bench",
+    "unit",
+    "coverage",
+    "info",
+    "query",
+];
 
 pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>, reader: Reader) {
     match reader {
         Reader::Shell => inner_shell(shell, call),
         Reader::Find => find(shell, call),
         Reader::Sed => sed(shell, call),
-        Reader::Awk => awk(shell, call),
+        Reader::Awk => awk::awk(shell, call),
         Reader::Tar => tar(shell, call),
         Reader::Dd => dd(shell, call),
         Reader::Chmod => chmod(shell, call),
-        Reader::Interpreter => interpreter(shell, call),
+        Reader::Interpreter => interpreters::interpreter(shell, call),
         Reader::Make => make(shell, call),
-        Reader::Git | Reader::Curl | Reader::Wget | Reader::Sql | Reader::Kubectl => {}
+        Reader::Git
+        | Reader::Curl
+        | Reader::Wget
+        | Reader::Httpie
+        | Reader::Sql
+        | Reader::Kubectl => {}
     }
 }
 
@@ -122,7 +84,11 @@ fn inner_shell(shell: &mut Shell<'_>, call: &Call<'_>) {
         (Some(file), false, Feed::Text(text))
             if argv.has("-s") || file.text == "-" || file.text == "/dev/stdin" =>
         {
-            input_text(shell, call, text);
+            shell.apart(|shell| {
+                let given = if argv.has("-s") { argv.rest.as_slice() } else { rest };
+                shell.state.positional = given.to_vec();
+                input_text(shell, call, text);
+            });
         }
         (None, false, Feed::Text(text)) => input_text(shell, call, text),
         (Some(file), false, _) if file.text.starts_with("/dev/fd/") => {
@@ -281,44 +247,6 @@ fn sed_acts(script: &str) -> bool {
     })
 }
 
-fn awk(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let options = Options { program: call.program, rule: None };
-    let argv = options.part_until(call.args, 0);
-    option_values(shell, call, &argv, options);
-    if argv.has("-f") || argv.has("--file") || argv.has("-i") || argv.has("-E") {
-        return shell.opaque(&format!("runs code: {}", call.shown));
-    }
-    let Some((script, files)) = argv.rest.split_first() else { return };
-    let text = without_strings(&script.text).replace("||", "");
-    let acts = ["system", "|", "getline", "@load", "@include"];
-    // A comparison is no redirection: only what follows `print` is.
-    let writes = text
-        .split([';', '{', '}', '\n'])
-        .any(|statement| statement.split_once("print").is_some_and(|(_, rest)| rest.contains('>')));
-    if script.starts_unknown() || writes || acts.iter().any(|act| text.contains(act)) {
-        shell.opaque(&format!("an awk script writes or runs: {}", call.shown));
-    }
-    for file in files.iter().filter(|file| !file.text.contains('=')) {
-        shell.touch(Act::Read, file, &call.shown);
-    }
-}
-
-/// Code without what stands in double quotes.
-fn without_strings(code: &str) -> String {
-    let mut outside = true;
-    let mut before = ' ';
-    let mut kept = String::new();
-    for c in code.chars() {
-        if c == '"' && before != '\\' {
-            outside = !outside;
-        } else if outside {
-            kept.push(c);
-        }
-        before = c;
-    }
-    kept
-}
-
 fn tar(shell: &mut Shell<'_>, call: &Call<'_>) {
     let mut args = call.args.to_vec();
     // The first word may be options without a dash.
@@ -420,75 +348,6 @@ fn chmod(shell: &mut Shell<'_>, call: &Call<'_>) {
     }
 }
 
-/// `python -c`, `node -e`, a script or a module: code that is not seen, unless it only calculates.
-fn interpreter(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let options = Options { program: call.program, rule: None };
-    let argv = options.part_until(call.args, 0);
-    let plain = ["--version", "-V", "-v", "--help", "-h"];
-    if argv.rest.is_empty() && plain.iter().any(|name| argv.has(name)) && argv.options.len() == 1 {
-        return;
-    }
-    if argv.value("-m").is_some_and(|module| checks_module(&module.text)) {
-        let host = shell.state.host.clone().unwrap_or_default();
-        let effect = Effect::new(Verb::Execute, format!("file://{host}/*"), call.shown.as_str());
-        return shell.add(effect.no_surer_than(Certainty::Bounded));
-    }
-    let code = ["-c", "-e", "--eval", "-p", "--print", "-E", "-r"]
-        .iter()
-        .find_map(|name| argv.value(name));
-    match code {
-        Some(code) if is_calm(&code.text) => {}
-        _ => shell.opaque(&format!("runs code: {}", call.shown)),
-    }
-}
-
-fn checks_module(module: &str) -> bool {
-    matches!(
-        module,
-        "pytest"
-            | "unittest"
-            | "mypy"
-            | "black"
-            | "ruff"
-            | "json.tool"
-            | "venv"
-            | "flake8"
-            | "build"
-            | "compileall"
-            | "py_compile"
-    )
-}
-
-/// True if code consists of numbers, strings and words that only calculate and print.
-fn is_calm(code: &str) -> bool {
-    if code.contains(UNKNOWN) || code.contains('`') || code.contains("__") {
-        return false;
-    }
-    let mut word = String::new();
-    let mut quote: Option<char> = None;
-    let mut calm = true;
-    for c in code.chars().chain([' ']) {
-        match quote {
-            Some(open) => {
-                // Escapes and templates inside of strings are not followed.
-                calm &= c != '\\' && c != '$';
-                quote = if c == open { None } else { Some(open) };
-            }
-            None if matches!(c, '\'' | '"') => {
-                calm &= word.is_empty();
-                quote = Some(c);
-            }
-            None if c.is_alphanumeric() || c == '_' => word.push(c),
-            None => {
-                let number = word.starts_with(|c: char| c.is_ascii_digit());
-                calm &= word.is_empty() || number || CALM.contains(&word.as_str());
-                word.clear();
-            }
-        }
-    }
-    calm && quote.is_none()
-}
-
 /// `make` runs what the workspace says; its checks are what people ask for all day.
 fn make(shell: &mut Shell<'_>, call: &Call<'_>) {
     let options = Options { program: call.program, rule: None };
@@ -496,10 +355,19 @@ fn make(shell: &mut Shell<'_>, call: &Call<'_>) {
     option_values(shell, call, &argv, options);
     let known = |word: &Arg| {
         let exact = word.exact().map(|word| word.split(':').next().unwrap_or(word));
-        exact.is_some_and(|word| CHECKS.contains(&word))
+        let target =
+            call.program.one_dash && ["//", ":"].iter().any(|start| word.text.starts_with(start));
+        target || exact.is_some_and(|word| CHECKS.contains(&word))
     };
-    let elsewhere = ["-f", "--file", "--makefile", "-C", "--directory", "--eval"];
-    if elsewhere.iter().any(|name| argv.has(name)) || !argv.operands.iter().all(known) {
+    let files = ["-f", "--file", "--makefile", "--eval", "-b"].iter().any(|name| argv.has(name));
+    let folders = ["-C", "--directory"].iter().filter_map(|name| argv.value(name));
+    let here = folders.into_iter().all(|folder| {
+        let path = shell.spot().path(folder);
+        shell.spot().in_workspace(&path).is_some()
+    });
+    let dry = ["-n", "--dry-run", "--just-print", "--recon"].iter().any(|name| argv.has(name));
+    let dry = dry && !call.program.one_dash;
+    if files || !here || !dry && !argv.operands.iter().all(known) {
         return shell.opaque(&format!("runs what a file says: {}", call.shown));
     }
     let effect = Effect::new(Verb::Execute, "file:///*", call.shown.as_str());

@@ -7,6 +7,9 @@ use crate::data::{Does, Rule, Wraps};
 use crate::shell::{Feed, Shell};
 use crate::words::{Arg, UNKNOWN};
 
+/// Most runs of one command that `xargs` makes which are told apart.
+const RUNS_MAX: usize = 8;
+
 /// Runs what `call` wraps; `argv` ends where the other program begins.
 pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, rule: &Rule) {
     let wraps = rule.wraps.clone().unwrap_or_default();
@@ -75,35 +78,80 @@ fn assignments(shell: &mut Shell<'_>, inner: Vec<Arg>) -> Vec<Arg> {
     inner.collect()
 }
 
-fn inside(shell: &mut Shell<'_>, call: &Call<'_>, wraps: &Wraps, mut inner: Vec<Arg>) {
-    if wraps.feeds {
-        let placeholder =
-            call.args.iter().any(|arg| arg.text == "-I" || arg.text.starts_with("-I"));
-        fed(&mut inner, call.feed, placeholder);
+fn inside(shell: &mut Shell<'_>, call: &Call<'_>, wraps: &Wraps, inner: Vec<Arg>) {
+    let runs = match (wraps.feeds, wraps.text) {
+        (true, true) => return parallel(shell, inner),
+        (true, false) => fed(call, &inner),
+        (false, _) => vec![inner],
+    };
+    for inner in runs {
+        match wraps.text {
+            true => {
+                let texts: Vec<&str> = inner.iter().map(|arg| arg.text.as_str()).collect();
+                super::shell_text(shell, &Arg::known(texts.join(" ")));
+            }
+            false => drop(shell.run(&inner, call.feed)),
+        }
     }
-    if wraps.text {
-        let texts: Vec<&str> = inner.iter().map(|arg| arg.text.as_str()).collect();
-        let text = Arg::known(texts.join(" "));
-        return super::shell_text(shell, &text);
-    }
-    shell.run(&inner, call.feed);
 }
 
-/// Adds what `xargs` adds: its input, as far as it is known.
-fn fed(inner: &mut Vec<Arg>, feed: &Feed, placeholder: bool) {
-    if placeholder {
-        for arg in inner.iter_mut().skip(1) {
-            let text = arg.text.replace("{}", &UNKNOWN.to_string());
-            *arg = Arg { text: text.replace('%', &UNKNOWN.to_string()), ..arg.clone() };
-        }
-        return;
+/// The command lines that `xargs` makes of `inner` and its input, as far as that is known.
+fn fed(call: &Call<'_>, inner: &[Arg]) -> Vec<Vec<Arg>> {
+    let argv = Options { program: call.program, rule: None }.part_until(call.args, 0);
+    let placeholder = ["-I", "-i", "--replace"]
+        .iter()
+        .find(|name| argv.has(name))
+        .map(|name| argv.value(name).map_or("{}", |value| value.text.as_str()).to_owned());
+    if let Some(placeholder) = placeholder.filter(|text| !text.is_empty()) {
+        let unknown = UNKNOWN.to_string();
+        let put = |arg: &Arg| Arg { text: arg.text.replace(&placeholder, &unknown), ..arg.clone() };
+        return vec![inner.iter().map(put).collect()];
     }
-    match feed {
-        Feed::Text(text) if !text.is_unknown() => {
-            inner.extend(text.text.split_whitespace().map(Arg::known));
+    let one_by_one = ["-n", "-L", "-l", "--max-args", "--max-lines"];
+    let in_parts = one_by_one.iter().any(|name| argv.has(name));
+    let Some(values) = values(call.feed, &argv) else {
+        let more = [inner, &[Arg::unknown_many()]].concat();
+        return vec![more];
+    };
+    let single = in_parts
+        && one_by_one.iter().any(|name| argv.value(name).is_some_and(|value| value.text == "1"));
+    match (in_parts, values.len()) {
+        (false, _) | (true, 0 | 1) => vec![[inner, &values].concat()],
+        (true, 2..=RUNS_MAX) if single => {
+            values.into_iter().map(|value| [inner, &[value]].concat()).collect()
         }
-        Feed::Text(_) | Feed::Inherited | Feed::Unknown | Feed::File(_) => {
-            inner.push(Arg::unknown_many());
-        }
+        (true, _) => vec![[inner, &[Arg::unknown_many()]].concat()],
+    }
+}
+
+/// The arguments in the input of `xargs`; none if they are not known.
+fn values(feed: &Feed, argv: &Argv) -> Option<Vec<Arg>> {
+    let Feed::Text(text) = feed else { return None };
+    let text = text.text.as_str();
+    let known = !text.contains(UNKNOWN) && !argv.has("-a") && !argv.has("--arg-file");
+    if argv.has("-0") || argv.has("--null") {
+        // A NUL is nothing that a text here can hold.
+        return known.then(|| vec![Arg::known(text)]);
+    }
+    let quoted = text.contains(['"', '\'', '\\']) || argv.has("-d") || argv.has("--delimiter");
+    (known && !quoted).then(|| text.split_whitespace().map(Arg::known).collect())
+}
+
+/// `parallel command ::: values`: each value is one word of a text that a shell reads.
+fn parallel(shell: &mut Shell<'_>, inner: Vec<Arg>) {
+    let sources = |arg: &Arg| matches!(arg.text.as_str(), ":::" | "::::" | ":::+");
+    let command: Vec<Arg> = inner.iter().take_while(|arg| !sources(arg)).cloned().collect();
+    let value = "\"$PARALLEL_VALUE\"";
+    let texts: Vec<&str> = command.iter().map(|arg| arg.text.as_str()).collect();
+    let mut text = texts.join(" ");
+    let places = ["{}", "{.}", "{/}", "{//}", "{/.}", "{1}", "{2}"];
+    match places.iter().any(|place| text.contains(place)) {
+        true => places.iter().for_each(|place| text = text.replace(place, value)),
+        false => text = format!("{text} {value}"),
+    }
+    match command.is_empty() {
+        // Without a command the values are the commands.
+        true => shell.opaque("`parallel` runs what it is given"),
+        false => super::shell_text(shell, &Arg::known(text)),
     }
 }

@@ -10,9 +10,9 @@ use crate::words::{Arg, UNKNOWN, line};
 
 /// Builtins that only change the shell, or look.
 const HARMLESS: &[&str] = &[
-    ":", "true", "false", "return", "exit", "break", "continue", "wait", "shopt", "ulimit",
-    "umask", "jobs", "fg", "bg", "disown", "type", "history", "dirs", "times", "logout", "caller",
-    "help", "suspend",
+    "false", "return", "exit", "break", "continue", "wait", "shopt", "ulimit", "umask", "jobs",
+    "fg", "bg", "disown", "type", "history", "dirs", "times", "logout", "caller", "help",
+    "suspend",
 ];
 /// Builtins that take the name of a variable or an expression.
 const NAMING: &[&str] =
@@ -24,12 +24,14 @@ impl Shell<'_> {
     pub(super) fn dispatch(&mut self, name: &str, all: &[Arg], feed: &Feed) -> Option<Arg> {
         let rest = all.get(1..).unwrap_or_default();
         match name {
+            ":" | "true" => return Some(Arg::default()),
             name if HARMLESS.contains(&name) => {}
             name if NAMING.contains(&name) => self.naming(name, rest),
             "echo" => return Some(echo(rest)),
             "printf" => return self.printf(rest),
             "pwd" => return self.state.cwd.clone().map(Arg::known),
             "cat" if rest.is_empty() => return output_of(feed),
+            "cat" if rest.iter().all(|arg| arg.text == "/dev/null") => return Some(Arg::default()),
             "cd" | "pushd" => self.change_folder(rest),
             "popd" => self.state.cwd = None,
             "export" | "declare" | "typeset" | "local" | "readonly" => self.declare(rest),
@@ -203,29 +205,7 @@ impl Shell<'_> {
             [format, values @ ..] => (format, values),
             [] => return None,
         };
-        let mut values = values.iter();
-        let mut text = String::new();
-        let mut rest = format.text.as_str();
-        while let Some((before, after)) = rest.split_once('%') {
-            text.push_str(&unescape(before));
-            match after.chars().next() {
-                Some('s' | 'd' | 'b') => {
-                    let value = values.next().map_or("", |value| value.text.as_str());
-                    text.push_str(&unescape(value));
-                }
-                Some('%') => text.push('%'),
-                _ => text.push(UNKNOWN),
-            }
-            let mut after = after.chars();
-            after.next();
-            rest = after.as_str();
-        }
-        text.push_str(&unescape(rest));
-        for value in values {
-            text.push(' ');
-            text.push_str(&value.text);
-        }
-        Some(Arg::known(text))
+        Some(Arg::known(formatted(&format.text, values)))
     }
 
     /// Sets a variable. Some variables change what programs are.
@@ -238,7 +218,17 @@ impl Shell<'_> {
         } else if environment.loaders.contains(name) {
             self.state.tainted = Some("a variable makes programs load other code");
         } else if environment.commands.contains(name) && !self.is_plain_command(&value) {
-            self.opaque(&format!("`{name}` makes programs run `{}`", value.shown()));
+            match value.text.strip_prefix("ssh ").filter(|_| !value.is_unknown()) {
+                // How to reach a host is a matter of the options alone.
+                Some(options) => {
+                    let text = format!("ssh {options} host true");
+                    self.apart(|shell| shell.text(&text));
+                }
+                None => {
+                    let evidence = format!("`{name}` makes programs run `{}`", value.shown());
+                    self.opaque(&evidence);
+                }
+            }
         }
         self.state.variables.insert(name.to_owned(), value);
     }
@@ -271,6 +261,37 @@ impl Shell<'_> {
             }
         }
         true
+    }
+}
+
+/// What `printf` prints: the format is used again until no value is left.
+fn formatted(format: &str, values: &[Arg]) -> String {
+    let mut values = values.iter();
+    let mut text = String::new();
+    loop {
+        let left = values.len();
+        let mut rest = format;
+        while let Some((before, after)) = rest.split_once('%') {
+            text.push_str(&unescape(before));
+            let mut after = after.chars();
+            match after.next() {
+                Some('s') => text.push_str(values.next().map_or("", |value| &value.text)),
+                Some('d' | 'i') => text.push_str(values.next().map_or("0", |value| &value.text)),
+                Some('b') => {
+                    text.push_str(&unescape(values.next().map_or("", |value| &value.text)));
+                }
+                Some('%') => text.push('%'),
+                _ => {
+                    values.next();
+                    text.push(UNKNOWN);
+                }
+            }
+            rest = after.as_str();
+        }
+        text.push_str(&unescape(rest));
+        if values.len() == 0 || values.len() == left {
+            return text;
+        }
     }
 }
 

@@ -123,7 +123,20 @@ impl Shell<'_> {
                 Piece::Parameter { name, change: Change::None, quoted }
                     if name == "@" || name == "*" && !quoted =>
                 {
-                    self.positional(&mut fields, *quoted);
+                    // Within a word it hides the word: a text that is run alone has no arguments.
+                    let empty = |piece: &Piece| match piece {
+                        Piece::Text { text, .. } => text.is_empty(),
+                        Piece::Parameter { name, .. } => name == "@" || name == "*",
+                        Piece::Substitution { .. }
+                        | Piece::Process(_)
+                        | Piece::Arithmetic(_)
+                        | Piece::Tilde(_) => false,
+                    };
+                    let given = self.state.positional != [Arg::unknown_many()];
+                    let alone = given || word.iter().all(empty);
+                    if alone {
+                        self.positional(&mut fields, *quoted);
+                    }
                 }
                 Piece::Parameter { .. }
                 | Piece::Substitution { .. }
@@ -242,8 +255,10 @@ impl Shell<'_> {
             }
             _ => match name.parse::<usize>() {
                 Ok(at) => {
-                    let value = at.checked_sub(1).and_then(|at| self.state.positional.get(at));
-                    value.cloned().unwrap_or_default()
+                    let given = &self.state.positional;
+                    let several = given.iter().take(at).any(|value| value.loose);
+                    let value = at.checked_sub(1).and_then(|at| given.get(at));
+                    if several { Arg::unknown() } else { value.cloned().unwrap_or_default() }
                 }
                 Err(_) => Arg::unknown(),
             },

@@ -62,7 +62,13 @@ pub(crate) enum Feed {
 
 impl<'a> Shell<'a> {
     pub(crate) fn new(place: &'a Place, effects: &'a mut Effects) -> Self {
-        let state = State { cwd: place.cwd.clone(), host: place.host.clone(), ..State::default() };
+        let state = State {
+            cwd: place.cwd.clone(),
+            host: place.host.clone(),
+            // Whatever the text is given as arguments is not known.
+            positional: vec![Arg::unknown_many()],
+            ..State::default()
+        };
         Self { place, effects, state, depth: 0, commands_left: COMMANDS_MAX, calls: 0 }
     }
 
@@ -346,7 +352,8 @@ impl<'a> Shell<'a> {
                 let value = self.assigned(assignment);
                 self.assign(&assignment.name, value);
             }
-            return None;
+            // Nothing runs, and nothing is printed.
+            return Some(Arg::default());
         }
         if assignments.is_empty() {
             return self.run(&arguments, feed);

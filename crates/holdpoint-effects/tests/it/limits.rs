@@ -138,6 +138,8 @@ fn what_is_not_told_apart_is_not_lost() {
     let pods = (0..20).map(|at| format!(" p{at}")).collect::<String>();
     let deleted = more(&format!("kubectl delete pod{pods}"));
     assert!(deleted.iter().any(|effect| effect.resource.ends_with("/default/*")), "{deleted:?}");
+    let runs = more(&format!("echo{pods} | xargs -n1 rm"));
+    assert!(runs.is_opaque());
     let braces = more("rm {1..100}");
     assert!(braces.is_opaque());
     let evidence = more(&format!("rm {}", "a".repeat(1000)));
