@@ -32,6 +32,24 @@ pub(crate) struct Program {
     pub(crate) sub: BTreeMap<String, Rule>,
     /// Options that change what is done, whatever the subcommand.
     pub(crate) flags: BTreeMap<String, Rule>,
+    /// The subcommands again, each word of them read.
+    #[serde(skip)]
+    pub(crate) subcommands: Vec<(Vec<SubWord>, Rule)>,
+}
+
+/// A word of a subcommand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SubWord {
+    /// This very word.
+    Exact(String),
+    /// A word that this pattern matches.
+    Like(String),
+    /// Any word.
+    Any,
+    /// However many words, at least one.
+    Some,
+    /// The end of the line.
+    End,
 }
 
 /// What a program or a subcommand does.
@@ -218,6 +236,17 @@ fn read<T: for<'de> Deserialize<'de>>(text: &str) -> T {
     toml::from_str(text).unwrap_or_else(|fault| panic!("a table is broken: {fault}"))
 }
 
+fn sub_words(words: String) -> Vec<SubWord> {
+    let word = |word: &str| match word {
+        "**" => SubWord::Some,
+        "*" => SubWord::Any,
+        "$" => SubWord::End,
+        word if word.contains('*') => SubWord::Like(word.to_owned()),
+        word => SubWord::Exact(word.to_owned()),
+    };
+    words.split(' ').map(word).collect()
+}
+
 // === impl Programs ===
 
 impl Programs {
@@ -225,7 +254,10 @@ impl Programs {
         let mut loaded = Self { programs: Vec::new(), names: BTreeMap::new() };
         for table in TABLES {
             let table: BTreeMap<String, Program> = read(table);
-            for (name, program) in table {
+            for (name, mut program) in table {
+                let read = |(words, rule)| (sub_words(words), rule);
+                program.subcommands =
+                    std::mem::take(&mut program.sub).into_iter().map(read).collect();
                 let at = loaded.programs.len();
                 loaded.names.insert(name, at);
                 for alias in &program.aliases {

@@ -76,7 +76,8 @@ fn tool(act: Act, path: &str, place: &Place, effects: &mut Effects) {
 /// Adds what `act` on `file` is.
 pub(crate) fn touch(spot: &Spot<'_>, act: Act, file: &Arg, evidence: &str, effects: &mut Effects) {
     let nothing = file.text == "-" || file.text.is_empty();
-    if nothing || paths().nothing.iter().any(|pattern| pattern.fits(&file.text)) {
+    let device = file.text.starts_with("/dev/");
+    if nothing || device && paths().nothing.iter().any(|pattern| pattern.fits(&file.text)) {
         return;
     }
     if let Some(peer) = file.text.strip_prefix("/dev/tcp/").or(file.text.strip_prefix("/dev/udp/"))
@@ -204,8 +205,11 @@ fn meaning(spot: &Spot<'_>, path: &Path, act: &Act) -> Meaning {
     let home = spot.place.home.as_deref().unwrap_or("/nowhere");
     let under_home = path.text.strip_prefix(home).filter(|rest| rest.starts_with('/'));
     let relative = under_home.map(|rest| format!("~{rest}"));
+    // Most paths hold no such name, and most patterns ask for one.
+    let dotted = path.text.contains("/.");
     let any = |patterns: &[Pattern]| {
-        patterns.iter().any(|pattern| match (pattern.is_home(), &relative) {
+        let mut able = patterns.iter().filter(|pattern| dotted || !pattern.is_dotted());
+        able.any(|pattern| match (pattern.is_home(), &relative) {
             (true, Some(relative)) => pattern.fits(relative),
             (true, None) => false,
             (false, _) => pattern.fits(&path.text),

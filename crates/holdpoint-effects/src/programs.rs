@@ -12,7 +12,7 @@ mod wraps;
 
 pub(crate) use argv::{Argv, Options};
 
-use crate::data::{Does, Program, Reader, Role, Rule, programs};
+use crate::data::{Does, Program, Reader, Role, Rule, SubWord, programs};
 use crate::place::Act;
 use crate::shell::{Feed, Shell};
 use crate::words::{Arg, line, matches};
@@ -203,15 +203,14 @@ fn wraps_by(rule: &Rule, program: &Program, argv: &Argv) -> bool {
 /// The rule of the subcommand that `operands` begin with, and of how many words it is.
 fn subcommand<'p>(program: &'p Program, operands: &[Arg]) -> (Option<&'p Rule>, usize) {
     let mut best: (Option<&Rule>, usize, usize) = (None, 0, 0);
-    for (words, rule) in &program.sub {
-        let words: Vec<&str> = words.split(' ').collect();
+    for (words, rule) in &program.subcommands {
         let found = match words.split_first() {
             // The verb stands behind however many groups: the first that fits is meant.
-            Some((&"**", verb)) => (1..operands.len()).find_map(|at| {
+            Some((SubWord::Some, verb)) => (1..operands.len()).find_map(|at| {
                 let (score, count) = fits(verb, operands.get(at..)?)?;
                 Some((score.saturating_sub(at), at + count))
             }),
-            _ => fits(&words, operands),
+            _ => fits(words, operands),
         };
         if let Some((score, count)) = found
             && score > best.2
@@ -222,25 +221,30 @@ fn subcommand<'p>(program: &'p Program, operands: &[Arg]) -> (Option<&'p Rule>, 
     (best.0, best.1)
 }
 
-/// How well `words` fit the beginning of `operands`, and how many of those they are. `*` is any
-/// ending of a word, `$` the end of the line.
-fn fits(words: &[&str], operands: &[Arg]) -> Option<(usize, usize)> {
+/// How well `words` fit the beginning of `operands`, and how many of those they are.
+fn fits(words: &[SubWord], operands: &[Arg]) -> Option<(usize, usize)> {
     let (mut score, mut count) = (0, 0);
     for (at, word) in words.iter().enumerate() {
         let given = operands.get(at);
-        if *word == "$" {
-            given.is_none().then_some(())?;
-            score += 100;
-            continue;
-        }
-        let given = given.filter(|given| !given.is_unknown())?;
-        matches(word, &given.text).then_some(())?;
-        count = at + 1;
-        score += match *word {
-            "*" => 10,
-            word if word.contains('*') => 20 + word.len(),
-            _ => 100,
+        let given = match word {
+            SubWord::End if given.is_none() => {
+                score += 100;
+                continue;
+            }
+            SubWord::End => return None,
+            SubWord::Exact(_) | SubWord::Like(_) | SubWord::Any | SubWord::Some => given?,
         };
+        score += match word {
+            SubWord::Exact(word) if given.text == *word => 100,
+            SubWord::Like(word) if !given.is_unknown() && matches(word, &given.text) => {
+                20 + word.len()
+            }
+            SubWord::Any | SubWord::Some if !given.is_unknown() => 10,
+            SubWord::Exact(_) | SubWord::Like(_) | SubWord::Any | SubWord::Some | SubWord::End => {
+                return None;
+            }
+        };
+        count = at + 1;
     }
     Some((score, count))
 }

@@ -65,6 +65,8 @@ pub(crate) fn line(args: &[Arg]) -> String {
 pub(crate) struct Pattern {
     text: String,
     form: Form,
+    /// Nothing fits that has no name beginning with a dot.
+    dotted: bool,
 }
 
 /// The forms that most patterns have, so that most texts need one comparison.
@@ -78,7 +80,8 @@ enum Form {
     Below,
     /// `**`, a text and `/**`.
     Within,
-    Wild,
+    /// What stands before the first wildcard, and behind the last.
+    Wild { start: usize, end: usize },
 }
 
 // === impl Pattern ===
@@ -93,9 +96,14 @@ impl From<String> for Pattern {
             (_, Some(start), _) if plain(start) => (start.to_owned(), Form::Ends),
             (_, _, Some(end)) if plain(end) => (end.to_owned(), Form::Below),
             _ if plain(&text) => (text, Form::Exact),
-            _ => (text, Form::Wild),
+            _ => {
+                let start = text.find(['*', '?']).unwrap_or_default();
+                let end = text.rfind(['*', '?']).map_or(0, |at| text.len() - at - 1);
+                (text, Form::Wild { start, end })
+            }
         };
-        Self { text, form }
+        let dotted = text.starts_with("/.");
+        Self { text, form, dotted }
     }
 }
 
@@ -105,8 +113,27 @@ impl Pattern {
         self.text.starts_with('~')
     }
 
+    /// True if it can only fit a text with a name that begins with a dot.
+    pub(crate) fn is_dotted(&self) -> bool {
+        self.dotted
+    }
+
     pub(crate) fn fits(&self, text: &str) -> bool {
         let own = self.text.as_str();
+        // One byte tells most of them apart: the one behind the first `/`, or the last.
+        let (second, last) = (text.as_bytes().get(1), text.as_bytes().last());
+        let differs = match self.form {
+            Form::Exact | Form::Below => own.as_bytes().get(1) != second,
+            Form::Ends => own.as_bytes().last() != last,
+            Form::Within => false,
+            Form::Wild { start, end } => {
+                start > 1 && own.as_bytes().get(1) != second
+                    || end > 0 && !own.ends_with("/**") && own.as_bytes().last() != last
+            }
+        };
+        if differs {
+            return false;
+        }
         match self.form {
             Form::Exact => own == text,
             Form::Ends => text.ends_with(own),
@@ -119,9 +146,14 @@ impl Pattern {
                         .match_indices(own)
                         .any(|(at, _)| text.as_bytes().get(at + own.len()) == Some(&b'/'))
             }
-            Form::Wild => {
-                let folder = own.strip_suffix("/**");
-                matches(own, text) || folder.is_some_and(|folder| matches(folder, text))
+            Form::Wild { start, end } => {
+                let (own, text) = (own.as_bytes(), text.as_bytes());
+                let folder = own.strip_suffix(b"/**");
+                let starts = text.get(..start) == own.get(..start);
+                let ends = text.len().checked_sub(end).and_then(|at| text.get(at..))
+                    == own.get(own.len().saturating_sub(end)..);
+                starts
+                    && (ends && wild(own, text) || folder.is_some_and(|folder| wild(folder, text)))
             }
         }
     }

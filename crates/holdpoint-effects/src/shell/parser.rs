@@ -166,6 +166,10 @@ impl Parser {
     /// The characters up to the next that could end a reserved word.
     fn raw_word(&self) -> String {
         let rest = self.chars.get(self.at..).unwrap_or_default();
+        // No reserved word begins with another sign than one of these.
+        if !rest.first().is_some_and(|first| "tdfe}!-{iwusc[]".contains(*first)) {
+            return String::new();
+        }
         let ends = |c: &char| c.is_whitespace() || ";&|<>()".contains(*c);
         rest.iter().take(9).take_while(|c| !ends(c)).collect()
     }

@@ -38,6 +38,10 @@ impl Parser {
     }
 
     fn redirect_operator(&mut self) -> Option<RedirectKind> {
+        let first = self.peek()?;
+        if !(first.is_ascii_digit() || matches!(first, '{' | '<' | '>' | '&')) {
+            return None;
+        }
         if self.peek() == Some('{') {
             self.at += 1;
             let named = !self.name().is_empty() && self.eat('}');
@@ -47,6 +51,9 @@ impl Parser {
         }
         while self.peek().is_some_and(|c| c.is_ascii_digit()) {
             self.at += 1;
+        }
+        if !matches!(self.peek(), Some('<' | '>' | '&')) {
+            return None;
         }
         let table = [
             ("&>>", RedirectKind::Append),
