@@ -21,12 +21,14 @@ use sheet::{Sample, Sheet};
 const CONCURRENCIES: [usize; 3] = [1, 8, 64];
 /// Sizes of policy sets.
 const POLICIES: [usize; 3] = [100, 1_000, 10_000];
+/// Families of analysers.
+const FAMILIES: [&str; 7] = ["shell", "workflow", "sql", "http", "terraform", "kubernetes", "iam"];
 /// The profile that is measured, and the folder of its programs: what a package would hold.
 const PROFILE: &str = "dist";
 /// A file system that lives in memory, on every Linux.
 const IN_MEMORY: &str = "/dev/shm";
 /// The parts of a run, for `--only`.
-const PARTS: [&str; 6] = ["http", "decide", "ledger", "stdio", "start", MEMORY];
+const PARTS: [&str; 7] = ["http", "decide", "effects", "ledger", "stdio", "start", MEMORY];
 /// The part that is measured only if it is asked for.
 const MEMORY: &str = "memory";
 
@@ -123,9 +125,10 @@ pub fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
 }
 
 fn measure(places: &Places, plan: &Plan, sheet: &mut Sheet) -> anyhow::Result<()> {
-    let parts: [(&str, Part); 6] = [
+    let parts: [(&str, Part); 7] = [
         ("http", http::measure),
         ("decide", decisions),
+        ("effects", analyses),
         ("ledger", ledgers),
         ("stdio", stdio),
         ("start", starts),
@@ -158,6 +161,19 @@ fn decisions(places: &Places, plan: &Plan, sheet: &mut Sheet) -> anyhow::Result<
             let sample = Sample { per_second: None, ..Sample::read(&report) };
             let base = (policies != POLICIES[0]).then(|| name(POLICIES[0]));
             sheet.add(&name(policies), base.as_deref(), sample);
+        }
+    }
+    Ok(())
+}
+
+/// The time to say what one call would do, by its family.
+fn analyses(places: &Places, plan: &Plan, sheet: &mut Sheet) -> anyhow::Result<()> {
+    for _ in 0..plan.rounds {
+        for family in FAMILIES {
+            let name = format!("what a call of 2 KB would do, {family}");
+            note(&name);
+            let report = places.ask("bench-inside", &["effects", family])?;
+            sheet.add(&name, None, Sample { per_second: None, ..Sample::read(&report) });
         }
     }
     Ok(())

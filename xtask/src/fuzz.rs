@@ -129,7 +129,7 @@ pub fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
         return again(&places, target, input);
     }
     println!(
-        "{:<10} {:>12} {:>9} {:>9} {:>7}  finds",
+        "{:<18} {:>12} {:>9} {:>9} {:>7}  finds",
         "target", "executions", "edges", "features", "corpus"
     );
     let mut finds = 0;
@@ -137,7 +137,7 @@ pub fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
         let ran = fuzz(&places, &target, plan.seconds)?;
         let Ran { target, executions, coverage, features, corpus, find } = ran;
         let found = usize::from(find.is_some());
-        println!("{target:<10} {executions:>12} {coverage:>9} {features:>9} {corpus:>7}  {found}");
+        println!("{target:<18} {executions:>12} {coverage:>9} {features:>9} {corpus:>7}  {found}");
         if let Some(find) = find {
             println!("{find}");
         }

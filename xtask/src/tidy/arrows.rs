@@ -46,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "holdpoint-types",
             "holdpoint-policy",
+            "holdpoint-effects",
             "holdpoint-ledger",
             "holdpoint-control",
             "holdpoint-resources",
@@ -57,6 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "holdpoint-types",
             "holdpoint-policy",
+            "holdpoint-effects",
             "holdpoint-ledger",
             "holdpoint-control",
             "holdpoint-resources",

@@ -1,9 +1,10 @@
 //! What is measured without a network, and the agent's key: `bench-inside decide POLICIES`,
-//! `bench-inside ledger WAY WAITERS SECONDS FOLDER`, `bench-inside keys STORE AGENT…`.
+//! `bench-inside effects FAMILY`, `bench-inside ledger WAY WAITERS SECONDS FOLDER`, `bench-inside keys STORE AGENT…`.
 //!
 //! Prints JSON, or keys, one a line. Must never measure anything but release builds.
 
 mod decide;
+mod effects;
 mod ledger;
 
 use anyhow::bail;
@@ -22,6 +23,7 @@ fn main() -> anyhow::Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["decide", policies] => println!("{}", decide::measure(policies.parse()?)?),
+        ["effects", family] => println!("{}", effects::measure(family)?),
         ["ledger", way, waiters, seconds, folder] => {
             let plan = (waiters.parse()?, seconds.parse()?);
             println!("{}", ledger::measure(way, plan, Path::new(folder))?);
@@ -31,7 +33,7 @@ fn main() -> anyhow::Result<()> {
                 println!("{key}");
             }
         }
-        _ => bail!("usage: bench-inside decide … | ledger … | keys …"),
+        _ => bail!("usage: bench-inside decide … | effects … | ledger … | keys …"),
     }
     Ok(())
 }
