@@ -17,7 +17,7 @@ use crate::place::Act;
 use crate::shell::{Feed, Shell};
 use crate::words::{Arg, line, matches};
 use crate::{NoteCode, git, requests};
-use holdpoint_types::{Certainty, Effect, Verb};
+use holdpoint_types::{Certainty, Effect, EffectClass, Verb};
 
 /// Most operands that get an effect of their own.
 const EACH_MAX: usize = 16;
@@ -32,6 +32,12 @@ const SSH_RUNS: &[&str] = &[
     "include",
     "authorizedkeyscommand",
 ];
+/// Verbs that are no groups of others: what follows them is a name.
+const LOOKING: &[&str] = &["describe", "list", "show", "get", "view", "inspect", "read"];
+/// How much better than others a subcommand fits that begins with a known word, and one that
+/// destroys and stands behind groups.
+const KNOWN: usize = 1000;
+const STRICT: usize = 10_000;
 /// Options with which a program only says what it is.
 const EXPLAINING: &[&str] =
     &["--version", "--help", "-h", "-V", "-v", "-version", "-help", "--verbose", "--quiet", "-q"];
@@ -205,11 +211,19 @@ fn subcommand<'p>(program: &'p Program, operands: &[Arg]) -> (Option<&'p Rule>, 
     let mut best: (Option<&Rule>, usize, usize) = (None, 0, 0);
     for (words, rule) in &program.subcommands {
         let found = match words.split_first() {
-            // The verb stands behind however many groups: the first that fits is meant.
+            // The verb stands behind however many groups: the first that fits is meant. But a
+            // word may be a group or a verb, so one that destroys goes before others.
             Some((SubWord::Some, verb)) => (1..operands.len()).find_map(|at| {
                 let (score, count) = fits(verb, operands.get(at..)?)?;
-                Some((score.saturating_sub(at), at + count))
+                let looks = |arg: &Arg| LOOKING.contains(&arg.text.as_str());
+                let named = operands.iter().take(at).any(looks);
+                let strict = if destroys(rule) && !named { STRICT } else { 0 };
+                Some((score.saturating_sub(at) + strict, at + count))
             }),
+            // Behind a word that is known, others are names.
+            Some((SubWord::Exact(_), _)) => {
+                fits(words, operands).map(|(score, count)| (score + KNOWN, count))
+            }
             _ => fits(words, operands),
         };
         if let Some((score, count)) = found
@@ -219,6 +233,11 @@ fn subcommand<'p>(program: &'p Program, operands: &[Arg]) -> (Option<&'p Rule>, 
         }
     }
     (best.0, best.1)
+}
+
+fn destroys(rule: &Rule) -> bool {
+    let verb = rule.does.and_then(Does::verb).map(Verb::floor);
+    rule.class.max(verb) == Some(EffectClass::Destructive)
 }
 
 /// How well `words` fit the beginning of `operands`, and how many of those they are.
@@ -347,9 +366,12 @@ fn remote(shell: &mut Shell<'_>, file: &Arg, verb: Verb, shown: &str) -> bool {
         return false;
     }
     let host = host.rsplit('@').next().unwrap_or(host);
-    let path = crate::place::normalise(path);
-    let effect = Effect::new(verb, format!("file://{host}{path}"), shown);
-    shell.add(effect);
+    let file = Arg { text: crate::place::normalise(path), ..file.clone() };
+    shell.apart(|shell| {
+        shell.state.host = Some(host.to_owned());
+        let act = if verb == Verb::Read { Act::Read } else { Act::Write(None) };
+        shell.touch(act, &file, shown);
+    });
     true
 }
 
