@@ -123,7 +123,9 @@ impl Report {
             // Writing into a string cannot fail.
             let _ = writeln!(text, "{faults}, {warnings}");
         }
-        text
+        // Quoted lines of the file have no other escapes left than ours, but all that lies beyond
+        // ASCII; our own escapes hold nothing but ASCII.
+        text.chars().map(|shown| if shown.is_ascii() { shown } else { visible(shown) }).collect()
     }
 
     /// Everything for programs.
@@ -203,12 +205,14 @@ pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 
 /// The text without characters that could move the cursor or hide what stands there.
 pub fn printable(text: &str) -> String {
-    let hidden = |found: char| {
-        found.is_control()
-            || matches!(found, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().map(|found| if hidden(found) { '\u{fffd}' } else { found }).collect()
+    text.chars().map(visible).collect()
+}
+
+fn visible(found: char) -> char {
+    let hidden = found.is_control()
+        || matches!(found, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    if hidden { '\u{fffd}' } else { found }
 }
 
 /// The same, line by line.
@@ -241,6 +245,15 @@ mod tests {
             suggestion: Some("did you mean `owner`?".to_owned()),
         });
         report
+    }
+
+    #[test]
+    fn a_quoted_line_moves_no_cursor() {
+        for colour in [Colour::Never, Colour::Always] {
+            let shown = report("a = \u{9c}\u{202e}\u{85}é\n", 4..6).render(colour);
+            assert!(!shown.contains(['\u{9c}', '\u{202e}', '\u{85}']), "{shown:?}");
+            assert!(shown.contains('é'));
+        }
     }
 
     #[test]
