@@ -31,6 +31,7 @@ pub(crate) async fn runtime(dir: &Path) -> Runtime {
         policies: None,
         strict: Default::default(),
         limits,
+        validators: Default::default(),
     };
     Runtime::start(spec).await.unwrap()
 }

@@ -11,9 +11,7 @@ mod questions;
 mod resources;
 
 use super::answer::{self, refused_data};
-use super::asks;
-use super::reads;
-use super::tasks;
+use super::{asks, reads, tasks};
 use crate::governor::{Call, Governed, Governor};
 use calls::{Begun, Calls, Whose};
 use eras::{Eras, Move};

@@ -102,8 +102,8 @@ mod tests {
             let since = Timestamp(at);
             let action = action(at);
             let cancels = Cancels::default();
-            given_up
-                .keep(Running { action, agent, tool, since, cancelling: true }, cancels.clone());
+            let running = Running { action, agent, tool, since, cancelling: true, task: false };
+            given_up.keep(running, cancels.clone());
             cancels
         };
         let most = i64::try_from(GIVEN_UP_MAX).unwrap();
