@@ -99,6 +99,7 @@ fn call(class: EffectClass) -> (Request, Facts) {
             environment_resolved: true,
             surfaces: ["prod".to_owned()].into(),
         },
+        effects: Vec::new(),
         freezes: BTreeSet::new(),
         stops: Vec::new(),
         epoch: Epoch(0),

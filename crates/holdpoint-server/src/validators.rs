@@ -15,6 +15,26 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// What a validator is told, by name; see [`told`].
+const TOLD: [&str; 16] = [
+    "when",
+    "agent",
+    "owner",
+    "tool",
+    "parameters",
+    "intent",
+    "action",
+    "at_ms",
+    "class",
+    "resource",
+    "environment",
+    "surfaces",
+    "freezes",
+    "effects",
+    "findings",
+    // What the language itself knows by name.
+    "type",
+];
 /// Longest evidence of a validator that is kept, in characters.
 const EVIDENCE_CHARS_MAX: usize = 500;
 
@@ -177,6 +197,14 @@ impl Validator {
     }
 }
 
+/// Sees whether `text` is an expression that can be asked.
+///
+/// # Errors
+/// In words, what is wrong with it.
+pub fn check_expression(text: &str) -> Result<(), String> {
+    asking::expression(text).map(|_| ())
+}
+
 /// What a validator is told: the request, what is known, and each effect.
 fn told(request: &Request, facts: &Facts, class: EffectClass) -> Value {
     let effects = facts.effects.iter().map(|one| {
@@ -202,4 +230,23 @@ fn told(request: &Request, facts: &Facts, class: EffectClass) -> Value {
         "effects": effects.collect::<Vec<_>>(),
         "findings": facts.findings,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_expression;
+
+    #[test]
+    fn an_expression_names_only_what_is_told() {
+        let check = |text: &str, fault: Option<&str>| {
+            let found = check_expression(text).err();
+            assert_eq!(found.is_some(), fault.is_some(), "{text}: {found:?}");
+            assert!(found.unwrap_or_default().contains(fault.unwrap_or_default()), "{text}");
+        };
+        check("effects.all(e, e.class == 'read') && environment != 'prod'", None);
+        check("timestamp(int(at_ms)).getHours() < 18", None);
+        check("enviroment == 'dev'", Some("`enviroment` is not known"));
+        check("effects.all(e, f.class == 'read')", Some("`f` is not known"));
+        check("a ==== b", Some("Syntax error"));
+    }
 }

@@ -165,7 +165,7 @@ reasons! {
         "Raise its `mode` if it should execute.";
     AgentApproveWrites, "agent_approve_writes", Decision,
         "Every change by this agent needs its owner's approval.",
-        "Wait for an approval; do other work meanwhile.",
+        "Do other work and report what you would need: approvals cannot be given yet.",
         "Raise its `mode` to `auto` if approvals are not wanted.";
     ToolUnknown, "tool_unknown", Decision,
         "The server does not offer this tool.",
@@ -217,7 +217,7 @@ reasons! {
         "Read the named rule; change it if it is wrong.";
     PolicyHolds, "policy_holds", Decision,
         "A policy wants an approval before the call.",
-        "Wait for an approval; do other work meanwhile.",
+        "Do other work and report what you would need: approvals cannot be given yet.",
         "Read the named rule and the approval it names.";
     NoPolicyPermits, "no_policy_permits", Decision,
         "No policy permits the call.",

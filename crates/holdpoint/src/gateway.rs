@@ -58,11 +58,14 @@ pub fn runtime_spec(config: Config, kind: Kind) -> anyhow::Result<(RuntimeSpec, 
 pub fn validators(config: &Config) -> anyhow::Result<Validators> {
     let specs = config.validators.iter().map(|one| {
         let config::Validator { name, tools, class, asked, timeout_ms, objection } = one;
+        let unset = || format!("validator `{name}` cannot be set up");
         let asked = match asked {
             config::Asked::Cel(text) => AskedBy::Cel(text.clone()),
-            config::Asked::Command(command) => AskedBy::Process(process(command)?),
+            config::Asked::Command(command) => {
+                AskedBy::Process(process(command).with_context(unset)?)
+            }
             config::Asked::Url(url) => {
-                let headers = values(&url.headers)?.into_iter();
+                let headers = values(&url.headers).with_context(unset)?.into_iter();
                 let headers =
                     headers.map(|(name, value)| (name, resources::SecretText::new(value)));
                 AskedBy::Http { url: url.url.clone(), headers: headers.collect() }
@@ -73,8 +76,7 @@ pub fn validators(config: &Config) -> anyhow::Result<Validators> {
         let (class, objection) = (*class, *objection);
         Ok(ValidatorSpec { name, tools, class, asked, timeout, objection })
     });
-    let specs = specs.collect::<anyhow::Result<_>>().context("a validator cannot be set up")?;
-    Ok(Validators::new(specs)?)
+    Ok(Validators::new(specs.collect::<anyhow::Result<_>>()?)?)
 }
 
 /// The limits of the governor.

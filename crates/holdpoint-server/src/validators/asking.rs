@@ -1,7 +1,7 @@
 //! How one validator is asked: an expression, a process, an endpoint. Must never wait longer than
 //! it is waited for, leave a process behind, or read an answer without an end.
 
-use super::{Answer, AskedBy, ValidatorFault, Word};
+use super::{Answer, AskedBy, TOLD, ValidatorFault, Word};
 use cel::{Context, Program};
 use holdpoint_resources::{HttpClient, Process, ProcessSpec, SecretText};
 use serde_json::Value;
@@ -32,12 +32,9 @@ impl std::fmt::Debug for Way {
 impl Way {
     pub(super) fn new(name: &str, asked: AskedBy) -> Result<Self, ValidatorFault> {
         match asked {
-            AskedBy::Cel(text) => match Program::compile(&text) {
+            AskedBy::Cel(text) => match expression(&text) {
                 Ok(program) => Ok(Self::Cel(Box::new(program), text)),
-                Err(fault) => Err(ValidatorFault::Expression {
-                    name: name.to_owned(),
-                    why: fault.to_string(),
-                }),
+                Err(why) => Err(ValidatorFault::Expression { name: name.to_owned(), why }),
             },
             AskedBy::Process(spec) => Ok(Self::Process(spec)),
             AskedBy::Http { url, headers } => endpoint(name, &url, &headers).map(Self::Http),
@@ -55,6 +52,30 @@ impl Way {
             }
         }
     }
+}
+
+/// Reads an expression. One that names something that no validator is told is refused: it would
+/// fail at every call, or never be noticed.
+pub(super) fn expression(text: &str) -> Result<Program, String> {
+    let program = Program::compile(text).map_err(|fault| {
+        let fault = fault.to_string();
+        fault.lines().next().unwrap_or_default().to_owned()
+    })?;
+    let references = program.references();
+    let own = iterated(text);
+    let unknown =
+        references.variables().into_iter().find(|name| !TOLD.contains(name) && !own.contains(name));
+    match unknown {
+        None => Ok(program),
+        Some(name) => Err(format!("`{name}` is not known; there are {}", TOLD.join(", "))),
+    }
+}
+
+/// The names that the macros of an expression give to what they go through.
+fn iterated(text: &str) -> Vec<&str> {
+    let macros = [".all(", ".exists(", ".exists_one(", ".map(", ".filter("];
+    let each = macros.iter().flat_map(|name| text.split(name).skip(1));
+    each.filter_map(|rest| rest.split_once(',')).map(|(name, _)| name.trim()).collect()
 }
 
 fn endpoint(
@@ -100,9 +121,10 @@ async fn ask_process(spec: &ProcessSpec, told: &Value) -> Result<Answer, String>
     let (_, answer) = tokio::join!(writing, reading);
     let answer = answer?;
     if answer.trim().is_empty() {
+        // Its own words are for operators: what is found here, agents read.
         let words = process.last_words();
-        let last = words.lines().next_back().unwrap_or("nothing on standard error, either");
-        return Err(format!("it said nothing: {last}"));
+        tracing::warn!(validator = ?spec.command.first(), %words, "a validator said nothing");
+        return Err("it said nothing; its last words are in the log".to_owned());
     }
     read(answer.as_bytes())
 }

@@ -4,7 +4,7 @@
 //! set. Must not know what is done with the store.
 
 use super::Globals;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Unusable};
 use anyhow::Context as _;
 use holdpoint_server::Clock;
 use holdpoint_server::operate::Word;
@@ -43,10 +43,21 @@ impl StoreArgs {
     fn dir_and_config(&self, globals: &Globals) -> anyhow::Result<(PathBuf, Option<Config>)> {
         match &self.store {
             Some(dir) => Ok((dir.clone(), None)),
-            None => globals
-                .load()
-                .map(|config| (config.store.clone(), Some(config)))
-                .map_err(Into::into),
+            None => match globals.load() {
+                Ok(config) => Ok((config.store.clone(), Some(config))),
+                Err(Unusable::Faulty { file, report }) => {
+                    let store = config::store_despite_faults(Path::new(&file));
+                    let Some(store) = store.filter(|dir| dir.join(DATABASE).is_file()) else {
+                        note(
+                            "name the store with `--store DIR` to go on without the configuration",
+                        );
+                        return Err(Unusable::Faulty { file, report }.into());
+                    };
+                    note(&format!("`{file}` has faults; going on with `{}`", store.display()));
+                    Ok((store, None))
+                }
+                Err(fault) => Err(fault.into()),
+            },
         }
     }
 

@@ -12,8 +12,8 @@ use holdpoint_server::governor::{Call, Known, gather};
 use holdpoint_server::runtime::load_policies;
 use holdpoint_server::store::{Access, Store};
 use holdpoint_types::{
-    ActionId, AgentName, Decision, Door, EffectFacts, Facts, JsonLimits, Request, Ruling,
-    Timestamp, ToolRef,
+    ActionId, AgentName, Decision, Door, EffectFacts, Facts, Finding, FindingResult, JsonLimits,
+    Request, Ruling, Timestamp, ToolRef,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -153,6 +153,11 @@ fn render(request: &Request, facts: &Facts, decision: &Decision) -> String {
     );
     for one in &facts.effects {
         text.push_str(&format!("  would       {}\n", shortened(&effect_line(one), 160)));
+    }
+    let spoken = |one: &&Finding| one.result != FindingResult::Pass;
+    for one in facts.findings.iter().filter(spoken) {
+        let line = format!("{} {}: {}", one.result.as_str(), one.validator, one.evidence);
+        text.push_str(&format!("  finding     {}\n", shortened(&line, 200)));
     }
     for cause in decision.causes().rev() {
         let rule = cause.rule.as_ref().map_or_else(String::new, |rule| format!(" [{rule}]"));

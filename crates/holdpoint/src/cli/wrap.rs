@@ -3,7 +3,7 @@
 
 mod pipes;
 
-use super::{Exit, Globals};
+use super::{Exit, Globals, operator};
 use crate::config;
 use crate::gateway::{Rest, runtime_spec};
 use anyhow::{Context as _, bail};
@@ -62,6 +62,13 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
         Some(server) => server.clone(),
         None => server_of(&args.command)?,
     };
+    if !config.servers.contains_key(&server) {
+        let known: Vec<_> = config.servers.keys().map(|name| format!("`{name}`")).collect();
+        operator::note(&format!(
+            "no server `{server}` is declared (there are {}): each of its tools is destructive",
+            known.join(", "),
+        ));
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {

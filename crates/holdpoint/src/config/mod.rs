@@ -109,6 +109,20 @@ pub fn load(path: &Path) -> Result<Loaded, Unusable> {
     }
 }
 
+/// The store that a configuration names although it has faults: whoever has to stop something must
+/// not have to mend a file first. Nothing if that part of it cannot be read for certain.
+pub fn store_despite_faults(path: &Path) -> Option<PathBuf> {
+    let text = read_text(path).ok()?;
+    let file = std::path::absolute(path).ok()?;
+    let folder = file.parent()?;
+    let reading = read::read(&path.display().to_string(), &text);
+    let named = reading.raw.store.path.as_ref().map(|path| folder.join(path.get()));
+    // Where lines are broken, the one that names the folder may be among them, or be gone.
+    let silent = reading.broken_lines.is_empty()
+        && !text.lines().any(|line| line.trim_start().trim_start_matches('[').starts_with("store"));
+    named.or_else(|| silent.then(|| folder.join(".holdpoint")))
+}
+
 /// Reads a text file that people write, within a sensible size.
 ///
 /// # Errors

@@ -150,3 +150,25 @@ fn a_stop_also_ends_a_call_that_the_agent_took_back() {
     assert!(became.contains("its server was killed"), "{became}");
     assert_eq!(reason(&pipe.call(8, "echo", json!({ "text": "hi" }))), "stopped");
 }
+
+#[test]
+fn a_stop_needs_no_faultless_configuration() {
+    let world = World::new(PEER);
+    world.serve().end();
+    let config = world.path().join("holdpoint.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    let named = format!("[store]\npath = \".holdpoint\"\n{good}");
+    let wrong = "[agent.x]\nowner = \"nobody\"\n";
+    for (text, fault) in [(&good, wrong), (&named, wrong), (&named, "[limits\n")] {
+        std::fs::write(&config, format!("{text}\n{fault}")).unwrap();
+        assert_eq!(world.run(&["check"]).status.code(), Some(2), "{fault}");
+        world.must(&["stop", "--all", "--reason", "panic"]);
+        assert!(world.must(&["status"]).contains("panic"), "{fault}");
+        world.must(&["release", "--all", "--reason", "over"]);
+    }
+    // What may name another store stops nothing.
+    std::fs::write(&config, format!("{good}\n[limits\n")).unwrap();
+    let stopped = world.run(&["stop", "--all", "--reason", "panic"]);
+    assert_eq!(stopped.status.code(), Some(2));
+    assert!(crate::world::text(&stopped.stderr).contains("--store DIR"));
+}

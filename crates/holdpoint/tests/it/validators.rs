@@ -172,6 +172,7 @@ fn a_faulty_validator_is_found_before_anything_starts() {
         assert!(said.contains(part), "{said}");
     };
     check("cel = \"a ==== b\"", "no CEL");
+    check("cel = \"enviroment == 'dev'\"", "`enviroment` is not known");
     check("cel = \"true\"\ncommand = [\"true\"]", "exactly one of");
     check("class = \"write\"", "exactly one of");
     check("cel = \"true\"\ntimeout_ms = 60000", "1 to 20000 ms");

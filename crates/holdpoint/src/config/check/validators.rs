@@ -5,6 +5,7 @@ use super::servers::Purpose;
 use crate::config::checked::{Asked, UpstreamUrl, Validator};
 use crate::config::raw::{At, Named, RawClass, RawInvariantResult, RawValidator};
 use holdpoint_control::ToolPattern;
+use holdpoint_server::validators::check_expression;
 use holdpoint_types::FindingResult;
 
 /// How long an answer may take unless said otherwise, in milliseconds.
@@ -51,10 +52,8 @@ impl Checker<'_> {
         let RawValidator { cel, command, url, env, headers, .. } = raw.get();
         match (cel, command, url) {
             (Some(cel), None, None) => {
-                if let Err(fault) = cel::Program::compile(cel.get()) {
-                    let text = fault.to_string();
-                    let text = text.lines().next().unwrap_or_default();
-                    self.fault(cel.span(), format!("this is no CEL: {text}"), None);
+                if let Err(fault) = check_expression(cel.get()) {
+                    self.fault(cel.span(), format!("no CEL that can be asked: {fault}"), None);
                     return None;
                 }
                 Some(Asked::Cel(cel.get().clone()))
