@@ -20,6 +20,7 @@ mod release;
 mod replay;
 #[cfg(test)]
 mod samples;
+mod scenario;
 pub mod serve;
 mod status;
 mod stop;
@@ -142,6 +143,8 @@ enum Command {
     Checkpoint(checkpoint::Args),
     /// Decide every recorded action again, and report any difference.
     Replay(replay::Args),
+    /// Play real incidents and their benign twins, and check what is decided at every step.
+    Scenario(scenario::Args),
     /// Serve the demo's tools.
     #[command(hide = true)]
     DemoServer(demo_server::Args),
@@ -230,6 +233,7 @@ impl Command {
             Self::Verify(args) => verify::run(&args, globals),
             Self::Checkpoint(args) => checkpoint::run(&args, globals),
             Self::Replay(args) => replay::run(&args, globals),
+            Self::Scenario(args) => scenario::run(&args, globals),
             Self::DemoServer(args) => demo_server::run(args),
             Self::Docs(args) => docs::run(&args, globals),
         }
@@ -239,7 +243,7 @@ impl Command {
     fn log_default(&self) -> &'static str {
         match self {
             Self::Serve(_) => "info",
-            Self::Demo(_) => "error",
+            Self::Demo(_) | Self::Scenario(_) => "error",
             _ => "warn",
         }
     }

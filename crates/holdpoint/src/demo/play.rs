@@ -2,30 +2,38 @@
 //!
 //! The evidence is the ledger, never what the client or the agent says. Must not print.
 
-use super::scenario::{Act, Call, CallStep, Ending, Expectation, Step, StopStep};
+use super::scenario::{
+    Act, Call, CallStep, Ending, Expectation, Lack, PendingStep, Step, StopStep,
+};
 use super::stage::{OPERATOR, Stage};
 use anyhow::{Context as _, bail};
 use holdpoint_server::operate::{self, Word};
 use holdpoint_server::store::RecordQuery;
 use holdpoint_server::wire::Acknowledgement;
-use holdpoint_types::{
-    ActionId, Decision, Digest, Field, OutcomeRecord, RecordBody, ToolOutput, ToolRef,
-};
-use rmcp::model::{CallToolRequestParams, RequestMetaObject};
-use serde_json::json;
+use holdpoint_types::{ActionId, Decision, Digest, Field, OutcomeRecord, RecordBody, ToolOutput};
+use rmcp::model::CallToolRequestParams;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Where an agent declares what it is about.
-const TASK_KEY: &str = "io.holdpoint/task";
 /// How long a call may take to get in flight before a stop is pressed.
 const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is told of each step.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// It was played.
+    Played(Box<Played<'a>>),
+    /// It cannot be played yet.
+    Pending(&'a PendingStep),
+}
 
 /// What one step came to.
 #[derive(Debug)]
 pub struct Played<'a> {
-    /// The step.
-    pub step: &'a Step,
+    /// What the timeline says about it.
+    pub say: &'a str,
+    /// The call.
+    pub call: &'a Call,
     /// The call's action.
     pub action: ActionId,
     /// What was decided.
@@ -43,14 +51,18 @@ pub struct Played<'a> {
 }
 
 /// What an act came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Over {
-    /// The databases that had to stay as they were: digest before and after.
-    pub databases: BTreeMap<String, (Digest, Digest)>,
+    /// What had to stay as it was: digest before and after.
+    pub kept: BTreeMap<String, (Digest, Digest)>,
     /// The first action that was not permitted.
     pub refused: Option<ActionId>,
-    /// How many expectations were not met.
-    pub unmet: usize,
+    /// How many steps were played.
+    pub played: usize,
+    /// How many of them were not as expected.
+    pub unexpected: usize,
+    /// How many steps cannot be played yet, by what is missing.
+    pub pending: BTreeMap<Lack, usize>,
 }
 
 // === impl Over ===
@@ -58,7 +70,7 @@ pub struct Over {
 impl Over {
     /// True if everything was as expected.
     pub fn is_good(&self) -> bool {
-        self.unmet == 0 && self.databases.values().all(|(before, after)| before == after)
+        self.unexpected == 0 && self.kept.values().all(|(before, after)| before == after)
     }
 }
 
@@ -69,51 +81,50 @@ impl Over {
 pub async fn play(
     act: &Act,
     stage: &Stage,
-    mut tell: impl FnMut(&Played<'_>) -> anyhow::Result<()>,
+    mut tell: impl FnMut(&Told<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Over> {
     let began = Instant::now();
-    let mut databases = BTreeMap::new();
+    let mut before = BTreeMap::new();
     for name in &act.unchanged {
-        databases.insert(name.clone(), stage.database(name)?);
+        before.insert(name.clone(), stage.digest(name)?);
     }
-    let (mut refused, mut unmet) = (None, 0);
+    let mut over = Over::default();
     for step in &act.steps {
         let mut played = match step {
-            Step::Call(call) => play_call(stage, step, call).await?,
-            Step::Stop(stop) => play_stop(stage, step, stop).await?,
+            Step::Call(call) => play_call(stage, call).await?,
+            Step::Stop(stop) => play_stop(stage, stop).await?,
+            Step::Pending(pending) => {
+                *over.pending.entry(pending.lacks).or_default() += 1;
+                tell(&Told::Pending(pending))?;
+                continue;
+            }
         };
         played.at = began.elapsed();
         if played.outcome.is_none() {
-            refused = refused.or(Some(played.action));
+            over.refused = over.refused.or(Some(played.action));
         }
-        unmet += played.unmet.len();
-        tell(&played)?;
+        over.played += 1;
+        over.unexpected += usize::from(!played.unmet.is_empty());
+        tell(&Told::Played(Box::new(played)))?;
     }
-    let after = databases.into_iter().map(|(name, before)| {
-        let after = stage.database(&name)?;
-        Ok((name, (before, after)))
-    });
-    let databases = after.collect::<anyhow::Result<_>>()?;
-    Ok(Over { databases, refused, unmet })
+    for (name, before) in before {
+        let after = stage.digest(&name)?;
+        over.kept.insert(name, (before, after));
+    }
+    Ok(over)
 }
 
-async fn play_call<'a>(
-    stage: &Stage,
-    step: &'a Step,
-    call: &CallStep,
-) -> anyhow::Result<Played<'a>> {
+async fn play_call<'a>(stage: &Stage, step: &'a CallStep) -> anyhow::Result<Played<'a>> {
     let before = last_seq(stage)?;
-    let text = ask(stage.client.peer().clone(), call.call.clone(), stage.ask()).await?;
-    found(stage, (step, &call.expect), (&call.call.tool, before), text).await
+    let text = ask(stage.client.peer().clone(), stage.params(&step.call)?).await?;
+    let mut played = found(stage, (&step.call, before), &step.expect, text).await?;
+    played.say = &step.say;
+    Ok(played)
 }
 
-async fn play_stop<'a>(
-    stage: &Stage,
-    step: &'a Step,
-    stop: &StopStep,
-) -> anyhow::Result<Played<'a>> {
+async fn play_stop<'a>(stage: &Stage, stop: &'a StopStep) -> anyhow::Result<Played<'a>> {
     let before = last_seq(stage)?;
-    let running = tokio::spawn(ask(stage.client.peer().clone(), stop.during.clone(), stage.ask()));
+    let running = tokio::spawn(ask(stage.client.peer().clone(), stage.params(&stop.during)?));
     until_in_flight(stage).await?;
     let governor = stage.service.runtime().governor();
     let word = Word { reason: stop.reason.clone(), by: OPERATOR.to_owned(), at: governor.now() };
@@ -122,8 +133,8 @@ async fn play_stop<'a>(
     let acknowledged = operate::stop(place, stop.scope.clone(), word).await?;
     let took = pressed.elapsed();
     let text = running.await??;
-    let expected = (step, &stop.expect);
-    let mut played = found(stage, expected, (&stop.during.tool, before), text).await?;
+    let mut played = found(stage, (&stop.during, before), &stop.expect, text).await?;
+    played.say = &stop.say;
     if !acknowledged.unreachable.is_empty() {
         played.unmet.push("expected that every process obeys the stop".to_owned());
     }
@@ -133,16 +144,8 @@ async fn play_stop<'a>(
 
 async fn ask(
     peer: rmcp::Peer<rmcp::RoleClient>,
-    call: Call,
-    intent: Option<String>,
+    params: CallToolRequestParams,
 ) -> anyhow::Result<String> {
-    let params = CallToolRequestParams::new(call.tool.to_string());
-    let mut params = params.with_arguments(call.parameters);
-    if let Some(intent) = intent {
-        let mut meta = RequestMetaObject::new();
-        meta.insert(TASK_KEY.to_owned(), json!({ "intent": intent }));
-        params.meta = Some(meta);
-    }
     let result = peer.call_tool(params).await?;
     let texts = result.content.iter().filter_map(|content| content.as_text());
     Ok(texts.map(|text| text.text.as_str()).collect::<Vec<_>>().join("\n"))
@@ -167,13 +170,13 @@ fn last_seq(stage: &Stage) -> anyhow::Result<Option<u64>> {
 /// What the ledger says about the call that was made after `before`.
 async fn found<'a>(
     stage: &Stage,
-    (step, expect): (&'a Step, &Expectation),
-    (tool, before): (&ToolRef, Option<u64>),
+    (call, before): (&'a Call, Option<u64>),
+    expect: &Expectation,
     text: String,
 ) -> anyhow::Result<Played<'a>> {
     stage.store().flush().await?;
-    let query =
-        RecordQuery { tool: Some(tool.clone()), after_seq: before, ..RecordQuery::default() };
+    let tool = Some(call.tool.clone());
+    let query = RecordQuery { tool, after_seq: before, ..RecordQuery::default() };
     let (mut decided, mut ended) = (None, None);
     for stored in stage.store().records(&query)? {
         match stored.record.body {
@@ -193,7 +196,7 @@ async fn found<'a>(
     unmet.extend(expect.unmet_by_end(end));
     let outcome = ended.map(|(outcome, _)| outcome);
     let at = Duration::ZERO;
-    Ok(Played { step, action, decision, outcome, text, stopped: None, at, unmet })
+    Ok(Played { say: "", call, action, decision, outcome, text, stopped: None, at, unmet })
 }
 
 /// The text in a recorded tool output.

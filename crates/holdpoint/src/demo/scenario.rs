@@ -11,8 +11,41 @@ use toml::Table;
 
 mod raw;
 
+/// A file of `scenarios/`, compiled into the program.
+macro_rules! shipped {
+    ($name:literal) => {
+        Shipped {
+            name: $name,
+            text: include_str!(concat!("../../../../scenarios/", $name, ".toml")),
+        }
+    };
+}
+
 /// The incident of July 2025, as shipped.
-pub const FREEZE_DROP: &str = include_str!("../../../../scenarios/freeze-drop.toml");
+pub const FREEZE_DROP: Shipped = shipped!("freeze-drop");
+
+/// Every scenario that comes with the program, in the order in which they are played.
+pub const SHIPPED: &[Shipped] = &[
+    FREEZE_DROP,
+    shipped!("tf-stale-state"),
+    shipped!("found-token"),
+    shipped!("toxic-flow"),
+    shipped!("support-ticket"),
+    shipped!("silent-mkdir"),
+    shipped!("bulk-inbox"),
+];
+
+/// What an act names to have the folder of files compared.
+pub const WORKSPACE: &str = "workspace";
+
+/// A scenario that comes with the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Shipped {
+    /// Its name.
+    pub name: &'static str,
+    /// Its text.
+    pub text: &'static str,
+}
 
 /// One incident and its benign twin.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +56,12 @@ pub struct Scenario {
     pub agent: AgentName,
     /// The databases to make before each act: name to the SQL that fills it.
     pub databases: BTreeMap<String, String>,
+    /// The files to write before each act: path below the workspace to text.
+    pub files: BTreeMap<String, String>,
+    /// The database behind the HTTP endpoint, if there is to be one.
+    pub endpoint: Option<String>,
+    /// Cedar policies besides the starter pack, if there are to be any.
+    pub policies: Option<String>,
     /// What went wrong once, and must not again.
     pub incident: Act,
     /// The same wish where it is harmless: Holdpoint must not be in the way.
@@ -36,7 +75,7 @@ pub struct Act {
     pub story: String,
     /// What the user asked for, as the agent declares it with every call.
     pub ask: Option<String>,
-    /// The databases that must be byte-identical afterwards.
+    /// What must be byte-identical afterwards: databases, or [`WORKSPACE`] for all files.
     pub unchanged: BTreeSet<String>,
     /// What happens, in order.
     pub steps: Vec<Step>,
@@ -50,6 +89,8 @@ pub enum Step {
     Call(CallStep),
     /// The operator stops something while a call is in flight.
     Stop(StopStep),
+    /// Something that cannot be played yet.
+    Pending(PendingStep),
 }
 
 /// The agent calls a tool and waits for the answer.
@@ -78,12 +119,45 @@ pub struct StopStep {
     pub expect: Expectation,
 }
 
+/// Something that cannot be played yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingStep {
+    /// What is to happen once it can be.
+    pub say: String,
+    /// What is missing.
+    pub lacks: Lack,
+}
+
+/// What Holdpoint does not have yet. A word goes when the last step that waits for it is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lack {
+    /// A held call waits for somebody's yes.
+    Approvals,
+    /// An agent that misbehaves loses its mode by itself.
+    Breakers,
+    /// What came from where, and for whose eyes it is.
+    Labels,
+    /// A contract of steps, bound to the state that it was made for.
+    Plans,
+    /// What a call did is checked afterwards.
+    PostChecks,
+    /// What a call would change is shown before.
+    Previews,
+    /// Credentials are found in what tools answer, and kept from the agent.
+    Secrets,
+    /// What was done is taken back.
+    Undo,
+    /// Checks of others, that look at more than the call.
+    Validators,
+}
+
 /// One tool call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     /// The tool.
     pub tool: ToolRef,
-    /// Its parameters.
+    /// Its parameters, as written: [`Call::parameters`] fills them in.
     pub parameters: Map<String, Value>,
 }
 
@@ -127,6 +201,8 @@ pub struct Places {
     pub workspace: String,
     /// The file of each database: `${database.NAME}`.
     pub databases: BTreeMap<String, String>,
+    /// The URL of the HTTP endpoint, if there is one: `${endpoint}`.
+    pub endpoint: Option<String>,
 }
 
 /// Why a scenario cannot be played.
@@ -151,7 +227,10 @@ pub enum ScenarioFault {
         text: String,
     },
     /// A `${…}` that stands for nothing.
-    #[error("`${{{0}}}` stands for nothing; use `holdpoint`, `workspace` or `database.NAME`")]
+    #[error(
+        "`${{{0}}}` stands for nothing; use `holdpoint`, `workspace`, `endpoint` or \
+             `database.NAME`"
+    )]
     Placeholder(String),
     /// A `${` without its `}`.
     #[error("`{0}` has a `${{` without its `}}`")]
@@ -184,6 +263,39 @@ impl Act {
             fill(value, &|name| places.get(name))?;
         }
         Ok(config)
+    }
+}
+
+// === impl Lack ===
+
+impl Lack {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Approvals => "approvals",
+            Self::Breakers => "breakers",
+            Self::Labels => "labels",
+            Self::Plans => "plans",
+            Self::PostChecks => "post-checks",
+            Self::Previews => "previews",
+            Self::Secrets => "secrets",
+            Self::Undo => "undo",
+            Self::Validators => "validators",
+        }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// The parameters with every `${…}` filled in.
+    ///
+    /// # Errors
+    /// When `places` lacks something that they name.
+    pub fn parameters(&self, places: &Places) -> Result<Map<String, Value>, ScenarioFault> {
+        let mut parameters = self.parameters.clone();
+        parameters.values_mut().try_for_each(|value| fill_json(value, &|name| places.get(name)))?;
+        Ok(parameters)
     }
 }
 
@@ -238,6 +350,7 @@ impl Places {
         match name {
             "holdpoint" => Some(self.holdpoint.clone()),
             "workspace" => Some(self.workspace.clone()),
+            "endpoint" => self.endpoint.clone(),
             _ => self.databases.get(name.strip_prefix("database.")?).cloned(),
         }
     }
@@ -260,6 +373,22 @@ fn fill(
         | toml::Value::Float(_)
         | toml::Value::Boolean(_)
         | toml::Value::Datetime(_) => {}
+    }
+    Ok(())
+}
+
+/// The same for JSON.
+fn fill_json(
+    value: &mut Value,
+    place: &dyn Fn(&str) -> Option<String>,
+) -> Result<(), ScenarioFault> {
+    match value {
+        Value::String(text) => *text = filled(text, place)?,
+        Value::Array(items) => items.iter_mut().try_for_each(|item| fill_json(item, place))?,
+        Value::Object(object) => {
+            object.values_mut().try_for_each(|item| fill_json(item, place))?;
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
     Ok(())
 }

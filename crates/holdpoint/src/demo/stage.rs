@@ -3,20 +3,24 @@
 //! Everything is the product itself: the same configuration reader, the same doors, a real client.
 //! Must never leave the folder it was given.
 
-use super::scenario::{Act, Places, Scenario};
+use super::endpoint::Endpoint;
+use super::scenario::{Act, Call, Places, Scenario, WORKSPACE};
 use crate::cli::serve::Service;
 use crate::config;
 use crate::gateway::runtime_spec;
 use anyhow::Context as _;
+use holdpoint_policy::starter_pack;
 use holdpoint_server::doors::http::AgentKey;
 use holdpoint_server::doors::local::Kind;
 use holdpoint_server::runtime::Runtime;
 use holdpoint_server::store::{NewKey, Store};
 use holdpoint_types::{AgentName, Digest};
+use rmcp::model::{CallToolRequestParams, RequestMetaObject};
 use rmcp::service::{RoleClient, RunningService};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::{ClientLifecycleMode, ClientServiceExt};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +28,8 @@ use std::path::{Path, PathBuf};
 pub const OPERATOR: &str = "on-call";
 /// How long a stopped call may take to end: short, so that nobody waits.
 const GRACE_MS: i64 = 500;
+/// Where an agent declares what it is about.
+const TASK_KEY: &str = "io.holdpoint/task";
 
 /// A running act.
 pub struct Stage {
@@ -32,26 +38,41 @@ pub struct Stage {
     /// The agent's MCP client.
     pub client: RunningService<RoleClient, ()>,
     databases: BTreeMap<String, PathBuf>,
+    workspace: PathBuf,
+    places: Places,
     ask: Option<String>,
+    // Serves until the stage is gone.
+    _endpoint: Option<Endpoint>,
 }
 
 // === impl Stage ===
 
 impl Stage {
-    /// Fills the databases, starts Holdpoint and connects the agent.
+    /// Fills the databases and the workspace, starts Holdpoint and connects the agent.
     ///
     /// # Errors
     /// When anything of it fails.
     pub async fn set(scenario: &Scenario, act: &Act, dir: &Path) -> anyhow::Result<Self> {
-        let workspace = dir.join("workspace");
-        std::fs::create_dir_all(&workspace)?;
+        let workspace = dir.join(WORKSPACE);
+        write_files(&workspace, &scenario.files)?;
         let mut databases = BTreeMap::new();
         for (name, seed) in &scenario.databases {
             let path = dir.join(format!("{name}.db"));
             fill(&path, seed).with_context(|| format!("cannot fill the database `{name}`"))?;
             databases.insert(name.clone(), path);
         }
-        let file = write_config(act, dir, &places(&workspace, &databases)?)?;
+        let behind = scenario.endpoint.as_ref().and_then(|name| databases.get(name));
+        let endpoint = match behind {
+            Some(database) => Some(Endpoint::start(database.clone()).await?),
+            None => None,
+        };
+        let mut places = places(&workspace, &databases)?;
+        places.endpoint = endpoint.as_ref().map(|endpoint| endpoint.url().to_owned());
+        let mut config = act.config(&places)?;
+        if let Some(more) = &scenario.policies {
+            config.insert("policies".to_owned(), write_policies(dir, more)?);
+        }
+        let file = write_config(config, dir)?;
         let config = match config::load(&file) {
             Ok(loaded) => loaded.config,
             Err(config::Unusable::Faulty { report, file }) => {
@@ -63,7 +84,8 @@ impl Stage {
         let (spec, rest) = runtime_spec(config, Kind::Serve)?;
         let service = Service::start(Runtime::start(spec).await?, &rest).await?;
         let client = connect(&service, &scenario.agent).await?;
-        Ok(Self { service, client, databases, ask: act.ask.clone() })
+        let ask = act.ask.clone();
+        Ok(Self { service, client, databases, workspace, places, ask, _endpoint: endpoint })
     }
 
     /// The store.
@@ -71,16 +93,31 @@ impl Stage {
         self.service.runtime().governor().store()
     }
 
-    /// What the user asked for.
-    pub fn ask(&self) -> Option<String> {
-        self.ask.clone()
+    /// What the agent sends to make `call`.
+    ///
+    /// # Errors
+    /// When a parameter names what is not there.
+    pub fn params(&self, call: &Call) -> anyhow::Result<CallToolRequestParams> {
+        let params = CallToolRequestParams::new(call.tool.to_string());
+        let mut params = params.with_arguments(call.parameters(&self.places)?);
+        if let Some(intent) = &self.ask {
+            let mut meta = RequestMetaObject::new();
+            meta.insert(TASK_KEY.to_owned(), json!({ "intent": intent }));
+            params.meta = Some(meta);
+        }
+        Ok(params)
     }
 
-    /// The digest of a database file's bytes.
+    /// The digest of a database file's bytes, or of the whole workspace.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn database(&self, name: &str) -> anyhow::Result<Digest> {
+    pub fn digest(&self, name: &str) -> anyhow::Result<Digest> {
+        if name == WORKSPACE {
+            let mut found = BTreeMap::new();
+            collect(&self.workspace, &mut found)?;
+            return Ok(Digest::of(&serde_json::to_vec(&found)?));
+        }
         let path = self.databases.get(name).context("no such database")?;
         Ok(Digest::of(&std::fs::read(path)?))
     }
@@ -96,6 +133,36 @@ impl Stage {
     }
 }
 
+fn write_files(workspace: &Path, files: &BTreeMap<String, String>) -> anyhow::Result<()> {
+    std::fs::create_dir_all(workspace)?;
+    for (path, text) in files {
+        let path = workspace.join(path);
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+/// Everything in `folder`: the digest of each file, and where each link leads.
+fn collect(folder: &Path, found: &mut BTreeMap<String, String>) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        let what = if kind.is_dir() {
+            collect(&path, found)?;
+            "folder".to_owned()
+        } else if kind.is_symlink() {
+            format!("link {}", std::fs::read_link(&path)?.display())
+        } else if kind.is_file() {
+            Digest::of(&std::fs::read(&path)?).to_string()
+        } else {
+            "other".to_owned()
+        };
+        found.insert(path.display().to_string(), what);
+    }
+    Ok(())
+}
+
 fn fill(path: &Path, seed: &str) -> anyhow::Result<()> {
     let database = rusqlite::Connection::open(path)?;
     database.execute_batch(seed)?;
@@ -108,16 +175,11 @@ fn places(workspace: &Path, databases: &BTreeMap<String, PathBuf>) -> anyhow::Re
     let program = std::env::current_exe().context("cannot tell where this program lies")?;
     let databases = databases.iter().map(|(name, path)| (name.clone(), text(path)));
     let (holdpoint, workspace) = (text(&program), text(workspace));
-    Ok(Places { holdpoint, workspace, databases: databases.collect() })
+    Ok(Places { holdpoint, workspace, databases: databases.collect(), endpoint: None })
 }
 
 /// The act's configuration with what is the stage's business: store, listener, a short grace.
-fn write_config(act: &Act, dir: &Path, places: &Places) -> anyhow::Result<PathBuf> {
-    let mut config = act.config(places)?;
-    let table = |pairs: &[(&str, toml::Value)]| {
-        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
-        toml::Value::Table(pairs.collect())
-    };
+fn write_config(mut config: toml::Table, dir: &Path) -> anyhow::Result<PathBuf> {
     let store = dir.join("store").display().to_string();
     config.insert("store".to_owned(), table(&[("path", store.into())]));
     config.insert("listen".to_owned(), table(&[("http", "127.0.0.1:0".into())]));
@@ -125,6 +187,22 @@ fn write_config(act: &Act, dir: &Path, places: &Places) -> anyhow::Result<PathBu
     let file = dir.join("holdpoint.toml");
     std::fs::write(&file, toml::to_string(&config)?)?;
     Ok(file)
+}
+
+/// The starter pack and what the scenario adds to it.
+fn write_policies(dir: &Path, more: &str) -> anyhow::Result<toml::Value> {
+    let folder = dir.join("policies");
+    std::fs::create_dir_all(&folder)?;
+    for source in starter_pack() {
+        std::fs::write(folder.join(source.name), source.text)?;
+    }
+    std::fs::write(folder.join("scenario.cedar"), more)?;
+    Ok(table(&[("path", folder.display().to_string().into())]))
+}
+
+fn table(pairs: &[(&str, toml::Value)]) -> toml::Value {
+    let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+    toml::Value::Table(pairs.collect())
 }
 
 async fn connect(

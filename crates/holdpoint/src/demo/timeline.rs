@@ -1,8 +1,8 @@
 //! The timeline that a person follows: what happens, what Holdpoint said, what became of it.
 //! Must not know how a scenario is played.
 
-use super::play::{Over, Played};
-use super::scenario::{Act, Call, Step};
+use super::play::{Over, Played, Told};
+use super::scenario::{Act, Call, PendingStep};
 use crate::cli::look::{Look, Tone, duration, escaped, shortened};
 use holdpoint_types::{OutcomeStatus, Reason, Ruling};
 use serde_json::Value;
@@ -22,15 +22,25 @@ pub fn opening(title: &str, act: &Act, look: &Look) -> String {
     text
 }
 
+/// One step, played or not.
+pub fn told(told: &Told<'_>, look: &Look) -> String {
+    match told {
+        Told::Played(played) => step(played, look),
+        Told::Pending(step) => pending(step, look),
+    }
+}
+
+/// What was not as expected in a step, and what the agent was told; nothing if all was.
+pub fn unexpected(played: &Played<'_>, look: &Look) -> String {
+    if played.unmet.is_empty() { String::new() } else { step(played, look) }
+}
+
 /// One step: the line of the story, the call, the decision, the end.
-pub fn step(played: &Played<'_>, look: &Look) -> String {
-    let (say, call) = match played.step {
-        Step::Call(step) => (&step.say, &step.call),
-        Step::Stop(step) => (&step.say, &step.during),
-    };
+fn step(played: &Played<'_>, look: &Look) -> String {
     let clock = format!("{:>6.2} s", played.at.as_secs_f64());
-    let mut text = format!("\n{}  {}\n", look.paint(Tone::Dim, &clock), escaped(say));
-    text.push_str(&line("call", &called(call), look));
+    let say = escaped(played.say);
+    let mut text = format!("\n{}  {say}\n", look.paint(Tone::Dim, &clock));
+    text.push_str(&line("call", &called(played.call), look));
     text.push_str(&decided(played, look));
     if let Some((acknowledged, took)) = &played.stopped {
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -53,10 +63,17 @@ pub fn step(played: &Played<'_>, look: &Look) -> String {
     text
 }
 
+fn pending(step: &PendingStep, look: &Look) -> String {
+    let mut text = format!("\n{:>8}  {}\n", look.paint(Tone::Dim, "pending"), escaped(&step.say));
+    let title = format!("not played: Holdpoint has no {} yet", step.lacks.as_str());
+    text.push_str(&line("pending", &look.paint(Tone::Careful, &title), look));
+    text
+}
+
 /// The end of an act.
 pub fn closing(over: &Over, look: &Look) -> String {
     let mut text = String::from("\n");
-    for (name, (before, after)) in &over.databases {
+    for (name, (before, after)) in &over.kept {
         let (tone, title) = match before == after {
             true => {
                 (Tone::Good, format!("byte-identical, sha256 {} before and after", before.short()))
@@ -65,12 +82,12 @@ pub fn closing(over: &Over, look: &Look) -> String {
                 (Tone::Bad, format!("CHANGED: {} before, {} after", before.short(), after.short()))
             }
         };
-        text.push_str(&line("database", &format!("{name}: {}", look.paint(tone, &title)), look));
+        text.push_str(&line("kept", &format!("{name}: {}", look.paint(tone, &title)), look));
     }
-    let title = match over.unmet {
+    let title = match over.unexpected {
         0 => look.paint(Tone::Good, "as expected, every step"),
-        1 => look.paint(Tone::Bad, "1 expectation was not met"),
-        many => look.paint(Tone::Bad, &format!("{many} expectations were not met")),
+        1 => look.paint(Tone::Bad, "1 step was not as expected"),
+        many => look.paint(Tone::Bad, &format!("{many} steps were not as expected")),
     };
     text.push_str(&line("result", &title, look));
     text

@@ -24,6 +24,7 @@ mod questions;
 mod raw;
 mod real_servers;
 mod reload;
+mod scenarios;
 mod stop;
 mod store_faults;
 mod tasks;

@@ -1,8 +1,9 @@
 //! Tests of the scenario format: what ships can be played, and what cannot be played is refused.
 
-use super::{Ending, Expectation, FREEZE_DROP, Places, Scenario, Step};
+use super::{Call, Ending, Expectation, FREEZE_DROP, Lack, Places, SHIPPED, Scenario, Step};
 use expect_test::{Expect, expect};
 use holdpoint_types::{Cause, Decision, OutcomeStatus, Reason, Ruling};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 const HEAD: &str = r#"
@@ -24,7 +25,7 @@ expect = { ruling = "permit" }
 "#;
 
 fn shipped() -> Scenario {
-    Scenario::parse("scenarios/freeze-drop.toml", FREEZE_DROP).unwrap()
+    Scenario::parse("scenarios/freeze-drop.toml", FREEZE_DROP.text).unwrap()
 }
 
 /// A scenario whose incident has this one step, which starts in line 12.
@@ -44,7 +45,7 @@ fn refused(text: &str, expected: Expect) {
 fn places() -> Places {
     let files = [("prod", "/p \"quoted\".db"), ("dev", "/d.db")];
     let databases = files.into_iter().map(|(name, file)| (name.into(), file.into())).collect();
-    Places { holdpoint: "/bin/holdpoint".into(), workspace: "/w".into(), databases }
+    Places { holdpoint: "/bin/holdpoint".into(), workspace: "/w".into(), databases, endpoint: None }
 }
 
 #[test]
@@ -56,6 +57,10 @@ fn the_shipped_incident_reads_as_its_story_says() {
             let (what, tool, expect) = match step {
                 Step::Call(step) => ("call", &step.call.tool, &step.expect),
                 Step::Stop(step) => ("stop during", &step.during.tool, &step.expect),
+                Step::Pending(step) => {
+                    course.push_str(&format!("{name}: pending {}\n", step.lacks.as_str()));
+                    continue;
+                }
             };
             course.push_str(&format!("{name}: {what} {tool}: {}", expect.ruling));
             course.push_str(
@@ -69,9 +74,12 @@ fn the_shipped_incident_reads_as_its_story_says() {
         incident: call prod__query: permit
         incident: call prod__execute_sql: deny [change-freeze]
         incident: call prod__execute_sql: deny [change-freeze]
+        incident: call prod__query: deny
         incident: call prod__insert_rows: deny [change-freeze]
+        incident: pending breakers
         incident: stop during prod__slow_report: permit
         incident: call prod__query: halt
+        incident: pending undo
         twin: call dev__query: permit [granted-reads]
         twin: call dev__execute_sql: permit [granted-destroys-outside-prod]
         twin: call dev__execute_sql: permit
@@ -86,13 +94,14 @@ fn the_twin_makes_the_same_calls_on_the_other_database() {
     let calls = |act: &super::Act| -> BTreeSet<String> {
         let called = act.steps.iter().filter_map(|step| match step {
             Step::Call(step) => Some(&step.call),
-            Step::Stop(_) => None,
+            Step::Stop(_) | Step::Pending(_) => None,
         });
         let text = |call: &super::Call| format!("{} {:?}", call.tool.name(), call.parameters);
         called.map(text).collect()
     };
-    let (scenario, looks) = (shipped(), "count(*)");
-    let incident = calls(&scenario.incident).into_iter().filter(|call| !call.contains(looks));
+    let scenario = shipped();
+    let only_there = |call: &String| call.contains("count(*)") || call.contains("/* a look */");
+    let incident = calls(&scenario.incident).into_iter().filter(|call| !only_there(call));
     let twin = calls(&scenario.twin);
     assert!(incident.into_iter().all(|call| twin.contains(&call)));
 }
@@ -128,7 +137,7 @@ fn a_missing_place_is_an_error() {
     let empty = Places { databases: BTreeMap::new(), ..places() };
     let fault = shipped().incident.config(&empty).unwrap_err().to_string();
     expect![
-        "`${database.dev}` stands for nothing; use `holdpoint`, `workspace` or `database.NAME`"
+        "`${database.dev}` stands for nothing; use `holdpoint`, `workspace`, `endpoint` or `database.NAME`"
     ]
     .assert_eq(&fault);
 }
@@ -138,12 +147,12 @@ fn unknown_keys_and_words_are_refused_with_their_line() {
     refused(
         &with_step(&format!("{STEP}\nexpected = 1")),
         expect![[r#"
-        a.toml: TOML parse error at line 19, column 1
-           |
-        19 | expected = 1
-           | ^^^^^^^^
-        unknown field `expected`, expected one of `say`, `tool`, `parameters`, `operator`, `scope`, `reason`, `while`, `expect`
-    "#]],
+            a.toml: TOML parse error at line 19, column 1
+               |
+            19 | expected = 1
+               | ^^^^^^^^
+            unknown field `expected`, expected one of `say`, `pending`, `tool`, `parameters`, `operator`, `scope`, `reason`, `while`, `expect`
+        "#]],
     );
     refused(
         &with_step(&STEP.replace("permit", "allow")),
@@ -247,8 +256,8 @@ fn a_world_that_does_not_hang_together_is_refused() {
     refused(
         &good.replace("${database.prod}", "${database.dev}"),
         expect![[r#"
-        a.toml:10: `${database.dev}` stands for nothing; use `holdpoint`, `workspace` or `database.NAME`
-    "#]],
+            a.toml:10: `${database.dev}` stands for nothing; use `holdpoint`, `workspace`, `endpoint` or `database.NAME`
+        "#]],
     );
     refused(
         &good.replace("${holdpoint}", "${holdpoint"),
@@ -263,6 +272,109 @@ fn a_world_that_does_not_hang_together_is_refused() {
         a.toml:11: no `[database.dev]` is declared
     "#]],
     );
+}
+
+#[test]
+fn a_pending_step_names_what_is_missing_and_promises_nothing() {
+    let pending = "say = \"Somebody agrees.\"\npending = \"approvals\"";
+    let beside = format!("{}[[incident.step]]\n{pending}\n", with_step(STEP));
+    let scenario = Scenario::parse("a.toml", &beside).unwrap();
+    let Some(Step::Pending(step)) = scenario.incident.steps.last() else { panic!("not pending") };
+    assert_eq!((step.lacks, step.say.as_str()), (Lack::Approvals, "Somebody agrees."));
+    refused(
+        &with_step(pending),
+        expect![[r#"
+            a.toml:10: an act needs at least one `step` that is not pending
+        "#]],
+    );
+    refused(
+        &with_step(&format!("{STEP}\npending = \"approvals\"")),
+        expect![[r#"
+            a.toml:12: a pending step has only `say`: nothing else of it is checked
+        "#]],
+    );
+    refused(
+        &with_step(&pending.replace("approvals", "wishes")),
+        expect![[r#"
+        a.toml: TOML parse error at line 14, column 11
+           |
+        14 | pending = "wishes"
+           |           ^^^^^^^^
+        unknown variant `wishes`, expected one of `approvals`, `breakers`, `labels`, `plans`, `post-checks`, `previews`, `secrets`, `undo`, `validators`
+    "#]],
+    );
+    refused(
+        &with_step("say = \"s\"\ntool = \"prod__query\""),
+        expect![[r#"
+            a.toml:12: a step needs `expect`, or `pending`
+        "#]],
+    );
+}
+
+#[test]
+fn files_stay_below_the_workspace_and_names_mean_one_thing() {
+    for path in ["/etc/passwd", "../x", "a/../../x", "", "."] {
+        let text = with_step(STEP)
+            .replace("[database.prod]", &format!("[files]\n\"{path}\" = \"x\"\n[database.prod]"));
+        let fault = Scenario::parse("a.toml", &text).unwrap_err().to_string();
+        assert!(fault.ends_with("is no path below the workspace"), "{path}: {fault}");
+    }
+    refused(
+        &with_step(STEP)
+            .replace("[database.prod]", "[database.workspace]\nseed = \"\"\n[database.prod]"),
+        expect![[r#"
+            a.toml:4: `workspace` means the folder of files; choose another name
+        "#]],
+    );
+    refused(
+        &with_step(STEP)
+            .replace("[database.prod]", "[endpoint]\ndatabase = \"cloud\"\n[database.prod]"),
+        expect![[r#"
+            a.toml:5: no `[database.cloud]` is declared
+        "#]],
+    );
+    refused(
+        &with_step(&STEP.replace("SELECT 1", "${endpoint}")),
+        expect![[r#"
+        a.toml:12: `${endpoint}` stands for nothing; use `holdpoint`, `workspace`, `endpoint` or `database.NAME`
+    "#]],
+    );
+}
+
+#[test]
+fn parameters_are_filled_in_wherever_they_are() {
+    let parameters = json!({ "a": ["${workspace}/x"], "b": { "c": "${endpoint}" }, "d": 7 });
+    let Value::Object(parameters) = parameters else { panic!("not an object") };
+    let call = Call { tool: "prod__query".parse().unwrap(), parameters };
+    let with = Places { endpoint: Some("http://e".into()), ..places() };
+    let filled = Value::Object(call.parameters(&with).unwrap());
+    assert_eq!(filled, json!({ "a": ["/w/x"], "b": { "c": "http://e" }, "d": 7 }));
+    assert!(call.parameters(&places()).is_err());
+}
+
+#[test]
+fn every_file_of_the_folder_is_shipped_and_has_an_incident_and_a_twin_that_runs() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scenarios");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter(|file| file.extension().is_some_and(|ending| ending == "toml"));
+    let files: BTreeSet<_> = files.map(|file| file.file_stem().unwrap().to_owned()).collect();
+    assert_eq!(files, SHIPPED.iter().map(|shipped| shipped.name.into()).collect());
+    for shipped in SHIPPED {
+        let scenario = Scenario::parse(shipped.name, shipped.text).unwrap();
+        let rulings = |act: &super::Act| -> Vec<Ruling> {
+            let of = act.steps.iter().filter_map(|step| match step {
+                Step::Call(step) => Some(step.expect.ruling),
+                Step::Stop(_) | Step::Pending(_) => None,
+            });
+            of.collect()
+        };
+        let name = shipped.name;
+        let incident = rulings(&scenario.incident);
+        assert!(incident.iter().any(|ruling| *ruling != Ruling::Permit), "{name}");
+        assert!(!scenario.incident.unchanged.is_empty(), "{name}");
+        let twin = rulings(&scenario.twin);
+        assert!(twin.iter().all(|ruling| *ruling == Ruling::Permit), "{name}");
+    }
 }
 
 fn expectation() -> Expectation {

@@ -87,6 +87,21 @@ impl Database {
         Ok(format!("done, {changed} rows changed"))
     }
 
+    /// Does `work` in one transaction: all of it or nothing.
+    ///
+    /// # Errors
+    /// When `work` fails, or SQLite refuses.
+    pub fn with<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, ToolFault>,
+    ) -> Result<T, ToolFault> {
+        let mut connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let transaction = connection.transaction()?;
+        let done = work(&transaction)?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
     /// Computes for `seconds`, whatever happens.
     ///
     /// # Errors
