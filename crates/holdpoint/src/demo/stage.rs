@@ -73,14 +73,7 @@ impl Stage {
             config.insert("policies".to_owned(), write_policies(dir, more)?);
         }
         let file = write_config(config, dir)?;
-        let config = match config::load(&file) {
-            Ok(loaded) => loaded.config,
-            Err(config::Unusable::Faulty { report, file }) => {
-                let faults = report.render(config::Colour::Never);
-                anyhow::bail!("the scenario's configuration `{file}` has faults:\n{faults}");
-            }
-            Err(fault) => return Err(fault.into()),
-        };
+        let config = config::load(&file)?.config;
         let (spec, rest) = runtime_spec(config, Kind::Serve)?;
         let service = Service::start(Runtime::start(spec).await?, &rest).await?;
         let client = connect(&service, &scenario.agent).await?;

@@ -23,6 +23,10 @@ fn every_scenario_is_played_as_written() {
     for scenario in said["scenarios"].as_array().unwrap() {
         let acts = scenario["acts"].as_array().unwrap();
         assert_eq!(acts.len(), 2, "{scenario}");
+        for step in acts[1]["steps"].as_array().unwrap() {
+            let ran = step["ruling"] == "permit" && step["outcome"] == "succeeded";
+            assert!(ran || step["pending"].is_string(), "a twin is hindered: {step}");
+        }
         for step in acts.iter().flat_map(|act| act["steps"].as_array().unwrap()) {
             match &step["pending"] {
                 Value::Null if step["unmet"] == json!([]) => {}
@@ -91,6 +95,15 @@ fn an_expectation_that_fails_fails_the_run() {
 
 #[test]
 fn an_incident_that_is_let_through_really_happens_and_is_seen() {
+    // Where nobody minds a token in a call, and all is staging, the volume is gone.
+    let (code, said) = doctored(
+        "found-token",
+        "resources = [\"cloud://staging/**\"]",
+        "resources = [\"http://127.0.0.1:*/**\"]\n[config.invariant]\ncredential_in_call.result = \"warn\"",
+    );
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("`cloud` was changed"), "{said}");
+    assert!(said.contains("{\"data\":{\"volumeDelete\":true}}"), "{said}");
     // Who may destroy, may move one file onto the other: then one is left of three.
     let (code, said) = doctored(
         "silent-mkdir",
@@ -108,6 +121,9 @@ fn what_is_no_scenario_is_refused_before_anything_is_played() {
     let (code, said) = doctored("toxic-flow", "pending = \"labels\"", "pending = \"wishes\"");
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("unknown variant `wishes`, expected one of `approvals`"), "{said}");
+    let (code, said) = doctored("toxic-flow", "class = \"read\"", "class = \"reed\"");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("`reed`") && said.contains("1 fault"), "{said}");
     let output = scenario(&["run", "toxic-flow", "nowhere.toml"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stdout), "");
