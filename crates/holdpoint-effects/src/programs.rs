@@ -297,6 +297,15 @@ pub(crate) fn option_values(
     }
 }
 
+/// True if a move replaces nothing. Of `-n`, `-f`, `-i` and `--update` the last one counts for
+/// `mv`, so `-n` is believed only where nothing that could speak against it stands beside it.
+fn keeps_target(argv: &Argv) -> bool {
+    let keeps = |name: &str| matches!(name, "-n" | "--no-clobber");
+    let harmless = |name: &str| matches!(name, "-v" | "--verbose" | "-t" | "--target-directory");
+    argv.options.iter().any(|(name, _)| keeps(name))
+        && argv.options.iter().all(|(name, _)| keeps(name) || harmless(name))
+}
+
 /// Adds what operands are.
 pub(crate) fn operands(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, role: Role) {
     let target = target(call, argv);
@@ -307,7 +316,7 @@ pub(crate) fn operands(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, role
                 None => (first, last),
             };
             copy(shell, call, role, from, to);
-            if role == Role::Move && !argv.has("--no-clobber") && !argv.has("-n") {
+            if role == Role::Move && !keeps_target(argv) {
                 shell.touch(Act::Replace, to, &format!("may replace: {}", call.shown));
             }
         }
