@@ -407,6 +407,22 @@ async fn a_full_store_refuses_and_goes_on_when_there_is_space() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_a_writer_that_died() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 1);
+    let writer = store.inner.writer.as_ref().unwrap();
+    let dies = writer.now::<()>(|_| panic!("a fault that nobody foresaw")).unwrap();
+    let follows = writer.now(|_| Ok(()));
+    assert!(dies.await.is_err());
+    if let Ok(follows) = follows {
+        assert!(follows.await.is_err());
+    }
+    assert_eq!(store.append(note(1)).await, Err(StoreFault::Closed));
+    assert_eq!(store.append_later(note(1)), Err(StoreFault::Closed));
+    assert_eq!(store.health(), Err(StoreFault::Closed));
+}
+
+#[tokio::test]
 async fn a_replaced_database_is_noticed_and_queued_records_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 1);

@@ -77,6 +77,8 @@ struct Queue {
     resting: bool,
     /// True once nothing more can come.
     closed: bool,
+    /// True once nobody takes anything any more.
+    gone: bool,
 }
 
 /// One thing to write.
@@ -112,6 +114,9 @@ struct Loop {
     // Let go last: while it is held, this process's actions are not in doubt.
     _lock: Option<RunLock>,
 }
+
+/// Says that the thread is gone, however it went, so that nobody waits for it.
+struct Gone(Arc<Shared>);
 
 /// Whether more can come.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -149,7 +154,11 @@ impl Writer {
         // A log whose edge is not signed is refused now, not at the first decision.
         writer.commit(&mut [])?;
         let thread = std::thread::Builder::new().name("ledger-writer".to_owned());
-        let thread = thread.spawn(move || writer.run());
+        let gone = Gone(Arc::clone(&shared));
+        let thread = thread.spawn(move || {
+            let _gone = gone;
+            writer.run();
+        });
         let thread = thread.map_err(|error| StoreFault::Database { detail: error.to_string() })?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -162,6 +171,9 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let work = Box::new(Work { work: Some(work), value: None, reply });
         let mut queue = self.shared.queue.lock();
+        if queue.gone {
+            return Err(StoreFault::Closed);
+        }
         if queue.wanted >= QUEUE_MAX {
             return Err(StoreFault::Busy);
         }
@@ -182,6 +194,9 @@ impl Writer {
             return Err(StoreFault::Busy);
         }
         let mut queue = shared.queue.lock();
+        if queue.gone {
+            return Err(StoreFault::Closed);
+        }
         queue.jobs.push_back(Job::Later(Box::new(draft)));
         shared.waiting.fetch_add(1, Ordering::Relaxed);
         if std::mem::take(&mut queue.resting) {
@@ -224,6 +239,19 @@ impl Drop for Writer {
         {
             tracing::error!("the ledger's writer died");
         }
+    }
+}
+
+// === impl Gone ===
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock();
+        queue.gone = true;
+        // Whoever waits is told by the end of what he waits on.
+        queue.jobs.clear();
+        queue.wanted = 0;
+        *self.0.fault.lock() = Some(StoreFault::Closed);
     }
 }
 

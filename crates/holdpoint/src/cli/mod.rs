@@ -288,7 +288,9 @@ fn start_logging(default: &str, format: Format) {
     let quiet = "rmcp::transport::auth=warn".parse();
     let filter = tracing_subscriber::EnvFilter::new(filter);
     let filter = quiet.into_iter().fold(filter, tracing_subscriber::EnvFilter::add_directive);
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log on a full disk must not end the thread that wanted to say so.
+    let logs = tracing_subscriber::fmt().log_internal_errors(false);
+    let logs = logs.with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process keeps the first.
     let _ = match format {
         Format::Text => logs.with_ansi(std::io::stderr().is_terminal()).try_init(),

@@ -1,6 +1,6 @@
 //! Stores that are full, damaged or gone: nothing runs unrecorded.
 
-use crate::raw::{Pipe, call, post, reason};
+use crate::raw::{Pipe, call, post, reason, wrap_command};
 use crate::world::{PEER, World, text, until};
 use serde_json::json;
 use std::process::Command;
@@ -159,4 +159,24 @@ fn a_flipped_byte_in_the_middle_is_found_by_verify() {
     std::fs::write(&path, bytes).unwrap();
     let output = world.run(&["verify"]);
     assert_eq!(output.status.code(), Some(5), "{output:?}");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let world = World::new(PEER);
+    let wrap = wrap_command(&world);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "exec \"$@\" 2>/dev/full", "sh"]);
+    command.arg(wrap.get_program()).args(wrap.get_args()).current_dir(world.path());
+    command.env("HOLDPOINT_LOG", "trace");
+    let mut pipe = Pipe::of(command);
+    pipe.tell(&json!({ "jsonrpc": "2.0", "id": 0, "method": "tools/list" }));
+    pipe.answer(0);
+    for id in 1..20 {
+        let path = world.files().join(id.to_string());
+        let answer = pipe.call(id, "touch", json!({ "path": path }));
+        assert_eq!(reason(&answer), "answered", "{answer}");
+    }
+    drop(pipe);
+    world.must(&["verify"]);
 }

@@ -477,7 +477,9 @@ fn a_stop_cancels_tasks_and_nobody_follows_them_meanwhile() {
     let agent = Agent { serve: &serve, below: "/younger", key };
     let task = agent.work("work", json!({}));
     let stopped = world.must(&["stop", "--agent", "coder", "--reason", "test"]);
-    assert!(stopped.contains(task.split('.').next().unwrap()), "{stopped}");
+    // The gateway may have seen the stop in the store, and obeyed, before it was told of it.
+    let told = stopped.contains(task.split('.').next().unwrap());
+    assert!(told || stopped.contains("no call was in flight"), "{stopped}");
     assert_eq!(outcome(&world, &task), pair("in_doubt", "cancelled_by_stop"));
     for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
         let refused = agent.ask(method, json!({ "taskId": task, "inputResponses": {} }));
