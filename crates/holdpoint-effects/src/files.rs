@@ -76,7 +76,7 @@ fn tool(act: Act, path: &str, place: &Place, effects: &mut Effects) {
 /// Adds what `act` on `file` is.
 pub(crate) fn touch(spot: &Spot<'_>, act: Act, file: &Arg, evidence: &str, effects: &mut Effects) {
     let nothing = file.text == "-" || file.text.is_empty();
-    let device = file.text.starts_with("/dev/");
+    let device = file.text.starts_with("/dev/") && !file.text.contains("/..");
     if nothing || device && paths().nothing.iter().any(|pattern| pattern.fits(&file.text)) {
         return;
     }

@@ -164,7 +164,12 @@ enum Reach<'a> {
 impl<'a> Reach<'a> {
     fn of(effect: &'a Effect) -> Self {
         let resource = effect.resource.as_str();
-        match (effect.certainty, resource.split_once('*'), effect.extent) {
+        // A name that is certain may hold such signs as they are.
+        let wild: &[char] = match effect.certainty {
+            Certainty::Exact => &['*'],
+            Certainty::Bounded | Certainty::Opaque => &['*', '?', '['],
+        };
+        match (effect.certainty, resource.split_once(wild), effect.extent) {
             (Certainty::Opaque, _, _) => Self::Anything,
             (_, Some((prefix, _)), _) => Self::Beginning(prefix),
             (_, None, Extent::Whole) => Self::Below(resource.trim_end_matches('/')),
@@ -182,7 +187,9 @@ impl<'a> Reach<'a> {
             Self::Anything => true,
             Self::Beginning(prefix) => literal.starts_with(prefix) || prefix.starts_with(literal),
             Self::Below(above) => {
-                literal.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
+                let below = literal.strip_prefix(above);
+                let inside = literal.len() < pattern.len() && above.starts_with(literal);
+                inside || below.is_some_and(|rest| rest.starts_with('/'))
             }
         }
     }
@@ -229,6 +236,10 @@ mod tests {
         texts.iter().map(|text| ResourcePattern::parse(text).unwrap()).collect()
     }
 
+    fn surface(name: &str, patterns: &[&str]) -> Surface {
+        Surface { name: name.to_owned(), resources: resources(patterns), tools: Vec::new() }
+    }
+
     fn rules(family: Family, class: Option<EffectClass>) -> ToolRules {
         let place = Place { cwd: Some("/srv/app".to_owned()), ..Place::default() };
         ToolRules { class, resource: None, effects: vec![Analyser { place, family }] }
@@ -250,11 +261,6 @@ mod tests {
             name: name.to_owned(),
             resources: resources(patterns),
             servers: BTreeSet::new(),
-        };
-        let surface = |name: &str, patterns: &[&str]| Surface {
-            name: name.to_owned(),
-            resources: resources(patterns),
-            tools: Vec::new(),
         };
         SettingsParts {
             servers: BTreeMap::from([("box".parse().unwrap(), server)]),
@@ -319,6 +325,13 @@ mod tests {
         assert_eq!(tree, ["destructive delete file:///srv prod? [auth]"]);
         let glob = said(parts(false), "run", "rm /srv/*/x");
         assert!(glob[0].ends_with("prod? [auth]"), "{glob:?}");
+        for glob in ["rm /srv/[p]rod/x", "rm /srv/p?od/x", "rm -r /srv/p?od"] {
+            assert!(said(parts(false), "run", glob)[0].contains(" prod? "), "{glob}");
+        }
+        let mut anywhere = parts(false);
+        anywhere.surfaces.push(surface("keys", &["file:///**/keys/**"]));
+        let tree = said(anywhere, "run", "rm -rf /srv/app");
+        assert!(tree[0].ends_with("[auth keys]"), "{tree:?}");
         let inside = said(parts(false), "run", "rm -rf /srv/test/a");
         assert_eq!(inside, ["destructive delete file:///srv/test/a test []"]);
     }

@@ -3,8 +3,9 @@
 //! Owns what is known of variables, and brace expansion. It must never guess a value that comes
 //! from outside of the text: that part is unknown.
 
-use super::run::Shell;
+use super::run::{EXPANDED_BYTES_MAX, Shell};
 use super::syntax::{Change, Piece, Word};
+use crate::NoteCode;
 use crate::words::{Arg, UNKNOWN};
 
 /// Most arguments that braces may make of one word.
@@ -239,6 +240,16 @@ impl Shell<'_> {
     }
 
     fn variable(&mut self, name: &str) -> Arg {
+        let value = self.held(name);
+        self.expanded = self.expanded.saturating_add(value.text.len());
+        if self.expanded > EXPANDED_BYTES_MAX {
+            self.note_opaque(NoteCode::TooLarge, "variables make too much text");
+            return Arg::unknown();
+        }
+        value
+    }
+
+    fn held(&self, name: &str) -> Arg {
         if let Some(value) = self.state.variables.get(name) {
             return value.clone();
         }

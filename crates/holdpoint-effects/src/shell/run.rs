@@ -17,6 +17,10 @@ use std::rc::Rc;
 const COMMANDS_MAX: usize = 4096;
 /// How deep functions may call functions.
 const CALLS_MAX: usize = 8;
+/// How deep programs that run programs may be nested: `env nice timeout 5 …`.
+const WITHIN_MAX: usize = 32;
+/// How much text variables may make, in bytes: one that doubles itself would fill any memory.
+pub(super) const EXPANDED_BYTES_MAX: usize = 1 << 20;
 
 /// A shell while it is followed through a text.
 pub(crate) struct Shell<'a> {
@@ -26,6 +30,10 @@ pub(crate) struct Shell<'a> {
     pub(crate) depth: usize,
     commands_left: usize,
     calls: usize,
+    /// How many programs run the one that is looked at.
+    within: usize,
+    /// How much text variables have made.
+    pub(super) expanded: usize,
 }
 
 /// What a subshell gets a copy of.
@@ -69,7 +77,16 @@ impl<'a> Shell<'a> {
             positional: vec![Arg::unknown_many()],
             ..State::default()
         };
-        Self { place, effects, state, depth: 0, commands_left: COMMANDS_MAX, calls: 0 }
+        Self {
+            place,
+            effects,
+            state,
+            depth: 0,
+            commands_left: COMMANDS_MAX,
+            calls: 0,
+            within: 0,
+            expanded: 0,
+        }
     }
 
     /// Where relative paths start now.
@@ -297,7 +314,7 @@ impl<'a> Shell<'a> {
             RedirectKind::Read => {
                 let processes = self.state.processes.len();
                 let file = self.value(&redirect.word);
-                if file.text.starts_with("/dev/fd/") {
+                if file.text.starts_with("/dev/fd/") && !file.text.contains("/..") {
                     let known = self.state.processes.get(processes).cloned();
                     return Some(known.map_or(Feed::Unknown, Feed::Text));
                 }
@@ -338,7 +355,7 @@ impl<'a> Shell<'a> {
             }
         };
         let file = self.value(&redirect.word);
-        if !file.text.starts_with("/dev/fd/") {
+        if !file.text.starts_with("/dev/fd/") || file.text.contains("/..") {
             let evidence = format!("output goes to {}", file.shown());
             self.touch(act, &file, &evidence);
         }
@@ -395,6 +412,17 @@ impl<'a> Shell<'a> {
 
     /// Runs one command with its arguments; its output, if that is known.
     pub(crate) fn run(&mut self, arguments: &[Arg], feed: &Feed) -> Option<Arg> {
+        if self.within >= WITHIN_MAX {
+            self.note_opaque(NoteCode::TooLarge, "too many programs that run programs");
+            return None;
+        }
+        self.within += 1;
+        let output = self.run_one(arguments, feed);
+        self.within -= 1;
+        output
+    }
+
+    fn run_one(&mut self, arguments: &[Arg], feed: &Feed) -> Option<Arg> {
         let (first, rest) = arguments.split_first()?;
         let Some(name) = first.exact() else {
             let evidence = format!("what runs is not known: {}", crate::words::line(arguments));

@@ -2,7 +2,7 @@
 
 use super::shell;
 use crate::data::programs;
-use crate::{Effects, Place};
+use crate::{Effects, NoteCode, Place};
 use expect_test::{Expect, expect};
 use std::collections::BTreeSet;
 
@@ -112,4 +112,23 @@ fn every_program_of_the_tables_is_in_the_corpus() {
     let missing: Vec<&str> = programs().keys().filter(|name| !words.contains(name)).collect();
     assert!(missing.is_empty(), "no case for {missing:?}");
     assert!(programs().keys().count() >= 60);
+}
+
+#[test]
+fn programs_in_programs_and_growing_variables_end_at_a_limit() {
+    let nested = |program: &str| format!("{}ls", program.repeat(4000));
+    let doubling = format!("a=xxxxxxxxxxxxxxxx;{}echo $a", "a=$a$a;".repeat(60));
+    for text in [nested("env "), nested("nice "), nested("xargs "), nested("sudo "), doubling] {
+        let mut effects = Effects::default();
+        crate::shell(&text, &Place::default(), &mut effects);
+        assert!(effects.is_opaque(), "{}", &text[..40]);
+        assert!(effects.notes().any(|note| note.code == NoteCode::TooLarge));
+    }
+}
+
+#[test]
+fn a_way_out_of_the_devices_is_no_device() {
+    let mut effects = Effects::default();
+    crate::shell("echo y > /dev/fd/../cwd/x", &Place::default(), &mut effects);
+    assert!(effects.class() > Some(holdpoint_types::EffectClass::Read));
 }

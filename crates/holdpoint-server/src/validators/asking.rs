@@ -5,6 +5,7 @@ use super::{Answer, AskedBy, TOLD, ValidatorFault, Word};
 use cel::{Context, Program};
 use holdpoint_resources::{HttpClient, Process, ProcessSpec, SecretText};
 use serde_json::Value;
+use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 /// Longest answer, in bytes.
@@ -12,7 +13,7 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// How a validator is asked.
 pub(super) enum Way {
-    Cel(Box<Program>, String),
+    Cel(Arc<Program>, String),
     Process(ProcessSpec),
     Http(HttpClient),
 }
@@ -33,7 +34,7 @@ impl Way {
     pub(super) fn new(name: &str, asked: AskedBy) -> Result<Self, ValidatorFault> {
         match asked {
             AskedBy::Cel(text) => match expression(&text) {
-                Ok(program) => Ok(Self::Cel(Box::new(program), text)),
+                Ok(program) => Ok(Self::Cel(Arc::new(program), text)),
                 Err(why) => Err(ValidatorFault::Expression { name: name.to_owned(), why }),
             },
             AskedBy::Process(spec) => Ok(Self::Process(spec)),
@@ -44,7 +45,13 @@ impl Way {
     /// The answer, or why there is none.
     pub(super) async fn ask(&self, told: &Value) -> Result<Answer, String> {
         match self {
-            Self::Cel(program, text) => evaluate(program, text, told),
+            Self::Cel(program, text) => {
+                // However long it takes, nobody but this call waits for it.
+                let (program, text, told) = (Arc::clone(program), text.clone(), told.clone());
+                let evaluating =
+                    tokio::task::spawn_blocking(move || evaluate(&program, &text, &told));
+                evaluating.await.map_err(|fault| fault.to_string())?
+            }
             Self::Process(spec) => ask_process(spec, told).await,
             Self::Http(client) => {
                 let body = client.post(told.to_string(), ANSWER_BYTES_MAX).await?;
@@ -118,8 +125,15 @@ async fn ask_process(spec: &ProcessSpec, told: &Value) -> Result<Answer, String>
         output.read_line(&mut answer).await.map_err(|fault| fault.to_string())?;
         Ok::<_, String>(answer)
     };
-    let (_, answer) = tokio::join!(writing, reading);
-    let answer = answer?;
+    let written = async {
+        writing.await;
+        std::future::pending::<()>().await;
+    };
+    // What it left unread does not matter once it has answered.
+    let answer = tokio::select! {
+        answer = reading => answer?,
+        () = written => String::new(),
+    };
     if answer.trim().is_empty() {
         // Its own words are for operators: what is found here, agents read.
         let words = process.last_words();
