@@ -187,7 +187,7 @@ impl Shell<'_> {
         let known = |text: Option<&str>| text.map_or_else(Arg::unknown, Arg::known);
         match user {
             "" if self.state.host != self.place.host => Arg::unknown(),
-            "" => known(self.place.home.as_deref()),
+            "" => self.held("HOME"),
             "+" => known(self.state.cwd.as_deref()),
             "-" => Arg::unknown(),
             "root" => Arg::known("/root"),

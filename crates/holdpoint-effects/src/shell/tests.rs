@@ -132,3 +132,13 @@ fn a_way_out_of_the_devices_is_no_device() {
     crate::shell("echo y > /dev/fd/../cwd/x", &Place::default(), &mut effects);
     assert!(effects.class() > Some(holdpoint_types::EffectClass::Read));
 }
+
+#[test]
+fn a_home_that_was_set_is_the_home() {
+    check(
+        "HOME=/srv/prod; echo x > ~/y",
+        &expect![[r#"
+        update write exact file:///srv/prod/y
+        note outside_workspace"#]],
+    );
+}
