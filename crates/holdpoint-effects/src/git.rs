@@ -187,7 +187,10 @@ impl Git<'_> {
                     "-u" | "-x" | "-O",
                 ) => false,
                 ("rebase" | "cherry-pick" | "revert", "-x") => name == "rebase",
-                (_, option) => RUNNING.contains(&option),
+                // Long options may be cut short.
+                (_, option) => RUNNING.iter().any(|known| {
+                    *known == option || option.len() >= 4 && known.starts_with(option)
+                }),
             };
             match (option.as_str(), value) {
                 (_, Some(value)) if runs => match environment().plain.contains(&value.text) {

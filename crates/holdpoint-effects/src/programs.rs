@@ -38,6 +38,13 @@ const LOOKING: &[&str] = &["describe", "list", "show", "get", "view", "inspect",
 /// destroys and stands behind groups.
 const KNOWN: usize = 1000;
 const STRICT: usize = 10_000;
+/// Subcommands that run a project's own script, which knows nothing of a dry run.
+const SCRIPTS: [&str; 9] =
+    ["run", "run-script", "start", "stop", "restart", "test", "exec", "x", "xtask"];
+/// The programs that have such subcommands.
+const SCRIPTED: [&str; 5] = ["npm", "pnpm", "yarn", "bun", "cargo"];
+/// How options say no.
+const NO: [&str; 6] = ["false", "f", "0", "no", "off", "none"];
 /// Options with which a program only says what it is.
 const EXPLAINING: &[&str] =
     &["--version", "--help", "-h", "-V", "-v", "-version", "-help", "--verbose", "--quiet", "-q"];
@@ -137,8 +144,43 @@ fn output(name: &str, args: &[Arg]) -> Option<Arg> {
     }
 }
 
-/// Applies the tables to one call.
+/// Applies the tables to one call. An option that they do not know may take the word behind it for
+/// its value, so that another one is the subcommand: then both readings count, as far as they are
+/// known.
 pub(crate) fn apply(shell: &mut Shell<'_>, call: &Call<'_>) {
+    let mut readings = vec![call.args.to_vec()];
+    while let Some(other) = readings.last().and_then(|args| without_value(call.program, args)) {
+        readings.push(other);
+    }
+    let known = |args: &Vec<Arg>| {
+        let operands = Options { program: call.program, rule: None }.part(args).operands;
+        subcommand(call.program, &operands).0.is_some()
+    };
+    let any = readings.iter().skip(1).any(known);
+    for (at, args) in readings.iter().enumerate() {
+        if (at == 0 && !any) || known(args) {
+            apply_reading(shell, &Call { args, shown: call.shown.clone(), ..*call });
+        }
+    }
+}
+
+/// `args` without the first operand, if that may be the value of an option before it.
+fn without_value(program: &Program, args: &[Arg]) -> Option<Vec<Arg>> {
+    if program.subcommands.is_empty() || program.run.is_some() {
+        return None;
+    }
+    let options = Options { program, rule: None };
+    let first = options.part(args).operands.into_iter().next()?;
+    let at = args.iter().position(|arg| *arg == first)?;
+    let before = &args.get(at.checked_sub(1)?)?.text;
+    let listed = |name: &String| before == name || before.starts_with(&format!("{name}="));
+    let known = program.flags.keys().any(listed) || program.dry.iter().any(listed);
+    let may_take = before.starts_with('-') && before != "--" && !before.contains('=') && !known;
+    let (front, back) = args.split_at_checked(at).filter(|_| may_take)?;
+    Some([front, back.get(1..)?].concat())
+}
+
+fn apply_reading(shell: &mut Shell<'_>, call: &Call<'_>) {
     let first = Options { program: call.program, rule: None }.part(call.args);
     let bare = call.program.bare.as_ref().filter(|_| first.operands.is_empty());
     let (rule, words) = match (bare, &call.program.run) {
@@ -166,15 +208,16 @@ pub(crate) fn apply(shell: &mut Shell<'_>, call: &Call<'_>) {
     argv.operands.drain(..words.min(argv.operands.len()));
     let base = rule;
     let mut rule = base.without_flags();
-    if argv.has_any(&call.program.dry)
-        && !argv.has("--dry-run=none")
-        && !argv.has("--dry-run=false")
-    {
-        let dry = Rule { does: Some(Does::Read), on: rule.on, ..Rule::default() };
-        return add(shell, call, &argv, &dry);
+    let script = SCRIPTED.contains(&call.name)
+        && first.operands.first().is_some_and(|word| SCRIPTS.contains(&word.text.as_str()));
+    let dry = !script && !argv.options.iter().any(takes_back);
+    if dry && argv.has_any(&call.program.dry) {
+        let looks = Rule { does: Some(Does::Read), on: rule.on, ..Rule::default() };
+        return add(shell, call, &argv, &looks);
     }
     // What makes it look only is weighed first: beside another option it looks no more.
     let given = |flag: &str| match flag.contains('*') {
+        _ if flag.starts_with("--dry-run") && !dry => false,
         true => argv.options.iter().any(|(name, _)| matches(flag, name)),
         false => argv.has(flag),
     };
@@ -197,6 +240,12 @@ pub(crate) fn apply(shell: &mut Shell<'_>, call: &Call<'_>) {
     if !(done && rule.if_none) {
         add(shell, call, &argv, &rule);
     }
+}
+
+/// True if an option says that a dry run is none after all.
+fn takes_back((name, value): &(String, Option<Arg>)) -> bool {
+    let no = |value: &Arg| NO.contains(&value.text.to_ascii_lowercase().as_str());
+    name.starts_with("--no-dry") || name.contains("dry-run") && value.as_ref().is_some_and(no)
 }
 
 /// True if the rule, or an option that is there, makes the program run another one.

@@ -86,7 +86,10 @@ const VALUES: &[(&[&str], &[&str])] = &[
 pub(super) fn parted(name: &str, args: &[Arg]) -> Argv {
     let known = VALUES.iter().filter(|(names, _)| names.contains(&name));
     let options = known.flat_map(|(_, options)| options.iter());
-    let values = options.map(|option| ((*option).to_owned(), Role::Plain)).collect();
+    let values = options.map(|option| ((*option).to_owned(), Role::Plain));
+    // Its value stands right behind it, or there is none.
+    let joined = (name == "grep").then(|| ("-O".to_owned(), Role::Joined));
+    let values = values.chain(joined).collect();
     let program = Program { values, ..Program::default() };
     Options { program: &program, rule: None }.part(args)
 }

@@ -130,7 +130,8 @@ impl Argv {
         let wanted = name.split_once('=');
         self.options.iter().any(|(given, value)| match wanted {
             Some((name, wanted)) => {
-                same(given, name) && value.as_ref().is_some_and(|value| value.text == wanted)
+                let fits = |value: &Arg| value.text.eq_ignore_ascii_case(wanted);
+                same(given, name) && value.as_ref().is_some_and(fits)
             }
             None => same(given, name),
         })

@@ -26,6 +26,9 @@ impl Shell<'_> {
         match name {
             ":" | "true" => return Some(Arg::default()),
             name if HARMLESS.contains(&name) => {}
+            "mapfile" | "readarray" if rest.iter().any(|arg| arg.text.starts_with("-C")) => {
+                self.opaque("each line that is read runs a command");
+            }
             name if NAMING.contains(&name) => self.naming(name, rest),
             "echo" => return Some(echo(rest)),
             "printf" => return self.printf(rest),
