@@ -149,8 +149,8 @@ impl Settings {
 /// Which resources an effect may reach.
 #[derive(Clone, Copy)]
 enum Reach<'a> {
-    /// The one that it names.
-    Itself,
+    /// The one that it names, and what lies in it if that is a folder.
+    Itself(&'a str),
     /// Everything that begins like this.
     Beginning(&'a str),
     /// That one and everything below it.
@@ -173,7 +173,7 @@ impl<'a> Reach<'a> {
             (Certainty::Opaque, _, _) => Self::Anything,
             (_, Some((prefix, _)), _) => Self::Beginning(prefix),
             (_, None, Extent::Whole) => Self::Below(resource.trim_end_matches('/')),
-            (_, None, Extent::Part) => Self::Itself,
+            (_, None, Extent::Part) => Self::Itself(resource.trim_end_matches('/')),
         }
     }
 
@@ -183,7 +183,9 @@ impl<'a> Reach<'a> {
     fn may_touch(self, pattern: &str) -> bool {
         let literal = pattern.split(['*', '?', '[', '{', '\\']).next().unwrap_or_default();
         match self {
-            Self::Itself => false,
+            Self::Itself(above) => {
+                literal.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
+            }
             Self::Anything => true,
             Self::Beginning(prefix) => literal.starts_with(prefix) || prefix.starts_with(literal),
             Self::Below(above) => {
@@ -327,6 +329,10 @@ mod tests {
         assert!(glob[0].ends_with("prod? [auth]"), "{glob:?}");
         for glob in ["rm /srv/[p]rod/x", "rm /srv/p?od/x", "rm -r /srv/p?od"] {
             assert!(said(parts(false), "run", glob)[0].contains(" prod? "), "{glob}");
+        }
+        for folder in ["chmod -R 700 /srv", "mv /srv/app /srv/old"] {
+            let found = said(parts(false), "run", folder);
+            assert!(found.iter().any(|one| one.ends_with("[auth]")), "{found:?}");
         }
         let mut anywhere = parts(false);
         anywhere.surfaces.push(surface("keys", &["file:///**/keys/**"]));
