@@ -13,8 +13,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// How many clients run at the same time.
-const AT_ONCE: usize = 3;
+/// How many clients run at the same time. server-everything offers some tools only to clients that
+/// can answer its questions, and the gateway knows one list of tools for each server: beside a client
+/// that cannot, a tool may be unknown for a moment.
+const AT_ONCE: usize = 1;
 /// How long one client may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
