@@ -149,7 +149,7 @@ mod tests {
         expect![[r#"
             Holdpoint holds this call (action 019826f1-3a00-7707-8707-070707070707).
             - policy_holds: Prod holds. Needs approval by: owner.
-            What to do: Wait for an approval; do other work meanwhile."#]]
+            What to do: Do other work and report what you would need: approvals cannot be given yet."#]]
         .assert_eq(&refusal_text(action, &Decision::from_iter([hold])));
     }
 }
