@@ -404,7 +404,7 @@ impl Governor {
 
     /// Decides until the decision is recorded in the epoch that it was made in.
     async fn admit(&self, action: ActionId, call: &Call) -> Result<(Permit, Cancels), Decision> {
-        let effects = self.analyse(call).await?;
+        let effects = self.analyse((&call.agent, &call.tool), &call.parameters).await?;
         for _ in 0..TRIES_MAX {
             match self.try_admit(action, (call, effects.as_deref())).await? {
                 Admitted::Permit(permit, cancel) => return Ok((permit, cancel)),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// What a validator is told, by name; see [`told`].
-const TOLD: [&str; 16] = [
+const TOLD: [&str; 15] = [
     "when",
     "agent",
     "owner",
@@ -32,8 +32,6 @@ const TOLD: [&str; 16] = [
     "freezes",
     "effects",
     "findings",
-    // What the language itself knows by name.
-    "type",
 ];
 /// Longest evidence of a validator that is kept, in characters.
 const EVIDENCE_CHARS_MAX: usize = 500;

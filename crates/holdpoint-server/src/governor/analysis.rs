@@ -1,11 +1,11 @@
 //! Finds out what a call would do, and what validators say to it, before it is decided. Must never
 //! keep others waiting: a long text is read on a thread of its own.
 
-use super::{Call, Governor, deny};
+use super::{Governor, deny};
 use holdpoint_control::decide;
 use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySet;
-use holdpoint_types::{Decision, Facts, Reason, Request, Ruling};
+use holdpoint_types::{AgentName, Decision, Facts, Reason, Request, Ruling, ToolRef};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -15,22 +15,26 @@ const TEXT_ON_THE_SPOT_MAX: usize = 4 << 10;
 // === impl Governor ===
 
 impl Governor {
-    /// What `call` would do; nothing where calls of the tool are not analysed. Who may not call the
-    /// tool at all cannot make us read.
-    pub(super) async fn analyse(&self, call: &Call) -> Result<Option<Arc<Effects>>, Decision> {
+    /// What a call of `tool` by `agent` would do; nothing where calls of the tool are not analysed.
+    /// Who may not call the tool at all cannot make us read.
+    pub(crate) async fn analyse(
+        &self,
+        (agent, tool): (&AgentName, &ToolRef),
+        parameters: &Value,
+    ) -> Result<Option<Arc<Effects>>, Decision> {
         let settings = self.settings();
-        let Some(tool) = self.inner.catalog.tool(&call.tool) else { return Ok(None) };
-        let class = tool.class(&settings);
-        if !settings.analyses(&call.tool) || !settings.reaches(&call.agent, &call.tool, class) {
+        let Some(known) = self.inner.catalog.tool(tool) else { return Ok(None) };
+        let class = known.class(&settings);
+        if !settings.analyses(tool) || !settings.reaches(agent, tool, class) {
             return Ok(None);
         }
-        if text_bytes(&call.parameters) <= TEXT_ON_THE_SPOT_MAX {
-            return Ok(settings.effects(&call.tool, &call.parameters).map(Arc::new));
+        if text_bytes(parameters) <= TEXT_ON_THE_SPOT_MAX {
+            return Ok(settings.effects(tool, parameters).map(Arc::new));
         }
-        let (tool, parameters) = (call.tool.clone(), call.parameters.clone());
-        let reading = tokio::task::spawn_blocking(move || settings.effects(&tool, &parameters));
+        let (name, parameters) = (tool.clone(), parameters.clone());
+        let reading = tokio::task::spawn_blocking(move || settings.effects(&name, &parameters));
         let read = reading.await.map_err(|fault| {
-            tracing::error!(%fault, tool = %call.tool, "the analysis of a call failed inside");
+            tracing::error!(%fault, %tool, "the analysis of a call failed inside");
             deny(Reason::EffectsUnreadable, "the analysis failed inside; look at the log")
         });
         Ok(read?.map(Arc::new))

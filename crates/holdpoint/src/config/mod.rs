@@ -119,7 +119,10 @@ pub fn store_despite_faults(path: &Path) -> Option<PathBuf> {
     let named = reading.raw.store.path.as_ref().map(|path| folder.join(path.get()));
     // Where lines are broken, the one that names the folder may be among them, or be gone.
     let silent = reading.broken_lines.is_empty()
-        && !text.lines().any(|line| line.trim_start().trim_start_matches('[').starts_with("store"));
+        && !text.lines().any(|line| {
+            let key = line.trim_start_matches(|sign: char| " \t['\"".contains(sign));
+            key.starts_with("store")
+        });
     named.or_else(|| silent.then(|| folder.join(".holdpoint")))
 }
 

@@ -4,6 +4,7 @@
 use crate::raw::{Pipe, call, reason};
 use crate::world::{PEER, World};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 
@@ -113,6 +114,14 @@ fn a_validator_is_told_what_it_needs_and_no_secret() {
     assert!(!told.contains(&key) && told.ends_with('\n'), "{told}");
     let told: Value = serde_json::from_str(&told).unwrap();
     assert_eq!((&told["agent"], &told["tool"]), (&json!("coder"), &json!("peer__touch")));
+    // Expressions know the same names, and no other.
+    let told_names: BTreeSet<_> = told.as_object().unwrap().keys().cloned().collect();
+    world.write_config(&format!("{PEER}\n[validator.second]\ncel = \"nobody\"\n"));
+    let checked = world.run(&["check"]);
+    let said = crate::world::text(&checked.stderr) + &crate::world::text(&checked.stdout);
+    let names = said.split("there are ").nth(1).unwrap().lines().next().unwrap();
+    let names: BTreeSet<_> = names.split(", ").map(|name| name.trim().to_owned()).collect();
+    assert_eq!(names, told_names);
     assert_eq!((&told["class"], &told["environment"]), (&json!("write"), &json!("dev")));
 }
 

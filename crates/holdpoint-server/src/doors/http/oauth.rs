@@ -251,8 +251,15 @@ impl HttpDoor {
         // What nobody offers has no class, and no scope would do.
         let class = class.ok_or_else(|| tools::unknown_tool(request, &tool.to_string()))?;
         let parameters = request.param("arguments").unwrap_or(&serde_json::Value::Null);
-        let effects = self.governor.settings().effects(&tool, parameters);
-        let class = effects.and_then(|effects| effects.class()).unwrap_or(class);
+        let whose = (&caller.agent, &tool);
+        // What cannot be read keeps the tool's own class, and is denied later.
+        let effects = self.governor.analyse(whose, parameters).await.ok().flatten();
+        let settings = self.governor.settings();
+        let strictest = effects.and_then(|effects| {
+            let facts = settings.effect_facts(&caller.agent, &tool, &effects);
+            facts.first().map(|one| one.effect.class)
+        });
+        let class = strictest.unwrap_or(class);
         if class <= caller.reach {
             return Ok(());
         }
