@@ -103,6 +103,11 @@ async fn run(
     while let Some(left) = time.checked_sub(begun.elapsed()) {
         tokio::time::sleep(left.min(CHECK_EVERY)).await;
         check(stage, audit, &format!("{} s", begun.elapsed().as_secs())).await?;
+        let over = time.saturating_sub(begun.elapsed()).is_zero();
+        if !over && troubles.iter().any(|trouble| trouble.is_finished()) {
+            // Its error is told below: a run without trouble shows nothing.
+            break;
+        }
     }
     whistle.blow();
     load.end().await?;

@@ -16,6 +16,8 @@ use tokio::task::JoinHandle;
 const CRASH_EVERY: Duration = Duration::from_secs(8);
 const STOP_EVERY: Duration = Duration::from_secs(4);
 const RELOAD_EVERY: Duration = Duration::from_secs(3);
+/// How often an operator tries.
+const ATTEMPTS: usize = 3;
 
 /// Starts all of it, for a run of `time`.
 pub fn start(
@@ -77,8 +79,23 @@ async fn stop_on(stage: Arc<Stage>, whistle: Whistle) -> anyhow::Result<()> {
     }
 }
 
-/// `holdpoint stop` or `release`, acknowledged by the gateway.
+/// `holdpoint stop` or `release`, acknowledged by the gateway. As an operator would, tries again
+/// what found no answer, and says so: a machine that stands still is no reason to stop no more.
 async fn operate(
+    stage: &Arc<Stage>,
+    verb: &'static str,
+    scope: &'static [&'static str],
+) -> anyhow::Result<()> {
+    for _ in 1..ATTEMPTS {
+        match attempt(stage, verb, scope).await {
+            Ok(()) => return Ok(()),
+            Err(error) => eprintln!("again: {error:#}"),
+        }
+    }
+    attempt(stage, verb, scope).await
+}
+
+async fn attempt(
     stage: &Arc<Stage>,
     verb: &'static str,
     scope: &'static [&'static str],
