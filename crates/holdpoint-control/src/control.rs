@@ -10,9 +10,9 @@ use crate::decide::halted;
 use crate::lineage::Origin;
 use crate::permit::Permit;
 use holdpoint_types::{
-    ActionId, ActionRecord, AgentName, Cause, Decision, DecisionRecord, Digest, Epoch, Facts,
-    Field, OutcomeRecord, OutcomeStatus, Reason, RecordBody, Request, Ruling, Stop, TaskRecord,
-    Timestamp, ToolOutput, ToolRef,
+    ActionId, ActionRecord, AgentName, Cause, CheckPlan, Decision, DecisionRecord, Digest, Epoch,
+    Facts, Field, OutcomeRecord, OutcomeStatus, Reason, RecordBody, Request, Ruling, Stop,
+    TaskRecord, Timestamp, ToolOutput, ToolRef,
 };
 use std::collections::BTreeMap;
 
@@ -32,6 +32,8 @@ pub struct Proposal {
     pub policy: Digest,
     /// Digest of the canonical form of the parameters.
     pub parameters: Digest,
+    /// The checks that it needs once it has ended.
+    pub checks: Vec<CheckPlan>,
 }
 
 /// How an executed action ended.
@@ -201,9 +203,9 @@ impl Control {
     }
 
     fn proposed(&mut self, proposal: Proposal, now: Timestamp) -> Vec<Output> {
-        let Proposal { request, facts, decision, policy, parameters } = proposal;
+        let Proposal { request, facts, decision, policy, parameters, checks } = proposal;
         let id = request.action;
-        let origin = Origin::new(&request, &facts, policy, parameters);
+        let origin = Origin::new(&request, &facts, (policy, parameters), checks);
         let epoch = facts.epoch;
         let permit = match decision.ruling() {
             Ruling::Permit => {
@@ -352,7 +354,9 @@ impl Action {
             Some(output) => Field::Present(output),
             None => Field::Absent("nothing came back".to_owned()),
         };
-        self.origin.outcome(output, OutcomeRecord { status, reason, detail, duration_ms })
+        let checks = Vec::new();
+        let outcome = OutcomeRecord { status, reason, detail, duration_ms, checks };
+        self.origin.outcome(output, outcome, now)
     }
 }
 

@@ -14,6 +14,7 @@ mod settings;
 
 pub use control::{Control, Ending, Input, Output, Proposal, Running};
 pub use decide::decide;
+pub use lineage::check_record;
 pub use permit::{Permit, PermitFault};
 pub use settings::{
     Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, Invariant, PROD, PatternFault,

@@ -6,6 +6,7 @@
 
 mod analysis;
 mod change;
+mod checks;
 mod drain;
 mod endings;
 mod gather;
@@ -31,9 +32,8 @@ use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySet;
 use holdpoint_resources::{Answer, Cancels, Ended};
 use holdpoint_types::{
-    ActionId, AgentName, Cause, Decision, Digest, Door, Epoch, GatewayId, OutcomeStatus,
-    PolicySource, Reason, Record, RecordBody, Ruling, ServerName, Stop, Timestamp, ToolRef,
-    canonical_digest,
+    ActionId, AgentName, Cause, Decision, Digest, Door, Epoch, GatewayId, OutcomeStatus, Reason,
+    Record, RecordBody, Ruling, ServerName, Stop, Timestamp, ToolRef, canonical_digest,
 };
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -50,6 +50,8 @@ const TRIES_MAX: usize = 8;
 pub struct Limits {
     /// Most actions between decision and outcome.
     pub calls_in_flight_max: usize,
+    /// Most checks that wait to be made. Beyond, calls that need some are refused.
+    pub checks_open_max: u64,
     /// Longest tool output that is stored whole, in bytes; of longer ones only the digest is kept.
     pub output_stored_bytes_max: usize,
     /// How long a cancelled call may take to end before its process tree is killed.
@@ -132,6 +134,7 @@ struct Inner {
     endings: Endings,
     questions: questions::Handed,
     tasks: tasks::Tasks,
+    checks: checks::Checks,
     telemetry: Telemetry,
 }
 
@@ -171,6 +174,7 @@ impl Governor {
             endings: Endings::default(),
             questions: questions::Handed::default(),
             tasks: tasks::Tasks::default(),
+            checks: checks::Checks::default(),
             telemetry: Telemetry::default(),
             store,
         };
@@ -425,17 +429,20 @@ impl Governor {
         let (request, facts) = self.gather(action, call, now);
         let policy = self.policy();
         let (facts, decision) = self.judge(&request, facts, &policy).await;
+        let checks = self.inner.validators.load().plans(&request, &facts);
         let parameters = canonical_digest(&request.parameters)
             .map_err(|fault| deny(Reason::CouldNotDecide, &fault.to_string()))?;
         let policy = policy.digest();
-        let proposal = Proposal { request, facts, decision, policy, parameters };
+        let promised = checks.iter().map(|plan| plan.after_s.len()).sum();
+        let proposal = Proposal { request, facts, decision, policy, parameters, checks };
         let mut outputs = {
             let mut control = self.inner.control.lock();
             // Under the lock: whoever drains counts either this call or its refusal.
             if self.inner.telemetry.is_draining() {
                 return Err(deny(Reason::Draining, Reason::Draining.meaning()));
             }
-            if control.in_flight() >= self.inner.limits.load().calls_in_flight_max {
+            let is_full = control.in_flight() >= self.inner.limits.load().calls_in_flight_max;
+            if is_full || !self.may_promise(promised) {
                 return Err(deny(Reason::Overloaded, Reason::Overloaded.meaning()));
             }
             control.handle(Input::Proposed(Box::new(proposal)), now)
@@ -562,7 +569,7 @@ impl Governor {
     }
 
     async fn record_policy(&self) -> Result<(), StoreFault> {
-        let record = policy_record(&self.policy());
+        let record = change::policy_record(&self.policy());
         self.write(record).await.map(|_| ())
     }
 
@@ -578,11 +585,6 @@ impl Governor {
         }
         ActionId::new(self.now(), random)
     }
-}
-
-fn policy_record(policy: &PolicySet) -> RecordBody {
-    let sources: Vec<PolicySource> = policy.sources().to_vec();
-    RecordBody::PolicyLoaded { policy: policy.digest(), sources }
 }
 
 fn deny(reason: Reason, text: &str) -> Decision {

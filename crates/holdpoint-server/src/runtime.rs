@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 /// How often the store is looked at for what other processes wrote. Stops do not wait for it: who
 /// stops something also tells every process through its socket.
 const STORE_LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked whether a check is due.
+const CHECK_LOOK: Duration = Duration::from_millis(200);
 /// How often the policies' folder is looked at.
 const POLICY_LOOK: Duration = Duration::from_millis(500);
 /// Most policy files.
@@ -103,6 +105,7 @@ impl Runtime {
         let registered = registered.map_err(StartFault::Socket)?;
         let (tell, moved) = watch::channel(0);
         tokio::spawn(watch_store(governor.clone(), tell, done.clone()));
+        tokio::spawn(watch_checks(governor.clone(), done.clone()));
         if let Some(dir) = spec.policies {
             tokio::spawn(watch_policies(governor.clone(), dir, done.clone()));
         }
@@ -198,6 +201,25 @@ async fn watch_store(governor: Governor, moved: watch::Sender<u64>, done: Cancel
             Err(fault) if !failing => {
                 failing = true;
                 tracing::error!(%fault, "the store cannot be read");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Makes the checks that are due after actions.
+async fn watch_checks(governor: Governor, done: CancellationToken) {
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = done.cancelled() => return,
+            () = tokio::time::sleep(CHECK_LOOK) => {}
+        }
+        match governor.begin_checks() {
+            Ok(()) => failing = false,
+            Err(fault) if !failing => {
+                failing = true;
+                tracing::error!(%fault, "it cannot be read which checks are due");
             }
             Err(_) => {}
         }

@@ -11,7 +11,7 @@ pub mod operations;
 use crate::doors::http::oauth::{IssuerKeys, KeyHealth};
 use gauges::Gauges;
 use holdpoint_resources::Upstream;
-use holdpoint_types::{Reason, Ruling, ServerName, ToolRef};
+use holdpoint_types::{FindingResult, Reason, Ruling, ServerName, ToolRef};
 use names::Names;
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
@@ -29,6 +29,8 @@ use std::time::Duration;
 const AGENTS_MAX: usize = 256;
 /// Most tools that have a label of their own.
 const TOOLS_MAX: usize = 512;
+/// Most validators that have a label of their own.
+const VALIDATORS_MAX: usize = 256;
 /// Upper bounds of the time that a decision takes, its durable record included, in seconds.
 const DECISION_SECONDS: [f64; 12] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
@@ -52,12 +54,14 @@ pub struct Telemetry {
     decision_seconds: Latencies<1>,
     calls: Counters<3>,
     call_seconds: Latencies<1>,
+    checks: Counters<2>,
     reloads: Counters<2>,
     connections: Gauge,
     connections_refused: Counters<1>,
     waiting: Gauge,
     agent_names: Names,
     tool_names: Names,
+    validator_names: Names,
     upstreams: RwLock<BTreeMap<ServerName, Upstream>>,
     issuer: RwLock<Option<Arc<IssuerKeys>>>,
     draining: AtomicBool,
@@ -92,12 +96,14 @@ impl Default for Telemetry {
             decision_seconds,
             calls: Family::default(),
             call_seconds,
+            checks: Family::default(),
             reloads: Family::default(),
             connections: Gauge::default(),
             connections_refused: Family::default(),
             waiting: Gauge::default(),
             agent_names: Names::new(AGENTS_MAX),
             tool_names: Names::new(TOOLS_MAX),
+            validator_names: Names::new(VALIDATORS_MAX),
             upstreams: RwLock::default(),
             issuer: RwLock::default(),
             draining: AtomicBool::new(false),
@@ -123,6 +129,8 @@ impl Telemetry {
         to.register("calls", text, self.calls.clone());
         let text = "Seconds from permit to end of a call, by server";
         to.register("call_seconds", text, self.call_seconds.clone());
+        let text = "Checks after calls, by validator and result";
+        to.register("checks", text, self.checks.clone());
         let text = "Configurations and policies loaded while running, by what came of it";
         to.register("reloads", text, self.reloads.clone());
         to.register("connections", "Open connections", self.connections.clone());
@@ -166,6 +174,12 @@ impl Telemetry {
         let labels = [("server", server.clone()), tool, ("outcome", outcome.into())];
         self.calls.get_or_create(&labels).inc();
         self.call_seconds.get_or_create(&[("server", server)]).observe(took.as_secs_f64());
+    }
+
+    /// A check after a call was made, or was due and nobody made it in time.
+    pub(crate) fn checked(&self, validator: &str, result: FindingResult) {
+        let validator = ("validator", self.validator_names.label(Some(validator)));
+        self.checks.get_or_create(&[validator, ("result", result.as_str().into())]).inc();
     }
 
     /// Something was loaded anew.

@@ -21,6 +21,7 @@ pub(crate) async fn runtime(dir: &Path) -> Runtime {
     parts.agents.insert("coder".parse().unwrap(), coder);
     let limits = Limits {
         calls_in_flight_max: 8,
+        checks_open_max: 8,
         output_stored_bytes_max: 1 << 10,
         stop_grace: Duration::from_millis(100),
     };

@@ -1,38 +1,23 @@
-//! The operator's own validators: independent voices about a call, before it is decided.
+//! The operator's own validators: independent voices about a call, before it is decided or after it
+//! has ended.
 //!
 //! Owns whom to ask, what they are told, and what their answers mean. A validator can only make a
 //! decision stricter; one that fails, is late, or says something that nobody understands, counts as
 //! a fault. Must never hand on a key, a token or a header of an agent.
 
 mod asking;
+mod told;
 
 use asking::Way;
 use futures::future::join_all;
 use holdpoint_control::{PatternFault, ToolPattern, ToolSet};
 use holdpoint_resources::{ProcessSpec, SecretText};
-use holdpoint_types::{EffectClass, Facts, Finding, FindingResult, Reason, Request};
+use holdpoint_types::{CheckPlan, EffectClass, Facts, Finding, FindingResult, Reason, Request};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::time::Duration;
+pub(crate) use told::Checked;
 
-/// What a validator is told, by name; see [`told`].
-const TOLD: [&str; 15] = [
-    "when",
-    "agent",
-    "owner",
-    "tool",
-    "parameters",
-    "intent",
-    "action",
-    "at_ms",
-    "class",
-    "resource",
-    "environment",
-    "surfaces",
-    "freezes",
-    "effects",
-    "findings",
-];
 /// Longest evidence of a validator that is kept, in characters.
 const EVIDENCE_CHARS_MAX: usize = 500;
 
@@ -45,6 +30,8 @@ pub struct ValidatorSpec {
     pub tools: Vec<ToolPattern>,
     /// The mildest class of calls that it looks at.
     pub class: EffectClass,
+    /// When it is asked.
+    pub when: When,
     /// How it is asked.
     pub asked: AskedBy,
     /// How long an answer may take.
@@ -52,6 +39,15 @@ pub struct ValidatorSpec {
     /// What its objection is: [`FindingResult::Fail`], or [`FindingResult::Warn`] where it is only
     /// recorded.
     pub objection: FindingResult,
+}
+
+/// When a validator is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Before the decision.
+    Before,
+    /// After the end of the call, so many seconds, each time.
+    After(Vec<u32>),
 }
 
 /// How a validator is asked.
@@ -105,6 +101,7 @@ struct Validator {
     name: String,
     tools: ToolSet,
     class: EffectClass,
+    when: When,
     way: Way,
     timeout: Duration,
     objection: FindingResult,
@@ -140,16 +137,36 @@ impl Validators {
         Ok(Self { all })
     }
 
-    /// What those that look at such calls find, all asked at the same time.
+    /// What those that look at such calls before the decision find, all asked at the same time.
     pub async fn look(&self, request: &Request, facts: &Facts) -> Vec<Finding> {
-        let class = facts.aims().map(|aim| aim.class).max().unwrap_or(EffectClass::Destructive);
+        let class = class(facts);
         let concerned = self.all.iter().filter(|one| one.concerns(request, class));
-        let concerned: Vec<_> = concerned.collect();
+        let concerned: Vec<_> = concerned.filter(|one| one.when == When::Before).collect();
         if concerned.is_empty() {
             return Vec::new();
         }
-        let told = told(request, facts, class);
+        let told = told::before(request, facts, class);
         join_all(concerned.into_iter().map(|one| one.look(&told))).await
+    }
+
+    /// The checks that such a call needs once it has ended.
+    pub(crate) fn plans(&self, request: &Request, facts: &Facts) -> Vec<CheckPlan> {
+        let class = class(facts);
+        let each = self.all.iter().filter_map(|one| match &one.when {
+            When::After(after_s) if one.concerns(request, class) => {
+                Some(CheckPlan { validator: one.name.clone(), after_s: after_s.clone() })
+            }
+            When::After(_) | When::Before => None,
+        });
+        each.collect()
+    }
+
+    /// What the validator `name` finds after a call has ended; none if there is no such validator.
+    pub(crate) async fn check(&self, name: &str, ended: &Checked<'_>) -> Option<Finding> {
+        let mut after = self.all.iter().filter(|one| one.when != When::Before);
+        let one = after.find(|one| one.name == name)?;
+        let facts = &ended.decision.facts;
+        Some(one.look(&told::after(ended, class(facts))).await)
     }
 }
 
@@ -157,9 +174,9 @@ impl Validators {
 
 impl Validator {
     fn new(spec: ValidatorSpec) -> Result<Self, ValidatorFault> {
-        let ValidatorSpec { name, tools, class, asked, timeout, objection } = spec;
-        let way = Way::new(&name, asked)?;
-        Ok(Self { tools: ToolSet::new(&tools)?, name, class, way, timeout, objection })
+        let ValidatorSpec { name, tools, class, when, asked, timeout, objection } = spec;
+        let way = Way::new(&name, (asked, &when))?;
+        Ok(Self { tools: ToolSet::new(&tools)?, name, class, when, way, timeout, objection })
     }
 
     fn concerns(&self, request: &Request, class: EffectClass) -> bool {
@@ -195,49 +212,27 @@ impl Validator {
     }
 }
 
-/// Sees whether `text` is an expression that can be asked.
+/// Sees whether `text` is an expression that can be asked then.
 ///
 /// # Errors
 /// In words, what is wrong with it.
-pub fn check_expression(text: &str) -> Result<(), String> {
-    asking::expression(text).map(|_| ())
+pub fn check_expression(text: &str, when: &When) -> Result<(), String> {
+    asking::expression(text, when).map(|_| ())
 }
 
-/// What a validator is told: the request, what is known, and each effect.
-fn told(request: &Request, facts: &Facts, class: EffectClass) -> Value {
-    let effects = facts.effects.iter().map(|one| {
-        let mut effect = json!(one.effect);
-        effect["environment"] = one.target.environment.as_str().into();
-        effect["surfaces"] = json!(one.target.surfaces);
-        effect
-    });
-    json!({
-        "when": "before",
-        "agent": request.agent,
-        "owner": facts.agent.as_ref().and_then(|agent| agent.owner.as_ref()),
-        "tool": request.tool,
-        "parameters": request.parameters,
-        "intent": request.intent.as_ref().map(|intent| intent.text.as_str()),
-        "action": request.action,
-        "at_ms": request.at.0,
-        "class": class,
-        "resource": facts.target.resource,
-        "environment": facts.target.environment,
-        "surfaces": facts.target.surfaces,
-        "freezes": facts.freezes,
-        "effects": effects.collect::<Vec<_>>(),
-        "findings": facts.findings,
-    })
+/// The class of a call: that of its strictest effect.
+fn class(facts: &Facts) -> EffectClass {
+    facts.aims().map(|aim| aim.class).max().unwrap_or(EffectClass::Destructive)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::check_expression;
+    use super::{When, check_expression};
 
     #[test]
     fn an_expression_names_only_what_is_told() {
         let check = |text: &str, fault: Option<&str>| {
-            let found = check_expression(text).err();
+            let found = check_expression(text, &When::Before).err();
             assert_eq!(found.is_some(), fault.is_some(), "{text}: {found:?}");
             assert!(found.unwrap_or_default().contains(fault.unwrap_or_default()), "{text}");
         };
@@ -246,5 +241,8 @@ mod tests {
         check("enviroment == 'dev'", Some("`enviroment` is not known"));
         check("effects.all(e, f.class == 'read')", Some("`f` is not known"));
         check("a ==== b", Some("Syntax error"));
+        check("outcome.status == 'succeeded'", Some("`outcome` is not known"));
+        let after = When::After(vec![0]);
+        assert_eq!(check_expression("outcome.status == 'succeeded'", &after), Ok(()));
     }
 }

@@ -39,8 +39,8 @@ pub use json::{
 pub use mode::{Mode, ParseModeError};
 pub use reason::{Reason, Stage};
 pub use record::{
-    ActionRecord, AskedRecord, AskedRuling, DecisionRecord, Field, Lineage, OutcomeRecord,
-    OutcomeStatus, PolicySource, Record, RecordBody, RepliedRecord, ReplyStatus, TaskRecord,
-    ToolOutput,
+    ActionRecord, AskedRecord, AskedRuling, CheckDue, CheckPlan, CheckRecord, DecisionRecord,
+    Field, Lineage, OutcomeRecord, OutcomeStatus, PolicySource, Record, RecordBody, RepliedRecord,
+    ReplyStatus, TaskRecord, ToolOutput,
 };
 pub use stop::{ParseScopeError, Stop, StopId, StopScope};

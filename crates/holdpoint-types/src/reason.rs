@@ -272,6 +272,10 @@ reasons! {
         "What the server asked was not answered, so the call could not go on.",
         "Call again if the answer is there now.",
         "Look with `holdpoint log --kind replied`.";
+    CheckMissing, "check_missing", Execution,
+        "A check after the action was due, and nobody made it in time, or nobody can make it.",
+        "Do not take the action for verified; report it.",
+        "Look at the target yourself; checks need a process that governs when they are due.";
     TaskRefused, "task_refused", Execution,
         "A task of MCP was asked for, given or followed where none is agreed on.",
         "Call the tool without `task`; if it was called, check the state before you retry.",

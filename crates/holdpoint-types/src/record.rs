@@ -34,6 +34,9 @@ pub enum RecordBody {
     /// A server answered a call with a task: the action goes on. Durable before the agent hears of
     /// the task.
     TaskGiven(Box<ActionRecord<TaskRecord>>),
+    /// A check after an action was made, or was due and nobody made it. What was found is the
+    /// lineage's `post_validation`.
+    Checked(Box<ActionRecord<CheckRecord>>),
     /// A process began to govern.
     Started {
         /// The product's version.
@@ -212,6 +215,34 @@ pub struct DecisionRecord {
     pub facts: Facts,
     /// The decision.
     pub decision: Decision,
+    /// The checks that the action needs once it has ended.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub checks: Vec<CheckPlan>,
+}
+
+/// When a validator is asked about an action after it has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckPlan {
+    /// The validator.
+    pub validator: String,
+    /// How long after the end, in seconds, each time.
+    pub after_s: Vec<u32>,
+}
+
+/// A check that is due.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CheckDue {
+    /// When.
+    pub due_ms: Timestamp,
+    /// Which validator is asked.
+    pub validator: String,
+}
+
+/// What a record of a check adds to the lineage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// When it was due.
+    pub due_ms: Timestamp,
 }
 
 /// What came back from a tool.
@@ -253,6 +284,9 @@ pub struct OutcomeRecord {
     pub detail: Option<String>,
     /// From permit to answer, in milliseconds.
     pub duration_ms: u64,
+    /// The checks that are due from now on; none if it was never sent.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub checks: Vec<CheckDue>,
 }
 
 /// What a record of a task adds to the lineage.
@@ -352,6 +386,18 @@ impl ReplyStatus {
     }
 }
 
+// === impl CheckPlan ===
+
+impl CheckPlan {
+    /// The checks that are due after an action that ended at `end`.
+    pub fn due_after(&self, end: Timestamp) -> impl Iterator<Item = CheckDue> {
+        self.after_s.iter().map(move |after_s| {
+            let due_ms = Timestamp(end.0.saturating_add(i64::from(*after_s) * 1000));
+            CheckDue { due_ms, validator: self.validator.clone() }
+        })
+    }
+}
+
 // === impl OutcomeStatus ===
 
 impl OutcomeStatus {
@@ -375,6 +421,7 @@ impl RecordBody {
             Self::Decision(_) => "decision",
             Self::Outcome(_) => "outcome",
             Self::TaskGiven(_) => "task_given",
+            Self::Checked(_) => "checked",
             Self::Started { .. } => "started",
             Self::SettingsLoaded { .. } => "settings_loaded",
             Self::PolicyLoaded { .. } => "policy_loaded",

@@ -57,7 +57,7 @@ pub fn runtime_spec(config: Config, kind: Kind) -> anyhow::Result<(RuntimeSpec, 
 /// When a validator cannot be used; names where its secrets should be, never a secret.
 pub fn validators(config: &Config) -> anyhow::Result<Validators> {
     let specs = config.validators.iter().map(|one| {
-        let config::Validator { name, tools, class, asked, timeout_ms, objection } = one;
+        let config::Validator { name, tools, class, when, asked, timeout_ms, objection } = one;
         let unset = || format!("validator `{name}` cannot be set up");
         let asked = match asked {
             config::Asked::Cel(text) => AskedBy::Cel(text.clone()),
@@ -73,8 +73,8 @@ pub fn validators(config: &Config) -> anyhow::Result<Validators> {
         };
         let timeout = Duration::from_millis(*timeout_ms);
         let (name, tools) = (name.clone(), tools.clone());
-        let (class, objection) = (*class, *objection);
-        Ok(ValidatorSpec { name, tools, class, asked, timeout, objection })
+        let (class, when, objection) = (*class, when.clone(), *objection);
+        Ok(ValidatorSpec { name, tools, class, when, asked, timeout, objection })
     });
     Ok(Validators::new(specs.collect::<anyhow::Result<_>>()?)?)
 }
@@ -83,6 +83,7 @@ pub fn validators(config: &Config) -> anyhow::Result<Validators> {
 fn governor_limits(limits: &config::Limits) -> governor::Limits {
     governor::Limits {
         calls_in_flight_max: limits.calls_in_flight_max,
+        checks_open_max: limits.checks_open_max,
         output_stored_bytes_max: limits.output_stored_bytes_max,
         stop_grace: Duration::from_millis(limits.stop_grace_ms),
     }

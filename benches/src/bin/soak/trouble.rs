@@ -89,7 +89,7 @@ async fn operate(
     for _ in 1..ATTEMPTS {
         match attempt(stage, verb, scope).await {
             Ok(()) => return Ok(()),
-            Err(error) => eprintln!("again: {error:#}"),
+            Err(error) => println!("again: {error:#}"),
         }
     }
     attempt(stage, verb, scope).await

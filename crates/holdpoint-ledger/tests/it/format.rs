@@ -75,7 +75,7 @@ fn decision() -> DecisionRecord {
         findings: vec![finding()],
     };
     let cause = Cause::new(Ruling::Hold, Reason::Stopped, "wait").by_rule("r1").needing("owner");
-    DecisionRecord { request, facts, decision: Decision::from_iter([cause]) }
+    DecisionRecord { request, facts, decision: Decision::from_iter([cause]), checks: Vec::new() }
 }
 
 fn finding() -> Finding {
@@ -116,6 +116,7 @@ fn an_outcome() {
         reason: Some(Reason::UpstreamTimeout),
         detail: Some("no answer".into()),
         duration_ms: 12,
+        checks: Vec::new(),
     };
     let output = ToolOutput { digest: Digest::of(b"rows"), bytes: 4, body: Some("rows".into()) };
     let lineage = Lineage { tool_output: Field::Present(output), ..lineage() };

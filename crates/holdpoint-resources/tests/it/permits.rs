@@ -45,6 +45,7 @@ pub fn permit(tool: &ToolRef, parameters: &Value) -> Permit {
         decision: Decision::from_iter([Cause::new(Ruling::Permit, Reason::PermittedByPolicy, "")]),
         policy: Digest::of(b"policy"),
         parameters: canonical_digest(parameters).unwrap(),
+        checks: Vec::new(),
     };
     let mut control = Control::default();
     control.handle(Input::Proposed(Box::new(proposal)), NOW);

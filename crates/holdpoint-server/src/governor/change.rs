@@ -3,12 +3,12 @@
 //! INVARIANT: what comes into force is recorded before it decides anything. Must never leave half
 //! of a change in force.
 
-use super::{Governor, Limits, policy_record};
+use super::{Governor, Limits};
 use crate::store::StoreFault;
 use crate::validators::Validators;
 use holdpoint_control::Settings;
 use holdpoint_policy::PolicySet;
-use holdpoint_types::{RecordBody, ServerName};
+use holdpoint_types::{PolicySource, RecordBody, ServerName};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -58,4 +58,10 @@ impl Governor {
         self.catalog().repin(&pins);
         Ok(differs)
     }
+}
+
+/// The record of a policy set that comes into force.
+pub(super) fn policy_record(policy: &PolicySet) -> RecordBody {
+    let sources: Vec<PolicySource> = policy.sources().to_vec();
+    RecordBody::PolicyLoaded { policy: policy.digest(), sources }
 }

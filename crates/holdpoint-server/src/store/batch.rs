@@ -2,7 +2,7 @@
 //! signed. Must not begin or commit the transaction, nor sign over a log that it did not check.
 
 use super::fault::StoreFault;
-use super::{blocks, query};
+use super::{blocks, checks, query};
 use holdpoint_ledger::{
     Frontier, Signer, Verifier, encode, leaf_hash, open_checkpoint, sign_checkpoint,
 };
@@ -99,7 +99,7 @@ impl Columns {
     fn fill(&mut self, body: &RecordBody) {
         match body {
             RecordBody::Decision(decision) => {
-                let DecisionRecord { request, facts, decision: ruled } = &decision.more;
+                let DecisionRecord { request, facts, decision: ruled, .. } = &decision.more;
                 self.action = Some(decision.action.to_string());
                 self.agent = Some(decision.agent.to_string());
                 self.tool = Some(request.tool.to_string());
@@ -111,6 +111,12 @@ impl Columns {
                 self.agent = Some(outcome.agent.to_string());
                 self.tool = present(&outcome.lineage.tool);
                 self.resource = present(&outcome.lineage.target_resource);
+            }
+            RecordBody::Checked(checked) => {
+                self.action = Some(checked.action.to_string());
+                self.agent = Some(checked.agent.to_string());
+                self.tool = present(&checked.lineage.tool);
+                self.resource = present(&checked.lineage.target_resource);
             }
             RecordBody::TaskGiven(given) => {
                 self.action = Some(given.action.to_string());
@@ -319,6 +325,7 @@ impl<'t> Batch<'t> {
             draft.record.at_ms.0,
             draft.bytes,
         ])?;
+        checks::note(self.txn, &draft.record)?;
         self.state.frontier.push(draft.leaf);
         self.state.last_at = Some(draft.record.at_ms);
         Ok(seq)

@@ -3,8 +3,8 @@
 
 use super::batch::{Batch, int};
 use super::fault::StoreFault;
-use super::query;
-use super::rows::{NewCredential, NewKey, Pin, PinRow, ReleaseOf, Seen};
+use super::rows::{CheckRow, NewCredential, NewKey, Pin, PinRow, ReleaseOf, Seen};
+use super::{checks, query};
 use holdpoint_ledger::EncodingFault;
 use holdpoint_types::{
     AgentName, Digest, Epoch, RecordBody, ServerName, Stop, StopScope, Timestamp, ToolRef,
@@ -131,6 +131,19 @@ pub(super) fn restore(
     let row = params![tool.to_string(), pinned.as_bytes()];
     batch.txn().prepare_cached(sql)?.execute(row)?;
     Ok(())
+}
+
+/// Records a check, unless somebody did before. False if somebody did.
+pub(super) fn checked(
+    batch: &mut Batch<'_>,
+    row: &CheckRow,
+    body: RecordBody,
+    at: Timestamp,
+) -> Result<bool, StoreFault> {
+    if !checks::is_open(batch.txn(), row)? {
+        return Ok(false);
+    }
+    batch.write(body, at).map(|_| true)
 }
 
 /// Issues a key. False if the key id is taken.

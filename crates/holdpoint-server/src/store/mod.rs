@@ -14,6 +14,7 @@
 mod batch;
 mod blocks;
 mod changes;
+mod checks;
 mod fault;
 mod files;
 mod query;
@@ -26,8 +27,8 @@ mod writer;
 
 pub use fault::StoreFault;
 pub use rows::{
-    Access, Admission, ControlRow, Inclusion, KeyRow, Lag, NewCredential, NewKey, Pin, PinRow,
-    RecordQuery, ReleaseOf, Seen, StoreOptions, StoredRecord,
+    Access, Admission, CheckRow, ControlRow, Inclusion, KeyRow, Lag, NewCredential, NewKey, Pin,
+    PinRow, RecordQuery, ReleaseOf, Seen, StoreOptions, StoredRecord,
 };
 pub use verify::VerifyFault;
 
@@ -35,8 +36,8 @@ use batch::{Batch, Draft};
 use files::{Layout, RunLock};
 use holdpoint_ledger::{Verified, Verifier};
 use holdpoint_types::{
-    ActionId, AgentName, Digest, Epoch, GatewayId, Record, ServerName, Stop, StopScope, Timestamp,
-    ToolRef,
+    ActionId, AgentName, Digest, Epoch, GatewayId, Record, RecordBody, ServerName, Stop, StopScope,
+    Timestamp, ToolRef,
 };
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -239,6 +240,43 @@ impl Store {
     /// When that cannot be found out.
     pub fn is_live(&self, gateway: GatewayId) -> Result<bool, StoreFault> {
         files::is_live(&self.inner.layout, &gateway)
+    }
+
+    /// The checks that were due at `now`, the longest overdue first, at most `most`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn due_checks(&self, now: Timestamp, most: u32) -> Result<Vec<CheckRow>, StoreFault> {
+        checks::due(&self.inner.reader.lock(), now, most)
+    }
+
+    /// All checks that are still to be made, the first one due first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open_checks(&self) -> Result<Vec<CheckRow>, StoreFault> {
+        checks::open(&self.inner.reader.lock())
+    }
+
+    /// How many checks are still to be made.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open_check_count(&self) -> Result<u64, StoreFault> {
+        checks::count(&self.inner.reader.lock())
+    }
+
+    /// Records the check `row`. False, and nothing is written, if somebody did before.
+    ///
+    /// # Errors
+    /// When it could not be made durable; it stays open.
+    pub async fn checked(
+        &self,
+        row: CheckRow,
+        body: RecordBody,
+        at: Timestamp,
+    ) -> Result<bool, StoreFault> {
+        self.change(move |batch| changes::checked(batch, &row, body, at)).await
     }
 
     /// When the newest record was written.

@@ -8,7 +8,9 @@ use super::rows::{
     ControlRow, Inclusion, KeyRow, PinRow, RecordQuery, Seen as SeenRow, StoredRecord,
 };
 use holdpoint_ledger::{Verifier, decode, inclusion_proof, leaf_hash, open_checkpoint};
-use holdpoint_types::{ActionId, Digest, Epoch, GatewayId, Stop, Timestamp, ToolRef};
+use holdpoint_types::{
+    ActionId, ActionRecord, CheckRecord, Digest, Epoch, Field, GatewayId, Stop, Timestamp, ToolRef,
+};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use std::str::FromStr;
@@ -121,11 +123,28 @@ pub(super) fn of_action(
     action: ActionId,
 ) -> Result<Vec<StoredRecord>, StoreFault> {
     let snapshot = connection.unchecked_transaction()?;
+    of_action_in(&snapshot, action)
+}
+
+/// The same inside a transaction.
+pub(super) fn of_action_in(
+    snapshot: &Connection,
+    action: ActionId,
+) -> Result<Vec<StoredRecord>, StoreFault> {
     let sql = "SELECT seq, leaf, body FROM records WHERE seq IN \
                (SELECT seq FROM action_records WHERE action = ?1 UNION ALL \
                SELECT seq FROM records WHERE seq >= ?2 AND action = ?1) ORDER BY seq";
-    let fresh = int(blocks::end(size(&snapshot)?))?;
-    read_records(&snapshot, sql, vec![action.to_string().into(), fresh.into()])
+    // The first record of the open block; while a block is filled, this is a little more.
+    let fresh = int(blocks::end(size(snapshot)?))?;
+    read_records(snapshot, sql, vec![action.to_string().into(), fresh.into()])
+}
+
+/// The validator that made a check.
+pub(super) fn checked_by(checked: &ActionRecord<CheckRecord>) -> Option<&str> {
+    match &checked.lineage.post_validation {
+        Field::Present(findings) => findings.first().map(|found| found.validator.as_str()),
+        Field::Absent(_) => None,
+    }
 }
 
 /// Permitted actions without an outcome, with who permitted them.

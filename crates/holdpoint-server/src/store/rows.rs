@@ -1,8 +1,8 @@
 //! The values that go into the store and come out of it. Must not know SQL.
 
 use holdpoint_types::{
-    AgentName, Digest, Epoch, GatewayId, Record, Ruling, ServerName, Stop, StopId, StopScope,
-    TeamName, Timestamp, ToolRef,
+    ActionId, AgentName, CheckDue, Digest, Epoch, GatewayId, Record, Ruling, ServerName, Stop,
+    StopId, StopScope, TeamName, Timestamp, ToolRef,
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -67,6 +67,17 @@ pub struct ControlRow {
     pub epoch: Epoch,
     /// The stops in force, oldest first.
     pub stops: Vec<Stop>,
+}
+
+/// A check that is due after an action.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CheckRow {
+    /// When, and which validator is asked.
+    pub due: CheckDue,
+    /// The action.
+    pub action: ActionId,
+    /// The process whose turn it is, while it lives.
+    pub gateway: GatewayId,
 }
 
 /// A tool's definition that is to be vouched for.

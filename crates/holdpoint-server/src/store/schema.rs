@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The newest format that this version knows.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// `PRAGMA application_id`: "Hold" in ASCII.
 const APPLICATION: i64 = 0x486f_6c64;
 /// How long to wait between two tries to get the write lock: short, so that a stop by another
@@ -74,6 +74,17 @@ const TABLES: &str = "
         issued_ms INTEGER NOT NULL,
         revoked_ms INTEGER
     ) STRICT;
+";
+
+/// What format 2 adds.
+const TABLES_2: &str = "
+    CREATE TABLE open_checks (
+        due_ms INTEGER NOT NULL,
+        action TEXT NOT NULL,
+        validator TEXT NOT NULL,
+        gateway TEXT NOT NULL,
+        PRIMARY KEY (due_ms, action, validator)
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// One entry of the database's own list of what it holds.
@@ -154,19 +165,17 @@ fn configure(mut connection: Connection) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Makes what is missing: everything, or what later formats added.
 fn create_tables(connection: &mut Connection) -> Result<(), StoreFault> {
-    if format_of(connection)? == 0 {
+    if format_of(connection)? < FORMAT {
         let txn = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Another process may have been quicker.
         if format_of(&txn)? == 0 {
-            let tables = "SELECT count(*) FROM sqlite_schema";
-            if txn.query_row(tables, [], |row| row.get::<_, i64>(0))? > 0 {
-                return Err(StoreFault::corrupt("`ledger.db` is another program's database"));
-            }
-            txn.execute_batch(TABLES)?;
-            let sql = "INSERT INTO log_state (id, size, frontier, epoch) VALUES (1, 0, ?1, 0)";
-            txn.execute(sql, [Frontier::default().to_bytes()])?;
-            txn.pragma_update(None, "application_id", APPLICATION)?;
+            create_first(&txn)?;
+        }
+        check_objects(&txn)?;
+        if format_of(&txn)? < FORMAT {
+            txn.execute_batch(TABLES_2)?;
             txn.pragma_update(None, "user_version", FORMAT)?;
         }
         txn.commit()?;
@@ -174,7 +183,34 @@ fn create_tables(connection: &mut Connection) -> Result<(), StoreFault> {
     check_format(connection)
 }
 
+fn create_first(connection: &Connection) -> Result<(), StoreFault> {
+    let tables = "SELECT count(*) FROM sqlite_schema";
+    if connection.query_row(tables, [], |row| row.get::<_, i64>(0))? > 0 {
+        return Err(StoreFault::corrupt("`ledger.db` is another program's database"));
+    }
+    connection.execute_batch(TABLES)?;
+    let sql = "INSERT INTO log_state (id, size, frontier, epoch) VALUES (1, 0, ?1, 0)";
+    connection.execute(sql, [Frontier::default().to_bytes()])?;
+    connection.pragma_update(None, "application_id", APPLICATION)?;
+    connection.pragma_update(None, "user_version", 1)?;
+    Ok(())
+}
+
+/// Checks that this is a store that can be read, at one point in time: another process may be about
+/// to carry it on.
 fn check_format(connection: &Connection) -> Result<(), StoreFault> {
+    let snapshot = connection.unchecked_transaction()?;
+    check_objects(&snapshot)
+}
+
+/// True if the store lists open checks: one of an earlier format that is only read has none.
+pub(super) fn lists_checks(connection: &Connection) -> Result<bool, StoreFault> {
+    Ok(format_of(connection)? >= 2)
+}
+
+/// Compares the tables and indices with those of its format. Anything else may make the database
+/// answer otherwise than the log says: an index can hide rows, a trigger can undo a stop.
+fn check_objects(connection: &Connection) -> Result<(), StoreFault> {
     let application: i64 =
         connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let found = format_of(connection)?;
@@ -184,14 +220,11 @@ fn check_format(connection: &Connection) -> Result<(), StoreFault> {
     if found > FORMAT {
         return Err(StoreFault::Newer { found, known: FORMAT });
     }
-    check_objects(connection)
-}
-
-/// Compares the tables and indices with [`TABLES`]. Anything else may make the database answer
-/// otherwise than the log says: an index can hide rows, a trigger can undo a stop.
-fn check_objects(connection: &Connection) -> Result<(), StoreFault> {
     let fresh = Connection::open_in_memory()?;
     fresh.execute_batch(TABLES)?;
+    if found >= 2 {
+        fresh.execute_batch(TABLES_2)?;
+    }
     let (expected, found) = (objects(&fresh)?, objects(connection)?);
     if let Some(Object { kind, name, .. }) = found.difference(&expected).next() {
         let (kind, name) = (kind.escape_debug(), name.escape_debug());

@@ -1,5 +1,6 @@
 //! Unit tests of the store: one process, real files.
 
+mod checks;
 mod forged;
 
 use super::{
@@ -84,7 +85,7 @@ fn decided(number: u8, ruling: Ruling, at_ms: i64) -> Record {
         findings: vec![],
     };
     let decision = Decision::from_iter([Cause::new(ruling, Reason::Stopped, "test")]);
-    let more = DecisionRecord { request, facts, decision };
+    let more = DecisionRecord { request, facts, decision, checks: Vec::new() };
     let agent = "coder".parse().unwrap();
     let body = ActionRecord { action: action(number), agent, lineage: lineage(), more };
     record(at_ms, RecordBody::Decision(Box::new(body)))
@@ -92,7 +93,8 @@ fn decided(number: u8, ruling: Ruling, at_ms: i64) -> Record {
 
 fn outcome(number: u8, at_ms: i64) -> Record {
     let status = OutcomeStatus::Succeeded;
-    let more = OutcomeRecord { status, reason: None, detail: None, duration_ms: 1 };
+    let more =
+        OutcomeRecord { status, reason: None, detail: None, duration_ms: 1, checks: Vec::new() };
     let agent = "coder".parse().unwrap();
     let body = ActionRecord { action: action(number), agent, lineage: lineage(), more };
     record(at_ms, RecordBody::Outcome(Box::new(body)))
@@ -464,10 +466,10 @@ async fn what_cannot_be_a_store_is_refused() {
     let dir = filled().await;
     let reopen = |access| Store::open(dir.path(), StoreOptions::new(gateway(3), access));
     let database = Connection::open(dir.path().join("ledger.db")).unwrap();
-    database.pragma_update(None, "user_version", 2).unwrap();
+    database.pragma_update(None, "user_version", 3).unwrap();
     drop(database);
     for access in [Access::Govern, Access::Operate, Access::ReadOnly] {
-        assert_eq!(reopen(access).unwrap_err(), StoreFault::Newer { found: 2, known: 1 });
+        assert_eq!(reopen(access).unwrap_err(), StoreFault::Newer { found: 3, known: 2 });
     }
     let key = dir.path().join("ledger.key");
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();

@@ -6,7 +6,7 @@ use super::blocks;
 use super::fault::StoreFault;
 use super::files::Layout;
 use super::rows::{KeyRow, PinRow};
-use super::{query, schema};
+use super::{checks, query, schema};
 use holdpoint_ledger::{Entry, LogFault, LogVerifier, Verified, Verifier, open_checkpoint};
 use holdpoint_types::{
     AgentName, Digest, Epoch, Record, RecordBody, Ruling, Stop, TeamName, Timestamp, ToolRef,
@@ -62,6 +62,7 @@ struct Derived {
     open: BTreeMap<String, String>,
     /// The same after the last whole block.
     open_then: BTreeMap<String, String>,
+    checks: checks::Derived,
     size: u64,
 }
 
@@ -114,6 +115,7 @@ pub(super) fn verify(
 impl Derived {
     fn apply(&mut self, record: &Record, columns: &Columns) {
         self.last_at = Some(record.at_ms);
+        self.checks.apply(record);
         self.apply_action(record, columns);
         let at = record.at_ms;
         match &record.body {
@@ -146,6 +148,7 @@ impl Derived {
             }
             RecordBody::Decision(_)
             | RecordBody::Outcome(_)
+            | RecordBody::Checked(_)
             | RecordBody::TaskGiven(_)
             | RecordBody::Started { .. }
             | RecordBody::SettingsLoaded { .. }
@@ -199,6 +202,9 @@ impl Derived {
         }
         if query::listed_open(connection)?.into_iter().ne(self.open_then) {
             return differs("list of open actions");
+        }
+        if !self.checks.fits(connection)? {
+            return differs("list of open checks");
         }
         let [index, records, both] = query::index_counts(connection, blocks::end(self.size))?;
         if index != records || both != records {

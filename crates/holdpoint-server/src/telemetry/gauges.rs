@@ -28,6 +28,7 @@ pub(super) struct Gauges {
     ledger_waiting: Gauge,
     ledger_commit_age: Seconds,
     ledger_ok: Gauge,
+    checks_open: Gauge,
     ready: Gauge,
     issuer_keys: Gauge,
     issuer_keys_age: Seconds,
@@ -74,6 +75,8 @@ impl Gauges {
         to.register("ledger_waiting", text, self.ledger_waiting.clone());
         let text = "Seconds since this process last made something durable";
         to.register("ledger_commit_age_seconds", text, self.ledger_commit_age.clone());
+        let text = "Checks after calls that are still to be made";
+        to.register("checks_open", text, self.checks_open.clone());
         let text = "1 while the last write to the ledger succeeded";
         to.register("ledger_ok", text, self.ledger_ok.clone());
     }
@@ -119,6 +122,7 @@ impl Gauges {
         if let Ok(keys) = store.keys() {
             self.keys.set(count(keys.iter().filter(|key| key.revoked_at.is_none()).count()));
         }
+        self.checks_open.set(i64::try_from(governor.open_checks()).unwrap_or(i64::MAX));
         let lag = store.lag();
         self.ledger_waiting.set(count(lag.waiting));
         self.ledger_commit_age.set(lag.commit_age.as_secs_f64());

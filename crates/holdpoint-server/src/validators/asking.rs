@@ -1,7 +1,7 @@
 //! How one validator is asked: an expression, a process, an endpoint. Must never wait longer than
 //! it is waited for, leave a process behind, or read an answer without an end.
 
-use super::{Answer, AskedBy, TOLD, ValidatorFault, Word};
+use super::{Answer, AskedBy, ValidatorFault, When, Word, told};
 use cel::{Context, Program};
 use holdpoint_resources::{HttpClient, Process, ProcessSpec, SecretText};
 use serde_json::Value;
@@ -31,9 +31,9 @@ impl std::fmt::Debug for Way {
 }
 
 impl Way {
-    pub(super) fn new(name: &str, asked: AskedBy) -> Result<Self, ValidatorFault> {
+    pub(super) fn new(name: &str, (asked, when): (AskedBy, &When)) -> Result<Self, ValidatorFault> {
         match asked {
-            AskedBy::Cel(text) => match expression(&text) {
+            AskedBy::Cel(text) => match expression(&text, when) {
                 Ok(program) => Ok(Self::Cel(Arc::new(program), text)),
                 Err(why) => Err(ValidatorFault::Expression { name: name.to_owned(), why }),
             },
@@ -63,18 +63,18 @@ impl Way {
 
 /// Reads an expression. One that names something that no validator is told is refused: it would
 /// fail at every call, or never be noticed.
-pub(super) fn expression(text: &str) -> Result<Program, String> {
+pub(super) fn expression(text: &str, when: &When) -> Result<Program, String> {
     let program = Program::compile(text).map_err(|fault| {
         let fault = fault.to_string();
         fault.lines().next().unwrap_or_default().to_owned()
     })?;
     let references = program.references();
-    let own = iterated(text);
+    let (own, told) = (iterated(text), told::names(when));
     let unknown =
-        references.variables().into_iter().find(|name| !TOLD.contains(name) && !own.contains(name));
+        references.variables().into_iter().find(|name| !told.contains(name) && !own.contains(name));
     match unknown {
         None => Ok(program),
-        Some(name) => Err(format!("`{name}` is not known; there are {}", TOLD.join(", "))),
+        Some(name) => Err(format!("`{name}` is not known; there are {}", told.join(", "))),
     }
 }
 

@@ -135,7 +135,12 @@ fn permit(store: &Store, action: ActionId) -> Record {
         findings: vec![],
     };
     let decision = [Cause::new(Ruling::Permit, Reason::CouldNotDecide, "test")];
-    let more = DecisionRecord { request, facts, decision: Decision::from_iter(decision) };
+    let more = DecisionRecord {
+        request,
+        facts,
+        decision: Decision::from_iter(decision),
+        checks: Vec::new(),
+    };
     let agent = "coder".parse().unwrap();
     let body = ActionRecord { action, agent, lineage: lineage(), more };
     let body = RecordBody::Decision(Box::new(body));
@@ -144,7 +149,8 @@ fn permit(store: &Store, action: ActionId) -> Record {
 
 fn outcome(store: &Store, action: ActionId) -> Record {
     let status = OutcomeStatus::Succeeded;
-    let more = OutcomeRecord { status, reason: None, detail: None, duration_ms: 0 };
+    let more =
+        OutcomeRecord { status, reason: None, detail: None, duration_ms: 0, checks: Vec::new() };
     let agent = "coder".parse().unwrap();
     let body = ActionRecord { action, agent, lineage: lineage(), more };
     let body = RecordBody::Outcome(Box::new(body));

@@ -3,8 +3,8 @@
 use super::look::{Look, Tone, count, escaped, shortened};
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
-    ActionId, ActionRecord, AgentName, AskedRuling, Cause, DecisionRecord, Field, Lineage,
-    OutcomeRecord, OutcomeStatus, RecordBody, Ruling,
+    ActionId, ActionRecord, AgentName, AskedRuling, Cause, CheckRecord, DecisionRecord, Field,
+    FindingResult, Lineage, OutcomeRecord, OutcomeStatus, RecordBody, Ruling,
 };
 use serde_json::{Map, Value, json};
 
@@ -42,6 +42,7 @@ fn said(body: &RecordBody, look: &Look) -> String {
             let word = look.paint(Tone::Careful, &in_width("goes on"));
             format!("{word} {}{}", who_and_what(given), during(Some(given.action), look))
         }
+        RecordBody::Checked(checked) => found(checked, look),
         RecordBody::Started { version, configuration, in_doubt } => {
             let doubts = match in_doubt.len() {
                 0 => String::new(),
@@ -154,6 +155,33 @@ fn ended(outcome: &ActionRecord<OutcomeRecord>, look: &Look) -> String {
     format!("{word} {who}  {took} ms{reason}  {action}")
 }
 
+fn found(checked: &ActionRecord<CheckRecord>, look: &Look) -> String {
+    let findings = match &checked.lineage.post_validation {
+        Field::Present(findings) => findings.as_slice(),
+        Field::Absent(_) => &[],
+    };
+    let each = findings.iter().map(|finding| {
+        let word = look.paint(tone_of_finding(finding.result), &in_width(finding.result.as_str()));
+        let evidence = match finding.evidence.is_empty() {
+            true => String::new(),
+            false => format!(": {}", shortened(&finding.evidence, PART_CHARS_MAX)),
+        };
+        let validator = shortened(&finding.validator, PART_CHARS_MAX);
+        format!("{word} {}  {validator}{evidence}", who_and_what(checked))
+    });
+    let each = each.collect::<Vec<_>>().join("; ");
+    format!("{each}{}", during(Some(checked.action), look))
+}
+
+/// The tone of a finding.
+pub fn tone_of_finding(result: FindingResult) -> Tone {
+    match result {
+        FindingResult::Pass => Tone::Good,
+        FindingResult::Warn => Tone::Careful,
+        FindingResult::Fail | FindingResult::Opaque => Tone::Bad,
+    }
+}
+
 /// The tone of an outcome.
 pub fn tone_of(status: OutcomeStatus) -> Tone {
     match status {
@@ -206,7 +234,8 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #22 replied          declined   coder  fs  to #21  019826f1-3a00-7707-8707-070707070707
             2025-07-20T08:26:40.000+00:00 #23 credential_issued credential of coder for crm from https://as.example\u{9b}2J for crm.read crm.write, by ada
             2025-07-20T08:26:40.000+00:00 #24 credential_deleted credential of all agents for crm, by ada
-            2025-07-20T08:26:40.000+00:00 #25 task_given       goes on    coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  019826f1-3a00-7707-8707-070707070707"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #25 task_given       goes on    coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  019826f1-3a00-7707-8707-070707070707
+            2025-07-20T08:26:40.000+00:00 #26 checked          fail       coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  rows: three\u{1b}[31m rows are gone  019826f1-3a00-7707-8707-070707070707"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

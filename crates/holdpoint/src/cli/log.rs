@@ -14,10 +14,11 @@ use serde_json::json;
 /// How many records are shown unless `--limit` says otherwise.
 const LIMIT: u32 = 100;
 /// The kinds of records.
-const KINDS: [&str; 16] = [
+const KINDS: [&str; 17] = [
     "decision",
     "outcome",
     "task_given",
+    "checked",
     "started",
     "settings_loaded",
     "policy_loaded",

@@ -5,6 +5,7 @@
 mod agent;
 mod check;
 mod checkpoint;
+mod checks;
 mod demo;
 mod demo_server;
 mod docs;
@@ -137,6 +138,8 @@ enum Command {
     Tail(tail::Args),
     /// Explain one action, from the request to the proof of its records.
     Why(why::Args),
+    /// Show what was found after actions, and what is still to be looked at.
+    Checks(checks::Args),
     /// Verify the ledger offline, with nothing but the public key.
     Verify(verify::Args),
     /// Print the newest signed checkpoint, to be kept elsewhere.
@@ -232,6 +235,7 @@ impl Command {
             Self::Why(args) => why::run(&args, globals),
             Self::Verify(args) => verify::run(&args, globals),
             Self::Checkpoint(args) => checkpoint::run(&args, globals),
+            Self::Checks(args) => checks::run(&args, globals),
             Self::Replay(args) => replay::run(&args, globals),
             Self::Scenario(args) => scenario::run(&args, globals),
             Self::DemoServer(args) => demo_server::run(args),

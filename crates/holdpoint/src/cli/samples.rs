@@ -4,8 +4,8 @@
 use holdpoint_ledger::{encode, leaf_hash};
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
-    ActionId, ActionRecord, AgentFacts, AgentName, AskedRecord, AskedRuling, Cause, ClassSource,
-    Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding,
+    ActionId, ActionRecord, AgentFacts, AgentName, AskedRecord, AskedRuling, Cause, CheckRecord,
+    ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding,
     FindingResult, GatewayId, GrantFacts, Intent, IntentSource, Lineage, Mode, OutcomeRecord,
     OutcomeStatus, PolicySource, Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request,
     Ruling, Stop, TargetFacts, TaskRecord, TeamName, Timestamp, ToolFacts, ToolOutput, ToolRef,
@@ -61,6 +61,7 @@ pub fn outcome() -> StoredRecord {
         reason: Some(Reason::UpstreamTimeout),
         detail: Some("the server said \u{9b}2J nothing".to_owned()),
         duration_ms: 1234,
+        checks: Vec::new(),
     };
     let agent = "coder".parse().unwrap();
     stored(
@@ -100,6 +101,7 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(23, credential_issued()),
         stored(24, credential_deleted()),
         stored(25, task_given()),
+        stored(26, checked()),
     ]
 }
 
@@ -109,6 +111,19 @@ pub fn task_given() -> RecordBody {
     let more = TaskRecord { task: Digest::of(b"task") };
     let agent = "coder".parse().unwrap();
     RecordBody::TaskGiven(Box::new(ActionRecord { action: action(), agent, lineage, more }))
+}
+
+/// A check after the permitted action.
+pub fn checked() -> RecordBody {
+    let mut lineage = lineage(&"fs__read_file".parse().unwrap());
+    lineage.post_validation = Field::Present(vec![Finding {
+        validator: "rows".to_owned(),
+        result: FindingResult::Fail,
+        reason: Reason::ValidatorObjects,
+        evidence: "three\u{1b}[31m rows are gone".to_owned(),
+    }]);
+    let (action, agent, more) = (action(), "coder".parse().unwrap(), CheckRecord { due_ms: AT });
+    RecordBody::Checked(Box::new(ActionRecord { action, agent, lineage, more }))
 }
 
 /// A question during the permitted action.
@@ -191,7 +206,7 @@ fn decided((class, tool): (EffectClass, &str), decision: Decision, mut facts: Fa
         retrieved: vec!["doc-1".to_owned()],
         at: AT,
     };
-    let more = DecisionRecord { request, facts, decision };
+    let more = DecisionRecord { request, facts, decision, checks: Vec::new() };
     RecordBody::Decision(Box::new(ActionRecord { action: action(), agent, lineage, more }))
 }
 

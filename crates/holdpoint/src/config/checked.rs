@@ -4,6 +4,7 @@
 use holdpoint_control::{Settings, ToolPattern};
 use holdpoint_resources::{GrantKind, Sharing};
 use holdpoint_server::doors::http::oauth::{Algorithm, KeySpec, Scopes};
+use holdpoint_server::validators::When;
 use holdpoint_types::{AgentName, EffectClass, FindingResult, OperatorName, ServerName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -43,6 +44,8 @@ pub struct Validator {
     pub tools: Vec<ToolPattern>,
     /// The mildest class of calls that it looks at.
     pub class: EffectClass,
+    /// When it is asked.
+    pub when: When,
     /// How it is asked.
     pub asked: Asked,
     /// How long an answer may take, in milliseconds.
@@ -120,6 +123,8 @@ pub struct Limits {
     pub output_stored_bytes_max: usize,
     /// Most calls at one time.
     pub calls_in_flight_max: usize,
+    /// Most checks after calls that wait.
+    pub checks_open_max: u64,
     /// How long a call may take, in milliseconds.
     pub call_timeout_ms: u64,
     /// How long a stopped call may take to end, in milliseconds.

@@ -7,7 +7,7 @@ mod validators;
 
 pub use credentials::{RawCredentials, RawGrantKind, RawSharing};
 pub use effects::{RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawPlace};
-pub use validators::RawValidator;
+pub use validators::{RawValidator, RawWhen};
 
 use holdpoint_types::{EffectClass, Mode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -190,6 +190,10 @@ pub struct RawLimits {
     /// Most calls at one time, of all agents together (1 to 65536).
     #[schemars(extend("x-default" = 256))]
     pub calls_in_flight_max: Option<At<u64>>,
+    /// Most checks after calls that may wait to be made (1 to 10000000); beyond, calls that need
+    /// some are refused.
+    #[schemars(extend("x-default" = 100_000))]
+    pub checks_open_max: Option<At<u64>>,
     /// How long a call may take where its server has no `timeout_ms`, in milliseconds (1 to
     /// 86400000).
     #[schemars(extend("x-default" = 60_000))]

@@ -1,17 +1,15 @@
 //! Calls are judged by what they would do: real programs behind one server, and the same deletion
 //! by every way to it.
 
+use crate::postgres::Postgres;
 use crate::raw::{Pipe, reason};
 use crate::world::{World, left_out, text};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use tempfile::TempDir;
 
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [team.platform]
 on_call = "platform on-call"
 
@@ -65,61 +63,8 @@ fn codes(answer: &Value) -> String {
     codes.into_iter().collect::<Vec<_>>().join("+")
 }
 
-/// A PostgreSQL server of its own, with a database `shop`; stopped when dropped.
-struct Postgres {
-    dir: TempDir,
-}
-
-// === impl Postgres ===
-
-impl Postgres {
-    fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
-        // It refuses to run as root, so the folder must be open to whom it runs as.
-        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
-        let postgres = Self { dir };
-        let data = postgres.data();
-        postgres.must("initdb", &["-D", &data, "-A", "trust", "-U", "shop", "-N"]);
-        let options = format!("-c listen_addresses='' -c fsync=off -k {}", postgres.host());
-        let log = format!("{data}/log");
-        postgres.must("pg_ctl", &["-D", &data, "-l", &log, "-o", &options, "-w", "start"]);
-        let create = ["-h", &postgres.host(), "-U", "shop", "shop"];
-        postgres.must("createdb", &create);
-        postgres
-    }
-
-    fn host(&self) -> String {
-        self.dir.path().display().to_string()
-    }
-
-    fn data(&self) -> String {
-        format!("{}/data", self.host())
-    }
-
-    /// Runs one of its programs; as its own user if we are root.
-    fn must(&self, program: &str, arguments: &[&str]) {
-        let known = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-        let known = known.map(|version| version.path().join("bin").join(program));
-        let program = known.into_iter().find(|path| path.exists()).unwrap_or(program.into());
-        let root = rustix::process::getuid().is_root();
-        let mut command = Command::new(if root { "runuser".into() } else { program.clone() });
-        if root {
-            command.args(["-u", "postgres", "--"]).arg(&program);
-        }
-        let run = command.current_dir(self.dir.path()).args(arguments);
-        let run = run.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        assert!(run.is_ok_and(|run| run.success()), "this test needs PostgreSQL: {program:?}");
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        self.must("pg_ctl", &["-D", &self.data(), "-m", "immediate", "stop"]);
-    }
-}
-
 /// What a call came to: the codes of its refusal, or its text.
-fn came(answer: &Value) -> String {
+pub fn came(answer: &Value) -> String {
     match codes(answer).as_str() {
         "answered" => answer["result"]["content"][0]["text"].as_str().unwrap_or("?").to_owned(),
         codes => codes.to_owned(),
@@ -131,12 +76,12 @@ const DENIED: &str = "destructive_not_granted+no_policy_permits";
 /// What the same are told of a call that breaks an invariant, too.
 const BROKEN: &str = "destructive_not_granted+invariant_broken+no_policy_permits";
 
-fn tools() -> String {
+pub fn tools() -> String {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/tools.mjs");
     tools.display().to_string()
 }
 
-fn world() -> World {
+pub fn world() -> World {
     let world = World::new(&CONFIG.replace("${tools}", &tools()));
     let made = Command::new("sqlite3")
         .current_dir(world.files())
@@ -150,14 +95,14 @@ fn pipe(world: &World, agent: &str) -> Pipe {
     opened(wrap(world, agent))
 }
 
-fn wrap(world: &World, agent: &str) -> Command {
+pub fn wrap(world: &World, agent: &str) -> Command {
     let mut command = world.command(&["wrap", "--agent", agent, "--server", "box", "--", "node"]);
     // The wrap runs where the server is said to run.
     command.arg(tools()).current_dir(world.files());
     command
 }
 
-fn opened(command: Command) -> Pipe {
+pub fn opened(command: Command) -> Pipe {
     let mut pipe = Pipe::of(command);
     let opening = json!({
         "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {},

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bounds;
+mod checks;
 mod client;
 mod clients;
 mod demo;
@@ -18,6 +19,7 @@ mod limits;
 mod oauth;
 mod operate;
 mod operator;
+mod postgres;
 mod privacy;
 mod quarantine;
 mod questions;

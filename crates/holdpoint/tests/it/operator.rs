@@ -120,7 +120,7 @@ fn decide_one(store: &Store, (class, tool): (EffectClass, &str)) -> ActionId {
     let decision = decide(&request, &facts, &set);
     let lineage = lineage(&request, set.digest());
     let agent = request.agent.clone();
-    let more = DecisionRecord { request, facts, decision };
+    let more = DecisionRecord { request, facts, decision, checks: Vec::new() };
     append(store, RecordBody::Decision(Box::new(ActionRecord { action, agent, lineage, more })));
     action
 }
@@ -170,7 +170,7 @@ fn succeed(store: &Store, action: ActionId) {
     let RecordBody::Decision(decision) = &records[0].record.body else { panic!("a decision") };
     let (agent, lineage) = (decision.agent.clone(), decision.lineage.clone());
     let (status, reason, detail) = (OutcomeStatus::Succeeded, None, None);
-    let more = OutcomeRecord { status, reason, detail, duration_ms: 5 };
+    let more = OutcomeRecord { status, reason, detail, duration_ms: 5, checks: Vec::new() };
     append(store, RecordBody::Outcome(Box::new(ActionRecord { action, agent, lineage, more })));
 }
 

@@ -15,9 +15,9 @@ const say = (id, result) => write(JSON.stringify({ jsonrpc: "2.0", id, result })
 
 const tools = {
   echo: (id, { text: words }) => say(id, text(words)),
-  touch: (id, { path, words }) => {
+  touch: (id, { path, words, then }) => {
     writeFileSync(path, words ?? "touched", { flag: "wx" });
-    say(id, text("touched"));
+    if (then !== "hang") say(id, text("touched"));
   },
   append: (id, { path }) => {
     appendFileSync(path, "once\n");

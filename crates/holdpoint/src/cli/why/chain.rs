@@ -3,8 +3,8 @@
 use holdpoint_ledger::{open_checkpoint, verify_inclusion};
 use holdpoint_server::store::{RecordQuery, Store, StoredRecord};
 use holdpoint_types::{
-    ActionId, ActionRecord, AskedRecord, DecisionRecord, Digest, Field, GatewayId, Lineage,
-    OutcomeRecord, RecordBody, RepliedRecord, Ruling, Timestamp,
+    ActionId, ActionRecord, AskedRecord, CheckDue, CheckRecord, DecisionRecord, Digest, Field,
+    GatewayId, Lineage, OutcomeRecord, RecordBody, RepliedRecord, Ruling, Timestamp,
 };
 
 /// How many records are read at a time.
@@ -21,6 +21,10 @@ pub struct Chain {
     pub state: State,
     /// What its server asked the agent meanwhile, with what came back, in order.
     pub questions: Vec<Question>,
+    /// The checks after it that were made, in order.
+    pub checks: Vec<Said<CheckRecord>>,
+    /// The checks after it that are still to be made, in order.
+    pub due: Vec<CheckDue>,
     /// The names of the files of the policy set that decided, if the ledger knows it.
     pub policy_files: Option<Vec<String>>,
     /// Its records, each with its proof.
@@ -89,9 +93,10 @@ pub struct Signed {
 impl Chain {
     /// The eight fields as they stand last.
     pub fn lineage(&self) -> &Lineage {
-        match &self.outcome {
-            Some(outcome) => &outcome.record.lineage,
-            None => &self.decision.record.lineage,
+        match (&self.outcome, self.checks.last()) {
+            (_, Some(check)) => &check.record.lineage,
+            (Some(outcome), None) => &outcome.record.lineage,
+            (None, None) => &self.decision.record.lineage,
         }
     }
 
@@ -126,6 +131,7 @@ pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> 
     let mut decision = None;
     let mut outcome = None;
     let mut questions = Vec::new();
+    let mut checks = Vec::new();
     let mut records = Vec::new();
     for stored in store.of_action(action)? {
         records.push(prove(store, &stored)?);
@@ -133,6 +139,7 @@ pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> 
         match stored.record.body {
             RecordBody::Decision(record) => decision = Some(Said { at, gateway, record: *record }),
             RecordBody::Outcome(record) => outcome = Some(Said { at, gateway, record: *record }),
+            RecordBody::Checked(record) => checks.push(Said { at, gateway, record: *record }),
             RecordBody::Asked(asked) => {
                 questions.push(Question { seq: stored.seq, asked: *asked, replied: None });
             }
@@ -147,10 +154,13 @@ pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> 
         (None, Ruling::Permit) => State::Running,
         (None, _) => State::Refused,
     };
-    let mut chain = Chain { decision, outcome, state, questions, policy_files: None, records };
-    if let Some(policy) = chain.policy() {
-        chain.policy_files = policy_files(store, policy)?;
-    }
+    let open = store.open_checks()?.into_iter().filter(|row| row.action == action);
+    let due = open.map(|row| row.due).collect();
+    let policy_files = match decision.record.lineage.policy_version {
+        Field::Present(policy) => policy_files(store, policy)?,
+        Field::Absent(_) => None,
+    };
+    let chain = Chain { decision, outcome, state, questions, checks, due, policy_files, records };
     Ok(Some(chain))
 }
 

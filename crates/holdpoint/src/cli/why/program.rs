@@ -28,6 +28,13 @@ pub fn to_json(chain: &Chain) -> Value {
             "detail": outcome.record.more.detail,
             "duration_ms": outcome.record.more.duration_ms,
         })),
+        "checks": chain.checks.iter().map(|check| json!({
+            "at_ms": check.at.0,
+            "gateway": check.gateway,
+            "due_ms": check.record.more.due_ms,
+            "findings": check.record.lineage.post_validation,
+        })).collect::<Vec<_>>(),
+        "checks_due": chain.due,
         "questions": chain.questions.iter().map(question).collect::<Vec<_>>(),
         "lineage": chain.lineage(),
         "records": chain.records.iter().map(record).collect::<Vec<_>>(),

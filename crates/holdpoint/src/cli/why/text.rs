@@ -3,7 +3,7 @@
 
 use super::chain::{Chain, Proved, Question, Said, State};
 use super::lineage::{fields, intent};
-use crate::cli::line::{tone_of, tone_of_question};
+use crate::cli::line::{tone_of, tone_of_finding, tone_of_question};
 use crate::cli::look::{Look, SHORT_CHARS_MAX, Tone, bytes, count, escaped, short_json, shortened};
 use crate::cli::tools::source_word;
 use crate::cli::tree::Branch;
@@ -40,6 +40,10 @@ pub fn render(chain: &Chain, look: &Look) -> String {
     let tree = match chain.questions.as_slice() {
         [] => tree,
         asked => tree.with([Branch::new("questions", "").with(asked.iter().map(question))]),
+    };
+    let tree = match chain.checks.is_empty() && chain.due.is_empty() {
+        true => tree,
+        false => tree.with([checks(chain, look)]),
     };
     tree.with([lineage(chain.lineage()), proof(&chain.records)]).render(look)
 }
@@ -155,21 +159,35 @@ fn findings(findings: &[Finding]) -> Branch {
     if findings.is_empty() {
         return Branch::new("findings", "no validator looked at it");
     }
-    Branch::new("findings", "").with(findings.iter().map(|finding| {
-        let (tone, word) = match finding.result {
-            FindingResult::Pass => (Tone::Good, "pass"),
-            FindingResult::Warn => (Tone::Careful, "warn"),
-            FindingResult::Fail => (Tone::Bad, "fail"),
-            FindingResult::Opaque => (Tone::Bad, "opaque"),
+    Branch::new("findings", "").with(findings.iter().map(one_finding))
+}
+
+fn one_finding(finding: &Finding) -> Branch {
+    let word = finding.result.as_str();
+    let text = match finding.result {
+        FindingResult::Pass => word.to_owned(),
+        FindingResult::Warn | FindingResult::Fail | FindingResult::Opaque => {
+            format!("{word}: {} ({})", short(&finding.evidence), finding.reason)
+        }
+    };
+    Branch::new(short(&finding.validator), text).toned(tone_of_finding(finding.result))
+}
+
+fn checks(chain: &Chain, look: &Look) -> Branch {
+    let made = chain.checks.iter().flat_map(|check| {
+        let findings = match &check.record.lineage.post_validation {
+            Field::Present(findings) => findings.as_slice(),
+            Field::Absent(_) => &[],
         };
-        let text = match finding.result {
-            FindingResult::Pass => word.to_owned(),
-            FindingResult::Warn | FindingResult::Fail | FindingResult::Opaque => {
-                format!("{word}: {} ({})", short(&finding.evidence), finding.reason)
-            }
-        };
-        Branch::new(short(&finding.validator), text).toned(tone)
-    }))
+        findings
+            .iter()
+            .map(|finding| one_finding(finding).with([Branch::new("at", look.time(check.at))]))
+    });
+    let due = chain.due.iter().map(|due| {
+        Branch::new(short(&due.validator), format!("due at {}", look.time(due.due_ms)))
+            .toned(Tone::Careful)
+    });
+    Branch::new("checks", "").with(made).with(due)
 }
 
 fn policy(chain: &Chain) -> Branch {
@@ -345,7 +363,8 @@ mod tests {
         }
         let policy_files = Some(vec!["starter.cedar".to_owned()]);
         let decision = decision.unwrap();
-        Chain { decision, outcome, state, questions, policy_files, records }
+        let (checks, due) = (Vec::new(), Vec::new());
+        Chain { decision, outcome, state, questions, checks, due, policy_files, records }
     }
 
     #[test]
@@ -482,7 +501,7 @@ mod tests {
     fn the_chain_for_programs() {
         let chain = chain(vec![samples::permitted(), samples::outcome()], State::Ended);
         expect![[r#"
-            {"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","ruling":"permit","state":"ended","decided_at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","request":{"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","door":"mcp_stdio","tool":"fs__read_file","parameters":{"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3},"intent":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"},"retrieved":["doc-1"],"at":1753000000000},"facts":{"agent":{"owner":"platform","mode":"auto"},"tool":{"definition":"sha256:4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6","state":"pinned","class":"read","class_source":"operator","open_world":true},"grant":{"by":"fs__*"},"target":{"resource":"file:///srv/app/notes\u001b.txt","environment":"prod","environment_resolved":true,"surfaces":["billing","prod"]},"freezes":[],"stops":[],"epoch":3,"findings":[{"validator":"schema","result":"pass","reason":"parameters_invalid","evidence":""}]},"policy":{"digest":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","files":["starter.cedar"]},"decision":{"ruling":"permit","causes":[{"ruling":"permit","reason":"permitted_by_policy","rule":"reads","text":"reads are fine in grants"}]},"permitted":true,"outcome":{"at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","status":"tool_error","reason":"upstream_timeout","detail":"the server said \u009b2J nothing","duration_ms":1234},"questions":[],"lineage":{"user_intent":{"present":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"}},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"retrieved_context":{"present":["doc-1"]},"tool":{"present":"fs__read_file"},"parameters":{"present":"sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5"},"target_resource":{"present":"file:///srv/app/notes\u001b.txt"},"tool_output":{"present":{"digest":"sha256:6a48b7c9180f2a2dd662bafb7ebf119282d6967617cfe81d68f2fd9faf38e28c","bytes":272,"body":"{\"content\":[{\"type\":\"text\",\"text\":\"line 1\\u001b[31m\u202e\\nline 2\\u001b[31m\u202e\\nline 3\\u001b[31m\u202e\\nline 4\\u001b[31m\u202e\\nline 5\\u001b[31m\u202e\\nline 6\\u001b[31m\u202e\\nline 7\\u001b[31m\u202e\\nline 8\\u001b[31m\u202e\\nline 9\\u001b[31m\u202e\\nline 10\\u001b[31m\u202e\\nline 11\\u001b[31m\u202e\\n\"}]}"}},"post_validation":{"absent":"no post-action validator is configured"}},"records":[{"seq":2,"kind":"decision","leaf":"sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null},{"seq":3,"kind":"outcome","leaf":"sha256:1bf35096f8003008dad8e94839081033ef34934bb0078c708c0df3287105a31f","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null}]}
+            {"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","ruling":"permit","state":"ended","decided_at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","request":{"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","door":"mcp_stdio","tool":"fs__read_file","parameters":{"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3},"intent":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"},"retrieved":["doc-1"],"at":1753000000000},"facts":{"agent":{"owner":"platform","mode":"auto"},"tool":{"definition":"sha256:4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6","state":"pinned","class":"read","class_source":"operator","open_world":true},"grant":{"by":"fs__*"},"target":{"resource":"file:///srv/app/notes\u001b.txt","environment":"prod","environment_resolved":true,"surfaces":["billing","prod"]},"freezes":[],"stops":[],"epoch":3,"findings":[{"validator":"schema","result":"pass","reason":"parameters_invalid","evidence":""}]},"policy":{"digest":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","files":["starter.cedar"]},"decision":{"ruling":"permit","causes":[{"ruling":"permit","reason":"permitted_by_policy","rule":"reads","text":"reads are fine in grants"}]},"permitted":true,"outcome":{"at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","status":"tool_error","reason":"upstream_timeout","detail":"the server said \u009b2J nothing","duration_ms":1234},"checks":[],"checks_due":[],"questions":[],"lineage":{"user_intent":{"present":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"}},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"retrieved_context":{"present":["doc-1"]},"tool":{"present":"fs__read_file"},"parameters":{"present":"sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5"},"target_resource":{"present":"file:///srv/app/notes\u001b.txt"},"tool_output":{"present":{"digest":"sha256:6a48b7c9180f2a2dd662bafb7ebf119282d6967617cfe81d68f2fd9faf38e28c","bytes":272,"body":"{\"content\":[{\"type\":\"text\",\"text\":\"line 1\\u001b[31m\u202e\\nline 2\\u001b[31m\u202e\\nline 3\\u001b[31m\u202e\\nline 4\\u001b[31m\u202e\\nline 5\\u001b[31m\u202e\\nline 6\\u001b[31m\u202e\\nline 7\\u001b[31m\u202e\\nline 8\\u001b[31m\u202e\\nline 9\\u001b[31m\u202e\\nline 10\\u001b[31m\u202e\\nline 11\\u001b[31m\u202e\\n\"}]}"}},"post_validation":{"absent":"no post-action validator is configured"}},"records":[{"seq":2,"kind":"decision","leaf":"sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null},{"seq":3,"kind":"outcome","leaf":"sha256:1bf35096f8003008dad8e94839081033ef34934bb0078c708c0df3287105a31f","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null}]}
         "#]].assert_eq(&json_line(&to_json(&chain)));
     }
 }

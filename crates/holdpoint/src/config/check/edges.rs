@@ -12,7 +12,9 @@ const HTTP_DEFAULT: &str = "127.0.0.1:4747";
 const OPERATIONS_EXAMPLE: &str = "127.0.0.1:4748";
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 86_400_000;
-/// Most of anything that is counted.
+/// Most checks that an operator may let wait.
+const CHECKS_OPEN: u64 = 10_000_000;
+/// Most of anything else that is counted.
 const MANY: u64 = 65_536;
 
 // === impl Checker ===
@@ -64,6 +66,7 @@ impl Checker<'_> {
                 64 << 10,
             ),
             calls_in_flight_max: self.size(&raw.calls_in_flight_max, 1..=MANY, 256),
+            checks_open_max: self.within(raw.checks_open_max.as_ref(), 1..=CHECKS_OPEN, 100_000),
             call_timeout_ms: self.duration(raw.call_timeout_ms.as_ref(), 60_000),
             stop_grace_ms: self.within(raw.stop_grace_ms.as_ref(), 0..=60_000, 2_000),
             drain_ms: self.within(raw.drain_ms.as_ref(), 0..=HOUR_MS, 10_000),

@@ -3,15 +3,23 @@
 use super::Checker;
 use super::servers::Purpose;
 use crate::config::checked::{Asked, UpstreamUrl, Validator};
-use crate::config::raw::{At, Named, RawClass, RawInvariantResult, RawValidator};
+use crate::config::raw::{At, Named, RawClass, RawInvariantResult, RawValidator, RawWhen};
 use holdpoint_control::ToolPattern;
-use holdpoint_server::validators::check_expression;
+use holdpoint_server::validators::{When, check_expression};
 use holdpoint_types::FindingResult;
+use std::collections::BTreeSet;
 
 /// How long an answer may take unless said otherwise, in milliseconds.
 const TIMEOUT_MS: u64 = 2000;
 /// The longest that can be said, in milliseconds: a permit must still be good afterwards.
 const TIMEOUT_MS_MAX: u64 = 20_000;
+
+/// When a call is checked after its end unless said otherwise, in seconds after it.
+const AFTER_S: [u32; 4] = [0, 60, 15 * 60, 24 * 60 * 60];
+/// The longest after its end that a call can be checked, in seconds.
+const AFTER_S_MAX: u32 = 30 * 24 * 60 * 60;
+/// How often one call can be checked.
+const AFTER_MAX: usize = 16;
 
 // === impl Checker ===
 
@@ -23,7 +31,8 @@ impl Checker<'_> {
 
     fn validator(&mut self, name: &At<String>, raw: &At<RawValidator>) -> Option<Validator> {
         let written = raw.get();
-        let asked = self.asked(raw)?;
+        let when = self.when(written)?;
+        let asked = self.asked(raw, &when)?;
         let tools = match &written.tools {
             Some(texts) => self.tool_patterns(texts),
             None => ToolPattern::parse("*").into_iter().collect(),
@@ -43,16 +52,46 @@ impl Checker<'_> {
             // One that says nothing need not be asked.
             Some(RawInvariantResult::Off) => return None,
         };
-        let class = written.class.unwrap_or(RawClass::Read).into();
+        let mildest = match when {
+            When::Before => RawClass::Read,
+            When::After(_) => RawClass::Write,
+        };
+        let class = written.class.unwrap_or(mildest).into();
         let name = name.get().clone();
-        Some(Validator { name, tools, class, asked, timeout_ms, objection })
+        Some(Validator { name, tools, class, when, asked, timeout_ms, objection })
     }
 
-    fn asked(&mut self, raw: &At<RawValidator>) -> Option<Asked> {
+    fn when(&mut self, written: &RawValidator) -> Option<When> {
+        let after_s = match (written.when.unwrap_or_default(), &written.after_s) {
+            (RawWhen::Before, None) => return Some(When::Before),
+            (RawWhen::Before, Some(after_s)) => {
+                let message = "`after_s` needs `when = \"after\"`".to_owned();
+                self.fault(after_s.span(), message, None);
+                return None;
+            }
+            (RawWhen::After, None) => return Some(When::After(AFTER_S.to_vec())),
+            (RawWhen::After, Some(after_s)) => after_s,
+        };
+        let times = after_s.get();
+        if let Some(far) = times.iter().find(|time| *time.get() > AFTER_S_MAX) {
+            let message = format!("a check is at most {AFTER_S_MAX} s (30 days) after the end");
+            self.fault(far.span(), message, None);
+            return None;
+        }
+        let times: BTreeSet<u32> = times.iter().map(|time| *time.get()).collect();
+        if times.is_empty() || times.len() > AFTER_MAX {
+            let message = format!("a call is checked 1 to {AFTER_MAX} times");
+            self.fault(after_s.span(), message, None);
+            return None;
+        }
+        Some(When::After(times.into_iter().collect()))
+    }
+
+    fn asked(&mut self, raw: &At<RawValidator>, when: &When) -> Option<Asked> {
         let RawValidator { cel, command, url, env, headers, .. } = raw.get();
         match (cel, command, url) {
             (Some(cel), None, None) => {
-                if let Err(fault) = check_expression(cel.get()) {
+                if let Err(fault) = check_expression(cel.get(), when) {
                     self.fault(cel.span(), format!("no CEL that can be asked: {fault}"), None);
                     return None;
                 }

@@ -5,11 +5,30 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// An independent voice about calls, before they are decided. Asked by exactly one of `cel`,
-/// `command` and `url`; [validators.md](validators.md) says what it is told and how it answers.
+/// When a validator is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RawWhen {
+    /// Before the decision.
+    #[default]
+    Before,
+    /// After the end of the call.
+    After,
+}
+
+/// An independent voice about calls, before they are decided or after they have ended. Asked by
+/// exactly one of `cel`, `command` and `url`; [validators.md](validators.md) says what it is told
+/// and how it answers.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawValidator {
+    /// When it is asked: `before` the decision, or `after` the end of the call.
+    #[schemars(extend("x-default" = "before"))]
+    pub when: Option<RawWhen>,
+    /// How many seconds after the end, each time (at most 16, up to 30 days); only with
+    /// `when = "after"`. A check that nobody makes in time counts as failed.
+    #[schemars(extend("x-default" = "[0, 60, 900, 86400]"))]
+    pub after_s: Option<At<Vec<At<u32>>>>,
     /// A CEL expression that must be true: `effects.all(e, e.environment != 'prod')`.
     pub cel: Option<At<String>>,
     /// A program and its arguments: it reads one line of JSON and writes one.
@@ -24,7 +43,7 @@ pub struct RawValidator {
     #[schemars(extend("x-default" = "all tools"))]
     pub tools: Option<Vec<At<String>>>,
     /// The mildest class of calls that it looks at.
-    #[schemars(extend("x-default" = "read"))]
+    #[schemars(extend("x-default" = "read; write with when = after"))]
     pub class: Option<RawClass>,
     /// How long an answer may take, in milliseconds (1 to 20000).
     #[schemars(extend("x-default" = 2000))]

@@ -1,0 +1,104 @@
+//! `holdpoint checks`: what was found after actions, and what is still to be looked at.
+//! Must not make a check: whoever governs does that.
+
+use super::log::{each, parse_time};
+use super::look::{Look, Table, Tone, count, escaped, json_lines};
+use super::operator::{self, StoreArgs};
+use super::{Exit, Format, Globals, answer};
+use holdpoint_server::store::{Access, CheckRow, RecordQuery, Store, StoredRecord};
+use holdpoint_types::{Field, FindingResult, RecordBody, Timestamp};
+use serde_json::{Value, json};
+
+/// How many records of checks are looked at.
+const LOOKED_AT_MAX: u32 = 100_000;
+/// How far back failures are shown, in milliseconds.
+const SINCE_MS: i64 = 24 * 60 * 60 * 1000;
+/// How many that are due are shown to people.
+const SHOWN_MAX: usize = 20;
+
+/// Show the checks after actions that failed, and those that are due. Exit 5 if any failed.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Failures from this time on: `1h`, `2 days`, or RFC 3339 [default: 1 day].
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<Timestamp>,
+    /// Show those that passed, too.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// Runs `holdpoint checks`.
+///
+/// # Errors
+/// When there is no store, or it cannot be read.
+pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
+    let store = args.store.open(globals, Access::ReadOnly)?;
+    let look = Look::of_terminal();
+    let since = args.since.unwrap_or(Timestamp(look.now.0.saturating_sub(SINCE_MS)));
+    let made = made(&store, since)?;
+    let failed = made.iter().any(has_failed);
+    let shown: Vec<_> = made.into_iter().filter(|one| args.all || has_failed(one)).collect();
+    let due = store.open_checks()?;
+    answer(&match globals.format {
+        Format::Text => text(&shown, &due, &look),
+        Format::Json => {
+            let checks: Vec<_> = shown.iter().map(super::line::to_json).collect();
+            let due: Vec<_> = due.iter().map(row).collect();
+            json_lines(&json!({ "checks": checks, "due": due }))
+        }
+    })?;
+    Ok(if failed { Exit::Unverified } else { Exit::Ok })
+}
+
+/// The checks that were made since then, oldest first.
+fn made(store: &Store, since: Timestamp) -> anyhow::Result<Vec<StoredRecord>> {
+    let query = RecordQuery {
+        kind: Some("checked".to_owned()),
+        since: Some(since),
+        limit: LOOKED_AT_MAX,
+        newest_first: true,
+        ..RecordQuery::default()
+    };
+    let mut records = store.records(&query)?;
+    if u32::try_from(records.len()).is_ok_and(|found| found >= LOOKED_AT_MAX) {
+        operator::note(&format!("only the newest {LOOKED_AT_MAX} checks; see --since"));
+    }
+    records.reverse();
+    Ok(records)
+}
+
+fn has_failed(stored: &StoredRecord) -> bool {
+    let RecordBody::Checked(checked) = &stored.record.body else { return false };
+    match &checked.lineage.post_validation {
+        Field::Present(findings) => findings
+            .iter()
+            .any(|found| matches!(found.result, FindingResult::Fail | FindingResult::Opaque)),
+        Field::Absent(_) => true,
+    }
+}
+
+fn text(made: &[StoredRecord], due: &[CheckRow], look: &Look) -> String {
+    let mut table = Table::default();
+    for row in due.iter().take(SHOWN_MAX) {
+        let when = look.age(row.due.due_ms);
+        let validator = escaped(&row.due.validator);
+        let action = row.action.to_string();
+        table.push(vec![(Tone::Plain, when), (Tone::Plain, validator), (Tone::Dim, action)]);
+    }
+    let number = |some: usize| u64::try_from(some).unwrap_or(u64::MAX);
+    let more = match due.len().checked_sub(SHOWN_MAX) {
+        None | Some(0) => String::new(),
+        Some(more) => format!("  … {more} more\n"),
+    };
+    let made = match made.is_empty() {
+        true => "no check has failed\n".to_owned(),
+        false => each(made, Format::Text),
+    };
+    format!("{made}{} due\n{}{more}", count(number(due.len()), "check"), table.render("  ", look))
+}
+
+fn row(row: &CheckRow) -> Value {
+    json!({ "action": row.action, "validator": row.due.validator, "due_ms": row.due.due_ms })
+}
