@@ -10,13 +10,17 @@ use anyhow::{Context as _, bail};
 use holdpoint_server::operate::{self, Word};
 use holdpoint_server::store::RecordQuery;
 use holdpoint_server::wire::Acknowledgement;
-use holdpoint_types::{ActionId, Decision, Digest, Field, OutcomeRecord, RecordBody, ToolOutput};
+use holdpoint_types::{
+    ActionId, Decision, Digest, Field, FindingResult, OutcomeRecord, RecordBody, ToolOutput,
+};
 use rmcp::model::CallToolRequestParams;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long a call may take to get in flight before a stop is pressed.
 const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a check after a call may take.
+const CHECK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is told of each step.
 #[derive(Debug)]
@@ -194,9 +198,31 @@ async fn found<'a>(
     });
     let mut unmet = expect.unmet_by(&decision);
     unmet.extend(expect.unmet_by_end(end));
+    unmet.extend(expect.unmet_by_checks(&checks(stage, action, expect.checks.len()).await?));
     let outcome = ended.map(|(outcome, _)| outcome);
     let at = Duration::ZERO;
     Ok(Played { say: "", call, action, decision, outcome, text, stopped: None, at, unmet })
+}
+
+/// What was found after an action, once so many validators have looked, or it takes too long.
+async fn checks(
+    stage: &Stage,
+    action: ActionId,
+    count: usize,
+) -> anyhow::Result<BTreeMap<String, FindingResult>> {
+    let began = Instant::now();
+    loop {
+        let mut found = BTreeMap::new();
+        for stored in stage.store().of_action(action)? {
+            let RecordBody::Checked(checked) = stored.record.body else { continue };
+            let Field::Present(findings) = checked.lineage.post_validation else { continue };
+            found.extend(findings.into_iter().map(|found| (found.validator, found.result)));
+        }
+        if found.len() >= count || began.elapsed() > CHECK_PATIENCE {
+            return Ok(found);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The text in a recorded tool output.

@@ -3,7 +3,9 @@
 //! Owns the format, which `scenarios/README.md` describes. Must never play a scenario, nor let one
 //! pass that a player could not play: every fault is found here.
 
-use holdpoint_types::{AgentName, Decision, OutcomeStatus, Reason, Ruling, StopScope, ToolRef};
+use holdpoint_types::{
+    AgentName, Decision, FindingResult, OutcomeStatus, Reason, Ruling, StopScope, ToolRef,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,16 +142,12 @@ pub enum Lack {
     Labels,
     /// A contract of steps, bound to the state that it was made for.
     Plans,
-    /// What a call did is checked afterwards.
-    PostChecks,
     /// What a call would change is shown before.
     Previews,
     /// Credentials are found in what tools answer, and kept from the agent.
     Secrets,
     /// What was done is taken back.
     Undo,
-    /// Checks of others, that look at more than the call.
-    Validators,
 }
 
 /// One tool call.
@@ -179,6 +177,9 @@ pub struct Expectation {
     pub outcome_reason: Option<Reason>,
     /// What the answer's text must hold.
     pub output: Option<String>,
+    /// What these validators must find afterwards.
+    #[serde(default)]
+    pub checks: BTreeMap<String, FindingResult>,
 }
 
 /// How a permitted call ended, for comparison.
@@ -276,11 +277,9 @@ impl Lack {
             Self::Breakers => "breakers",
             Self::Labels => "labels",
             Self::Plans => "plans",
-            Self::PostChecks => "post-checks",
             Self::Previews => "previews",
             Self::Secrets => "secrets",
             Self::Undo => "undo",
-            Self::Validators => "validators",
         }
     }
 }
@@ -340,6 +339,18 @@ impl Expectation {
             unmet.push(format!("expected `{text}` in the answer"));
         }
         unmet
+    }
+}
+
+impl Expectation {
+    /// Every way in which checks afterwards differ from what was expected; empty is good.
+    pub fn unmet_by_checks(&self, found: &BTreeMap<String, FindingResult>) -> Vec<String> {
+        let differs = self.checks.iter().filter(|(name, result)| found.get(*name) != Some(result));
+        let told = differs.map(|(name, result)| {
+            let found = found.get(name).map_or("nothing", |found| found.as_str());
+            format!("expected check `{name}` to find `{}`, not `{found}`", result.as_str())
+        });
+        told.collect()
     }
 }
 

@@ -206,6 +206,51 @@ fn a_target_is_checked_under_an_identity_that_can_only_read() {
     pipe.end();
 }
 
+/// What holds data goes only if somebody else has kept it, whatever the agent says.
+#[test]
+fn what_holds_data_goes_only_with_a_recovery_point_elsewhere() {
+    let world = effects::world();
+    std::fs::write(world.path().join("kept"), "tf://shop/aws_db_instance.old\n").unwrap();
+    let script = r#"
+        read -r call
+        for resource in $(grep -oE '"resource":"[^"]*"' <<< "$call" | cut -d'"' -f4); do
+          grep -qxF "$resource" "$KEPT" || { echo '{"result":"fail","evidence":"not kept"}'; exit; }
+        done
+        echo '{"result":"pass"}'
+    "#;
+    let config = effects::CONFIG.replace("${tools}", &effects::tools());
+    world.write_config(&format!(
+        "{config}\n[invariant]\nstateful_delete.result = \"warn\"\n\
+         [validator.recovery-point]\nclass = \"destructive\"\ntimeout_ms = 10000\n\
+         tools = [\"box__terraform_apply\"]\nenv = {{ KEPT = {} }}\n\
+         command = [\"bash\", \"-c\", {}]\n",
+        json!(world.path().join("kept")),
+        json!(script)
+    ));
+    let mut pipe = effects::opened(effects::wrap(&world, "janitor"));
+    let mut destroy = |id: u32, name: &str| {
+        let change =
+            json!({ "actions": ["delete"], "before": { "identifier": name }, "after": null });
+        let plan = json!({
+            "format_version": "1.2", "terraform_version": "1.9.5",
+            "planned_values": { "root_module": {} },
+            "resource_changes": [{
+                "address": format!("aws_db_instance.{name}"), "mode": "managed",
+                "type": "aws_db_instance", "change": change,
+            }],
+        });
+        reason(&pipe.call(id, "terraform_apply", json!({ "plan": plan.to_string() })))
+    };
+    assert_eq!(destroy(1, "courses"), "validator_objects");
+    // Whatever becomes of it now, it was permitted.
+    assert_ne!(destroy(2, "old"), "validator_objects");
+    for ruling in ["deny", "permit"] {
+        let log = world.json(&["log", "--tool", "box__terraform_apply", "--decision", ruling]);
+        assert_eq!(log["records"].as_array().unwrap().len(), 1, "{log}");
+    }
+    pipe.end();
+}
+
 #[test]
 fn so_many_checks_may_wait() {
     let config = peer("cel = \"true\"\nafter_s = [3600, 7200]");

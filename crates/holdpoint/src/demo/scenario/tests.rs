@@ -2,7 +2,7 @@
 
 use super::{Call, Ending, Expectation, FREEZE_DROP, Lack, Places, SHIPPED, Scenario, Step};
 use expect_test::{Expect, expect};
-use holdpoint_types::{Cause, Decision, OutcomeStatus, Reason, Ruling};
+use holdpoint_types::{Cause, Decision, FindingResult, OutcomeStatus, Reason, Ruling};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -296,12 +296,12 @@ fn a_pending_step_names_what_is_missing_and_promises_nothing() {
     refused(
         &with_step(&pending.replace("approvals", "wishes")),
         expect![[r#"
-        a.toml: TOML parse error at line 14, column 11
-           |
-        14 | pending = "wishes"
-           |           ^^^^^^^^
-        unknown variant `wishes`, expected one of `approvals`, `breakers`, `labels`, `plans`, `post-checks`, `previews`, `secrets`, `undo`, `validators`
-    "#]],
+            a.toml: TOML parse error at line 14, column 11
+               |
+            14 | pending = "wishes"
+               |           ^^^^^^^^
+            unknown variant `wishes`, expected one of `approvals`, `breakers`, `labels`, `plans`, `previews`, `secrets`, `undo`
+        "#]],
     );
     refused(
         &with_step("say = \"s\"\ntool = \"prod__query\""),
@@ -385,7 +385,25 @@ fn expectation() -> Expectation {
         outcome: None,
         outcome_reason: None,
         output: None,
+        checks: BTreeMap::new(),
     }
+}
+
+#[test]
+fn checks_afterwards_are_compared_by_name() {
+    let checks = BTreeMap::from([("rows".to_owned(), FindingResult::Fail)]);
+    let expects = Expectation { checks, ..expectation() };
+    let found = |result| BTreeMap::from([("rows".to_owned(), result)]);
+    assert_eq!(expects.unmet_by_checks(&found(FindingResult::Fail)), Vec::<String>::new());
+    assert_eq!(
+        expects.unmet_by_checks(&found(FindingResult::Pass)),
+        ["expected check `rows` to find `fail`, not `pass`"]
+    );
+    assert_eq!(
+        expects.unmet_by_checks(&BTreeMap::new()),
+        ["expected check `rows` to find `fail`, not `nothing`"]
+    );
+    assert_eq!(expectation().unmet_by_checks(&found(FindingResult::Fail)), Vec::<String>::new());
 }
 
 #[test]
