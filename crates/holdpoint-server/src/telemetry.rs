@@ -11,7 +11,7 @@ pub mod operations;
 use crate::doors::http::oauth::{IssuerKeys, KeyHealth};
 use gauges::Gauges;
 use holdpoint_resources::Upstream;
-use holdpoint_types::{FindingResult, Reason, Ruling, ServerName, ToolRef};
+use holdpoint_types::{Finding, Reason, Ruling, ServerName, ToolRef};
 use names::Names;
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
@@ -54,7 +54,7 @@ pub struct Telemetry {
     decision_seconds: Latencies<1>,
     calls: Counters<3>,
     call_seconds: Latencies<1>,
-    checks: Counters<2>,
+    checks: Counters<3>,
     reloads: Counters<2>,
     connections: Gauge,
     connections_refused: Counters<1>,
@@ -129,7 +129,7 @@ impl Telemetry {
         to.register("calls", text, self.calls.clone());
         let text = "Seconds from permit to end of a call, by server";
         to.register("call_seconds", text, self.call_seconds.clone());
-        let text = "Checks after calls, by validator and result";
+        let text = "Checks after calls, by validator, result and severity";
         to.register("checks", text, self.checks.clone());
         let text = "Configurations and policies loaded while running, by what came of it";
         to.register("reloads", text, self.reloads.clone());
@@ -177,9 +177,11 @@ impl Telemetry {
     }
 
     /// A check after a call was made, or was due and nobody made it in time.
-    pub(crate) fn checked(&self, validator: &str, result: FindingResult) {
-        let validator = ("validator", self.validator_names.label(Some(validator)));
-        self.checks.get_or_create(&[validator, ("result", result.as_str().into())]).inc();
+    pub(crate) fn checked(&self, found: &Finding) {
+        let validator = ("validator", self.validator_names.label(Some(&found.validator)));
+        let result = ("result", Cow::Borrowed(found.result.as_str()));
+        let severity = ("severity", Cow::Borrowed(found.severity.as_str()));
+        self.checks.get_or_create(&[validator, result, severity]).inc();
     }
 
     /// Something was loaded anew.

@@ -12,7 +12,9 @@ use asking::Way;
 use futures::future::join_all;
 use holdpoint_control::{PatternFault, ToolPattern, ToolSet};
 use holdpoint_resources::{ProcessSpec, SecretText};
-use holdpoint_types::{CheckPlan, EffectClass, Facts, Finding, FindingResult, Reason, Request};
+use holdpoint_types::{
+    CheckPlan, EffectClass, Facts, Finding, FindingResult, Reason, Request, Severity,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -20,6 +22,9 @@ pub(crate) use told::Checked;
 
 /// Longest evidence of a validator that is kept, in characters.
 const EVIDENCE_CHARS_MAX: usize = 500;
+
+/// Longest code of a validator's own, in characters.
+const CODE_CHARS_MAX: usize = 64;
 
 /// A validator as the operator declares it.
 #[derive(Clone, Debug)]
@@ -39,6 +44,8 @@ pub struct ValidatorSpec {
     /// What its objection is: [`FindingResult::Fail`], or [`FindingResult::Warn`] where it is only
     /// recorded.
     pub objection: FindingResult,
+    /// How bad its objection is, unless it says so itself.
+    pub severity: Severity,
 }
 
 /// When a validator is asked.
@@ -105,6 +112,7 @@ struct Validator {
     way: Way,
     timeout: Duration,
     objection: FindingResult,
+    severity: Severity,
 }
 
 /// What a validator answers.
@@ -114,7 +122,16 @@ struct Answer {
     result: Word,
     #[serde(default)]
     evidence: String,
+    #[serde(default)]
+    code: Option<Code>,
+    #[serde(default)]
+    severity: Option<Severity>,
 }
+
+/// A validator's own code: at most [`CODE_CHARS_MAX`] of `a` to `z`, digits, `_` and `-`.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Code(String);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -123,6 +140,29 @@ enum Word {
     Warn,
     Fail,
     Opaque,
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// One that says no more than this.
+    fn of(result: Word, evidence: String) -> Self {
+        Self { result, evidence, code: None, severity: None }
+    }
+}
+
+// === impl Code ===
+
+impl TryFrom<String> for Code {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+        match (1..=CODE_CHARS_MAX).contains(&text.len()) && text.bytes().all(is_plain) {
+            true => Ok(Self(text)),
+            false => Err(format!("`code` is 1 to {CODE_CHARS_MAX} of a-z, 0-9, `_` and `-`")),
+        }
+    }
 }
 
 // === impl Validators ===
@@ -174,9 +214,10 @@ impl Validators {
 
 impl Validator {
     fn new(spec: ValidatorSpec) -> Result<Self, ValidatorFault> {
-        let ValidatorSpec { name, tools, class, when, asked, timeout, objection } = spec;
+        let ValidatorSpec { name, tools, class, when, asked, timeout, objection, severity } = spec;
         let way = Way::new(&name, (asked, &when))?;
-        Ok(Self { tools: ToolSet::new(&tools)?, name, class, when, way, timeout, objection })
+        let tools = ToolSet::new(&tools)?;
+        Ok(Self { tools, name, class, when, way, timeout, objection, severity })
     }
 
     fn concerns(&self, request: &Request, class: EffectClass) -> bool {
@@ -188,27 +229,24 @@ impl Validator {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {} ms", self.timeout.as_millis())),
         };
-        let (result, reason, evidence) = match answer {
-            Ok(Answer { result: Word::Pass, evidence }) => {
-                (FindingResult::Pass, Reason::ValidatorObjects, evidence)
-            }
-            Ok(Answer { result: Word::Warn, evidence }) => {
-                (FindingResult::Warn, Reason::ValidatorObjects, evidence)
-            }
-            Ok(Answer { result: Word::Fail, evidence }) => {
-                (self.objection, Reason::ValidatorObjects, evidence)
-            }
-            Ok(Answer { result: Word::Opaque, evidence }) => {
-                (FindingResult::Opaque, Reason::ValidatorUnavailable, evidence)
-            }
+        let (result, reason) = match answer.as_ref().map(|answer| answer.result) {
+            Ok(Word::Pass) => (FindingResult::Pass, Reason::ValidatorObjects),
+            Ok(Word::Warn) => (FindingResult::Warn, Reason::ValidatorObjects),
+            Ok(Word::Fail) => (self.objection, Reason::ValidatorObjects),
+            Ok(Word::Opaque) => (FindingResult::Opaque, Reason::ValidatorUnavailable),
             // Whoever is only asked for a warning can be missing.
-            Err(why) if self.objection == FindingResult::Warn => {
-                (FindingResult::Warn, Reason::ValidatorUnavailable, why)
+            Err(_) if self.objection == FindingResult::Warn => {
+                (FindingResult::Warn, Reason::ValidatorUnavailable)
             }
-            Err(why) => (FindingResult::Opaque, Reason::ValidatorUnavailable, why),
+            Err(_) => (FindingResult::Opaque, Reason::ValidatorUnavailable),
         };
-        let evidence = evidence.chars().take(EVIDENCE_CHARS_MAX).collect();
-        Finding { validator: self.name.clone(), result, reason, evidence }
+        let answer = answer.unwrap_or_else(|why| Answer::of(Word::Opaque, why));
+        let evidence: String = answer.evidence.chars().take(EVIDENCE_CHARS_MAX).collect();
+        Finding {
+            severity: answer.severity.unwrap_or(self.severity),
+            code: answer.code.map(|Code(code)| code),
+            ..Finding::new(self.name.clone(), (result, reason), evidence)
+        }
     }
 }
 

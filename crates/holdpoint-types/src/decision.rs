@@ -72,8 +72,31 @@ pub struct Finding {
     pub result: FindingResult,
     /// Why, as a stable code.
     pub reason: Reason,
+    /// How bad it is, if it is anything to object to.
+    #[serde(skip_serializing_if = "Severity::is_usual", default)]
+    pub severity: Severity,
+    /// The validator's own stable code for what it found, if it gave one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub code: Option<String>,
     /// Where and what, for people: the path and the rule that was broken.
     pub evidence: String,
+}
+
+/// How bad a finding is. It decides nothing: it is for whoever is told.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Worth knowing.
+    Low,
+    /// Worth a look during the day.
+    Medium,
+    /// What a finding is unless somebody says otherwise.
+    #[default]
+    High,
+    /// Worth waking somebody.
+    Critical,
 }
 
 // === impl Ruling ===
@@ -171,15 +194,53 @@ impl FindingResult {
     }
 }
 
+// === impl Severity ===
+
+impl Severity {
+    /// The stable word used in records, configuration and the CLI.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 // === impl Finding ===
 
 impl Finding {
+    /// A finding of the usual severity, without a code of the validator's own.
+    pub fn new(
+        validator: impl Into<String>,
+        (result, reason): (FindingResult, Reason),
+        evidence: impl Into<String>,
+    ) -> Self {
+        let (validator, evidence) = (validator.into(), evidence.into());
+        let (severity, code) = (Severity::default(), None);
+        Self { validator, result, reason, severity, code, evidence }
+    }
+
+    /// The evidence, after the validator's own code if it gave one.
+    pub fn told(&self) -> String {
+        match &self.code {
+            Some(code) if self.evidence.is_empty() => code.clone(),
+            Some(code) => format!("{code}: {}", self.evidence),
+            None => self.evidence.clone(),
+        }
+    }
+
     /// What this finding says in a decision: nothing if it passed or only warns.
     pub fn cause(&self) -> Option<Cause> {
         match self.result {
             FindingResult::Pass | FindingResult::Warn => None,
             FindingResult::Fail | FindingResult::Opaque => {
-                let cause = Cause::new(Ruling::Deny, self.reason, self.evidence.clone());
+                let cause = Cause::new(Ruling::Deny, self.reason, self.told());
                 Some(cause.by_rule(self.validator.clone()))
             }
         }

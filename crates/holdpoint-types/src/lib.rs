@@ -22,7 +22,7 @@ mod stop;
 
 pub use canonical::Canonical;
 pub use class::{ClassSource, EffectClass, ParseClassError};
-pub use decision::{Cause, Decision, Finding, FindingResult, Ruling};
+pub use decision::{Cause, Decision, Finding, FindingResult, Ruling, Severity};
 pub use digest::{Digest, ParseDigestError};
 pub use effect::{Certainty, Effect, Extent, Reversibility, Verb};
 pub use facts::{

@@ -57,7 +57,7 @@ pub fn runtime_spec(config: Config, kind: Kind) -> anyhow::Result<(RuntimeSpec, 
 /// When a validator cannot be used; names where its secrets should be, never a secret.
 pub fn validators(config: &Config) -> anyhow::Result<Validators> {
     let specs = config.validators.iter().map(|one| {
-        let config::Validator { name, tools, class, when, asked, timeout_ms, objection } = one;
+        let config::Validator { name, tools, class, when, asked, timeout_ms, .. } = one;
         let unset = || format!("validator `{name}` cannot be set up");
         let asked = match asked {
             config::Asked::Cel(text) => AskedBy::Cel(text.clone()),
@@ -73,8 +73,9 @@ pub fn validators(config: &Config) -> anyhow::Result<Validators> {
         };
         let timeout = Duration::from_millis(*timeout_ms);
         let (name, tools) = (name.clone(), tools.clone());
-        let (class, when, objection) = (*class, when.clone(), *objection);
-        Ok(ValidatorSpec { name, tools, class, when, asked, timeout, objection })
+        let (class, when) = (*class, when.clone());
+        let (objection, severity) = (one.objection, one.severity);
+        Ok(ValidatorSpec { name, tools, class, when, asked, timeout, objection, severity })
     });
     Ok(Validators::new(specs.collect::<anyhow::Result<_>>()?)?)
 }

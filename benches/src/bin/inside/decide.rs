@@ -109,12 +109,8 @@ fn facts(team: &str, tool: &str, environment: &str) -> anyhow::Result<Facts> {
         environment_resolved: true,
         surfaces: BTreeSet::from(["web".to_owned()]),
     };
-    let finding = Finding {
-        validator: "schema".to_owned(),
-        result: FindingResult::Pass,
-        reason: Reason::ParametersInvalid,
-        evidence: String::new(),
-    };
+    let passed = (FindingResult::Pass, Reason::ParametersInvalid);
+    let finding = Finding::new("schema", passed, "");
     Ok(Facts {
         agent: Some(AgentFacts { owner: Some(team.parse()?), mode: Mode::Auto }),
         tool: Some(tool_facts),

@@ -75,12 +75,8 @@ impl Settings {
             effects.iter().map(|one| one.target.environment.as_str()).collect();
         notes.filter_map(move |note| {
             let result = self.invariant(note.code, &environments)?;
-            Some(Finding {
-                validator: note.code.as_str().to_owned(),
-                result,
-                reason: reason(note.code),
-                evidence: note.evidence.clone(),
-            })
+            let (code, evidence) = (note.code.as_str(), note.evidence.clone());
+            Some(Finding::new(code, (result, reason(note.code)), evidence))
         })
     }
 

@@ -115,9 +115,8 @@ fn stricter() -> impl Strategy<Value = fn(&mut Facts)> {
         facts.stops.push(Stop { id: 1, scope: StopScope::All, reason, by, since });
     };
     let finding = |facts: &mut Facts| {
-        let (validator, evidence) = ("schema".to_owned(), "at `/`".to_owned());
-        let (result, reason) = (FindingResult::Opaque, Reason::SchemaUnusable);
-        facts.findings.push(Finding { validator, result, reason, evidence });
+        let unusable = (FindingResult::Opaque, Reason::SchemaUnusable);
+        facts.findings.push(Finding::new("schema", unusable, "at `/`"));
     };
     let owner = |facts: &mut Facts| facts.agent.as_mut().unwrap().owner = None;
     let freeze = |facts: &mut Facts| {

@@ -3,11 +3,11 @@
 use expect_test::{Expect, expect};
 use holdpoint_ledger::{EncodingFault, decode, encode};
 use holdpoint_types::{
-    ActionId, ActionRecord, AgentFacts, AskedRecord, AskedRuling, Cause, ClassSource, Decision,
-    DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding, FindingResult,
-    GatewayId, GrantFacts, Intent, IntentSource, Lineage, Mode, OutcomeRecord, OutcomeStatus,
-    PolicySource, Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request, Ruling, Stop,
-    StopScope, TargetFacts, Timestamp, ToolFacts, ToolOutput, ToolState,
+    ActionId, ActionRecord, AgentFacts, AskedRecord, AskedRuling, Cause, CheckPlan, CheckRecord,
+    ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding,
+    FindingResult, GatewayId, GrantFacts, Intent, IntentSource, Lineage, Mode, OutcomeRecord,
+    OutcomeStatus, PolicySource, Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request,
+    Ruling, Severity, Stop, StopScope, TargetFacts, Timestamp, ToolFacts, ToolOutput, ToolState,
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Value, json};
@@ -79,12 +79,7 @@ fn decision() -> DecisionRecord {
 }
 
 fn finding() -> Finding {
-    Finding {
-        validator: "schema".into(),
-        result: FindingResult::Pass,
-        reason: Reason::CouldNotDecide,
-        evidence: String::new(),
-    }
+    Finding::new("schema", (FindingResult::Pass, Reason::CouldNotDecide), "")
 }
 
 fn stop() -> Stop {
@@ -126,6 +121,49 @@ fn an_outcome() {
         RecordBody::Outcome(Box::new(record)),
         expect![[
             r#"{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","at_ms":1700000000123,"detail":"no answer","duration_ms":12,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"outcome","lineage":{"parameters":{"present":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"post_validation":{"absent":"no check is configured"},"retrieved_context":{"present":["doc-1"]},"target_resource":{"present":"pg://prod/users"},"tool":{"present":"db__query"},"tool_output":{"present":{"body":"rows","bytes":4,"digest":"sha256:bc51e9e65d79e1c90ba544ab2eae1044ccdf8c1af7a559ba375cba4276f7d99e"}},"user_intent":{"present":{"source":"agent-declared","text":"why is it empty?"}}},"reason":"upstream_timeout","status":"tool_error"}"#
+        ]],
+    );
+}
+
+#[test]
+fn checks_after_an_action() {
+    let agent = || "coder".parse().unwrap();
+    let plan = CheckPlan { validator: "rows".into(), after_s: vec![0, 60] };
+    let due_ms = Timestamp(1_700_000_000_200);
+    let more = OutcomeRecord {
+        status: OutcomeStatus::Succeeded,
+        reason: None,
+        detail: None,
+        duration_ms: 12,
+        checks: plan.due_after(due_ms).collect(),
+    };
+    let ended = ActionRecord { action: action(), agent: agent(), lineage: lineage(), more };
+    check(
+        RecordBody::Outcome(Box::new(ended)),
+        expect![[
+            r#"{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","at_ms":1700000000123,"checks":[{"due_ms":1700000000200,"validator":"rows"},{"due_ms":1700000060200,"validator":"rows"}],"duration_ms":12,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"outcome","lineage":{"parameters":{"present":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"post_validation":{"absent":"no check is configured"},"retrieved_context":{"present":["doc-1"]},"target_resource":{"present":"pg://prod/users"},"tool":{"present":"db__query"},"tool_output":{"absent":"not executed yet"},"user_intent":{"present":{"source":"agent-declared","text":"why is it empty?"}}},"status":"succeeded"}"#
+        ]],
+    );
+    let more = DecisionRecord { checks: vec![plan], ..decision() };
+    let decided = ActionRecord { action: action(), agent: agent(), lineage: lineage(), more };
+    check(
+        RecordBody::Decision(Box::new(decided)),
+        expect![[
+            r#"{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","at_ms":1700000000123,"checks":[{"after_s":[0,60],"validator":"rows"}],"decision":[{"approval":"owner","reason":"stopped","rule":"r1","ruling":"hold","text":"wait"}],"facts":{"agent":{"mode":"auto","owner":"sre"},"epoch":3,"findings":[{"evidence":"","reason":"could_not_decide","result":"pass","validator":"schema"}],"freezes":["july"],"grant":{"by":"write db__*"},"stops":[{"by":"ana","id":7,"reason":"looks wrong","scope":"all","since":1700000000000}],"target":{"environment":"prod","environment_resolved":true,"resource":"pg://prod/users","surfaces":["billing"]},"tool":{"class":"write","class_source":"operator","definition":"sha256:11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437","open_world":false,"state":{"changed":{"pinned":"sha256:cba06b5736faf67e54b07b561eae94395e774c517a7d910a54369e1263ccfbd4"}}}},"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"decision","lineage":{"parameters":{"present":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"post_validation":{"absent":"no check is configured"},"retrieved_context":{"present":["doc-1"]},"target_resource":{"present":"pg://prod/users"},"tool":{"present":"db__query"},"tool_output":{"absent":"not executed yet"},"user_intent":{"present":{"source":"agent-declared","text":"why is it empty?"}}},"request":{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","at":1700000000100,"door":"mcp_stdio","parameters":{"":null,"a":[0,1e-7,"é\u0001"],"z":1},"retrieved":["doc-1"],"tool":"db__query"}}"#
+        ]],
+    );
+    let found = Finding {
+        severity: Severity::Critical,
+        code: Some("rows_gone".into()),
+        ..Finding::new("rows", (FindingResult::Fail, Reason::ValidatorObjects), "3 are gone")
+    };
+    let lineage = Lineage { post_validation: Field::Present(vec![found]), ..lineage() };
+    let more = CheckRecord { due_ms };
+    let checked = ActionRecord { action: action(), agent: agent(), lineage, more };
+    check(
+        RecordBody::Checked(Box::new(checked)),
+        expect![[
+            r#"{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","at_ms":1700000000123,"due_ms":1700000000200,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"checked","lineage":{"parameters":{"present":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"post_validation":{"present":[{"code":"rows_gone","evidence":"3 are gone","reason":"validator_objects","result":"fail","severity":"critical","validator":"rows"}]},"retrieved_context":{"present":["doc-1"]},"target_resource":{"present":"pg://prod/users"},"tool":{"present":"db__query"},"tool_output":{"absent":"not executed yet"},"user_intent":{"present":{"source":"agent-declared","text":"why is it empty?"}}}}"#
         ]],
     );
 }

@@ -68,7 +68,7 @@ impl Schema {
             Ok(None) => (FindingResult::Pass, Reason::ParametersInvalid, String::new()),
             Ok(Some(faults)) => (FindingResult::Fail, Reason::ParametersInvalid, faults),
         };
-        Finding { validator: SCHEMA.to_owned(), result, reason, evidence }
+        Finding::new(SCHEMA, (result, reason), evidence)
     }
 
     fn faults(&self, parameters: &Value) -> Result<Option<String>, String> {

@@ -9,7 +9,7 @@ use crate::validators::Checked;
 use holdpoint_control::check_record;
 use holdpoint_types::{
     ActionRecord, CheckRecord, DecisionRecord, Field, Finding, FindingResult, GatewayId,
-    OutcomeRecord, Reason, RecordBody, Timestamp, ToolOutput,
+    OutcomeRecord, Reason, RecordBody, Severity, Timestamp, ToolOutput,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,8 +112,7 @@ impl Governor {
             return Err(StoreFault::Corrupt { detail });
         };
         let finding = self.finding(row, &story).await;
-        let (validator, result) = (finding.validator.clone(), finding.result);
-        let (action, evidence) = (row.action, finding.evidence.clone());
+        let (found, action) = (finding.clone(), row.action);
         let (agent, tool) =
             (story.decision.agent.clone(), story.decision.more.request.tool.clone());
         let check = CheckRecord { due_ms: row.due.due_ms };
@@ -121,16 +120,19 @@ impl Governor {
         if !self.inner.store.checked(row.clone(), body, self.now()).await? {
             return Ok(());
         }
-        self.inner.telemetry.checked(&validator, result);
-        match result {
-            FindingResult::Pass | FindingResult::Warn => {
+        self.inner.telemetry.checked(&found);
+        let (validator, evidence, severity) =
+            (&found.validator, found.told(), found.severity.as_str());
+        let text = "a check after an action failed";
+        match (found.result, found.severity) {
+            (FindingResult::Pass | FindingResult::Warn, _) => {
                 tracing::debug!(%action, validator, "a check after an action");
             }
-            FindingResult::Fail | FindingResult::Opaque => {
-                tracing::error!(
-                    %action, %agent, %tool, validator, evidence,
-                    "a check after an action failed"
-                );
+            (_, Severity::Low | Severity::Medium) => {
+                tracing::warn!(%action, %agent, %tool, validator, evidence, severity, text);
+            }
+            (_, Severity::High | Severity::Critical) => {
+                tracing::error!(%action, %agent, %tool, validator, evidence, severity, text);
             }
         }
         Ok(())
@@ -172,12 +174,9 @@ impl Governor {
 
 /// What is found where the validator is not there any more.
 fn gone(row: &CheckRow) -> Finding {
-    Finding {
-        validator: row.due.validator.clone(),
-        result: FindingResult::Opaque,
-        reason: Reason::CheckMissing,
-        evidence: "no validator of this name is asked after calls any more".to_owned(),
-    }
+    let missing = (FindingResult::Opaque, Reason::CheckMissing);
+    let evidence = "no validator of this name is asked after calls any more";
+    Finding::new(row.due.validator.clone(), missing, evidence)
 }
 
 /// A check that came too late says how things are now, not how they were: it does not pass.
@@ -187,10 +186,10 @@ fn in_time(found: Finding, due: Timestamp, now: Timestamp) -> Finding {
     if late_ms <= LATE_MS_MAX || !is_good {
         return found;
     }
-    let Finding { validator, result, evidence, .. } = found;
-    let said = format!("{}: {evidence}", result.as_str());
+    let said = format!("{}: {}", found.result.as_str(), found.evidence);
     let evidence = format!("made {} s late; then {said}", late_ms / 1000);
-    Finding { validator, result: FindingResult::Opaque, reason: Reason::CheckMissing, evidence }
+    let (result, reason) = (FindingResult::Opaque, Reason::CheckMissing);
+    Finding { result, reason, evidence, ..found }
 }
 
 #[cfg(test)]
@@ -202,8 +201,7 @@ mod tests {
     fn a_check_that_comes_too_late_does_not_pass() {
         let check = |result: FindingResult, late_ms: i64, expected: (FindingResult, Reason)| {
             let reason = Reason::ValidatorObjects;
-            let (validator, evidence) = ("rows".to_owned(), "all there".to_owned());
-            let found = Finding { validator, result, reason, evidence };
+            let found = Finding::new("rows", (result, reason), "all there");
             let found = in_time(found, Timestamp(1_000), Timestamp(1_000 + late_ms));
             assert_eq!((found.result, found.reason), expected);
             assert!(found.evidence.contains("all there"), "{}", found.evidence);

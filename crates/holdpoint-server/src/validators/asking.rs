@@ -101,10 +101,8 @@ fn evaluate(program: &Program, text: &str, told: &Value) -> Result<Answer, Strin
         added.map_err(|fault| fault.to_string())?;
     }
     match program.execute(&context) {
-        Ok(cel::Value::Bool(true)) => Ok(Answer { result: Word::Pass, evidence: String::new() }),
-        Ok(cel::Value::Bool(false)) => {
-            Ok(Answer { result: Word::Fail, evidence: format!("not true: {text}") })
-        }
+        Ok(cel::Value::Bool(true)) => Ok(Answer::of(Word::Pass, String::new())),
+        Ok(cel::Value::Bool(false)) => Ok(Answer::of(Word::Fail, format!("not true: {text}"))),
         Ok(_) => Err(format!("neither true nor false: {text}")),
         Err(fault) => Err(format!("{fault}: {text}")),
     }

@@ -4,7 +4,7 @@ use super::look::{Look, Tone, count, escaped, shortened};
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
     ActionId, ActionRecord, AgentName, AskedRuling, Cause, CheckRecord, DecisionRecord, Field,
-    FindingResult, Lineage, OutcomeRecord, OutcomeStatus, RecordBody, Ruling,
+    FindingResult, Lineage, OutcomeRecord, OutcomeStatus, RecordBody, Ruling, Severity,
 };
 use serde_json::{Map, Value, json};
 
@@ -162,15 +162,26 @@ fn found(checked: &ActionRecord<CheckRecord>, look: &Look) -> String {
     };
     let each = findings.iter().map(|finding| {
         let word = look.paint(tone_of_finding(finding.result), &in_width(finding.result.as_str()));
-        let evidence = match finding.evidence.is_empty() {
-            true => String::new(),
-            false => format!(": {}", shortened(&finding.evidence, PART_CHARS_MAX)),
+        let evidence = match finding.told() {
+            told if told.is_empty() => told,
+            told => format!(": {}", shortened(&told, PART_CHARS_MAX)),
         };
+        let evidence = format!("{}{evidence}", unusual(finding.severity));
         let validator = shortened(&finding.validator, PART_CHARS_MAX);
         format!("{word} {}  {validator}{evidence}", who_and_what(checked))
     });
     let each = each.collect::<Vec<_>>().join("; ");
     format!("{each}{}", during(Some(checked.action), look))
+}
+
+/// A severity in brackets, if it is not the usual one.
+pub fn unusual(severity: Severity) -> String {
+    match severity {
+        Severity::High => String::new(),
+        Severity::Low | Severity::Medium | Severity::Critical => {
+            format!(" ({})", severity.as_str())
+        }
+    }
 }
 
 /// The tone of a finding.
@@ -235,7 +246,7 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #23 credential_issued credential of coder for crm from https://as.example\u{9b}2J for crm.read crm.write, by ada
             2025-07-20T08:26:40.000+00:00 #24 credential_deleted credential of all agents for crm, by ada
             2025-07-20T08:26:40.000+00:00 #25 task_given       goes on    coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  019826f1-3a00-7707-8707-070707070707
-            2025-07-20T08:26:40.000+00:00 #26 checked          fail       coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  rows: three\u{1b}[31m rows are gone  019826f1-3a00-7707-8707-070707070707"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #26 checked          fail       coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  rows (critical): rows_gone: three\u{1b}[31m rows are gone  019826f1-3a00-7707-8707-070707070707"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

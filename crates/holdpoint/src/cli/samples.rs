@@ -8,8 +8,8 @@ use holdpoint_types::{
     ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding,
     FindingResult, GatewayId, GrantFacts, Intent, IntentSource, Lineage, Mode, OutcomeRecord,
     OutcomeStatus, PolicySource, Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request,
-    Ruling, Stop, TargetFacts, TaskRecord, TeamName, Timestamp, ToolFacts, ToolOutput, ToolRef,
-    ToolState,
+    Ruling, Severity, Stop, TargetFacts, TaskRecord, TeamName, Timestamp, ToolFacts, ToolOutput,
+    ToolRef, ToolState,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -116,11 +116,11 @@ pub fn task_given() -> RecordBody {
 /// A check after the permitted action.
 pub fn checked() -> RecordBody {
     let mut lineage = lineage(&"fs__read_file".parse().unwrap());
+    let objects = (FindingResult::Fail, Reason::ValidatorObjects);
     lineage.post_validation = Field::Present(vec![Finding {
-        validator: "rows".to_owned(),
-        result: FindingResult::Fail,
-        reason: Reason::ValidatorObjects,
-        evidence: "three\u{1b}[31m rows are gone".to_owned(),
+        severity: Severity::Critical,
+        code: Some("rows_gone".to_owned()),
+        ..Finding::new("rows", objects, "three\u{1b}[31m rows are gone")
     }]);
     let (action, agent, more) = (action(), "coder".parse().unwrap(), CheckRecord { due_ms: AT });
     RecordBody::Checked(Box::new(ActionRecord { action, agent, lineage, more }))
@@ -234,8 +234,7 @@ fn facts(stop: Option<Stop>) -> Facts {
         Some(_) => "at `/size`: 3 is not of type \"string\"".to_owned(),
     };
     let result = if stop.is_some() { FindingResult::Fail } else { FindingResult::Pass };
-    let validator = "schema".to_owned();
-    let finding = Finding { validator, result, reason: Reason::ParametersInvalid, evidence };
+    let finding = Finding::new("schema", (result, Reason::ParametersInvalid), evidence);
     let state = match stop {
         None => ToolState::Pinned,
         Some(_) => ToolState::Changed { pinned: Digest::of(b"pinned") },

@@ -5,7 +5,7 @@ use holdpoint_control::{Settings, ToolPattern};
 use holdpoint_resources::{GrantKind, Sharing};
 use holdpoint_server::doors::http::oauth::{Algorithm, KeySpec, Scopes};
 use holdpoint_server::validators::When;
-use holdpoint_types::{AgentName, EffectClass, FindingResult, OperatorName, ServerName};
+use holdpoint_types::{AgentName, EffectClass, FindingResult, OperatorName, ServerName, Severity};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,6 +52,8 @@ pub struct Validator {
     pub timeout_ms: u64,
     /// What its objection is.
     pub objection: FindingResult,
+    /// How bad its objection is.
+    pub severity: Severity,
 }
 
 /// How a validator is asked.

@@ -286,3 +286,30 @@ fn a_faulty_check_is_found_before_anything_starts() {
     let before = "cel = \"true\"\n[validator.before]\ncel = \"true\"\nafter_s = [0]";
     check(before, "`after_s` needs `when");
 }
+
+#[test]
+fn a_finding_has_a_code_and_a_severity() {
+    let check = |answer: &str, more: &str, expected: (&str, &str, &str)| {
+        let script = format!("read line; echo '{answer}'");
+        let command = format!("command = [\"bash\", \"-c\", {}]\n{more}", json!(script));
+        let world = world(&format!("{command}\nafter_s = [0]"));
+        let pipe = touch(&world, "made");
+        let records = checked(&world, 1);
+        let found = &records[0]["lineage"]["post_validation"]["present"][0];
+        let of = |name: &str, absent: &'static str| {
+            found.get(name).map_or(absent, |value| value.as_str().unwrap()).to_owned()
+        };
+        let found = (of("result", "?"), of("code", ""), of("severity", "high"));
+        let found = (found.0.as_str(), found.1.as_str(), found.2.as_str());
+        assert_eq!(found, expected, "{answer}");
+        pipe.end();
+    };
+    let fails = r#"{"result":"fail","code":"rows_gone","severity":"critical"}"#;
+    check(fails, "", ("fail", "rows_gone", "critical"));
+    check(r#"{"result":"fail"}"#, "", ("fail", "", "high"));
+    check(r#"{"result":"fail"}"#, "severity = \"low\"", ("fail", "", "low"));
+    check(r#"{"result":"fail","severity":"awful"}"#, "", ("opaque", "", "high"));
+    check(r#"{"result":"fail","code":"Rows gone"}"#, "", ("opaque", "", "high"));
+    let long = "x".repeat(65);
+    check(&json!({ "result": "fail", "code": long }).to_string(), "", ("opaque", "", "high"));
+}

@@ -38,12 +38,9 @@ fn row(number: u8, due_ms: i64, by: u8) -> CheckRow {
 async fn check(store: &Store, row: CheckRow, at_ms: i64) -> bool {
     let RecordBody::Outcome(ended) = outcome(1, at_ms).body else { unreachable!() };
     let (agent, mut lineage) = (ended.agent, ended.lineage);
-    lineage.post_validation = Field::Present(vec![Finding {
-        validator: row.due.validator.clone(),
-        result: FindingResult::Pass,
-        reason: Reason::ValidatorObjects,
-        evidence: String::new(),
-    }]);
+    let passes = (FindingResult::Pass, Reason::ValidatorObjects);
+    let finding = Finding::new(row.due.validator.clone(), passes, "");
+    lineage.post_validation = Field::Present(vec![finding]);
     let (action, more) = (row.action, CheckRecord { due_ms: row.due.due_ms });
     let body = RecordBody::Checked(Box::new(ActionRecord { action, agent, lineage, more }));
     store.checked(row, body, Timestamp(at_ms)).await.unwrap()

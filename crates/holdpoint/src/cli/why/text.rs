@@ -3,7 +3,7 @@
 
 use super::chain::{Chain, Proved, Question, Said, State};
 use super::lineage::{fields, intent};
-use crate::cli::line::{tone_of, tone_of_finding, tone_of_question};
+use crate::cli::line::{tone_of, tone_of_finding, tone_of_question, unusual};
 use crate::cli::look::{Look, SHORT_CHARS_MAX, Tone, bytes, count, escaped, short_json, shortened};
 use crate::cli::tools::source_word;
 use crate::cli::tree::Branch;
@@ -167,7 +167,8 @@ fn one_finding(finding: &Finding) -> Branch {
     let text = match finding.result {
         FindingResult::Pass => word.to_owned(),
         FindingResult::Warn | FindingResult::Fail | FindingResult::Opaque => {
-            format!("{word}: {} ({})", short(&finding.evidence), finding.reason)
+            let severity = unusual(finding.severity);
+            format!("{word}{severity}: {} ({})", short(&finding.told()), finding.reason)
         }
     };
     Branch::new(short(&finding.validator), text).toned(tone_of_finding(finding.result))

@@ -6,7 +6,7 @@ use crate::config::checked::{Asked, UpstreamUrl, Validator};
 use crate::config::raw::{At, Named, RawClass, RawInvariantResult, RawValidator, RawWhen};
 use holdpoint_control::ToolPattern;
 use holdpoint_server::validators::{When, check_expression};
-use holdpoint_types::FindingResult;
+use holdpoint_types::{FindingResult, Severity};
 use std::collections::BTreeSet;
 
 /// How long an answer may take unless said otherwise, in milliseconds.
@@ -58,7 +58,8 @@ impl Checker<'_> {
         };
         let class = written.class.unwrap_or(mildest).into();
         let name = name.get().clone();
-        Some(Validator { name, tools, class, when, asked, timeout_ms, objection })
+        let severity = written.severity.map(Severity::from).unwrap_or_default();
+        Some(Validator { name, tools, class, when, asked, timeout_ms, objection, severity })
     }
 
     fn when(&mut self, written: &RawValidator) -> Option<When> {

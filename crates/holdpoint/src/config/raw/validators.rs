@@ -1,6 +1,7 @@
 //! Validators, as they are written. Must not check what it means.
 
 use super::{At, RawClass, RawInvariantResult, RawValue};
+use holdpoint_types::Severity;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -51,4 +52,35 @@ pub struct RawValidator {
     /// What its objection does: `fail` denies, `warn` is recorded.
     #[schemars(extend("x-default" = "fail"))]
     pub result: Option<At<RawInvariantResult>>,
+    /// How bad its objection is, for whoever is told: `low`, `medium`, `high` or `critical`. Its
+    /// own answer may say otherwise.
+    #[schemars(extend("x-default" = "high"))]
+    pub severity: Option<RawSeverity>,
+}
+
+/// How bad an objection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RawSeverity {
+    /// Worth knowing.
+    Low,
+    /// Worth a look during the day.
+    Medium,
+    /// What it is unless somebody says otherwise.
+    High,
+    /// Worth waking somebody.
+    Critical,
+}
+
+// === impl RawSeverity ===
+
+impl From<RawSeverity> for Severity {
+    fn from(raw: RawSeverity) -> Self {
+        match raw {
+            RawSeverity::Low => Self::Low,
+            RawSeverity::Medium => Self::Medium,
+            RawSeverity::High => Self::High,
+            RawSeverity::Critical => Self::Critical,
+        }
+    }
 }
