@@ -68,7 +68,8 @@ fn sane(found: &Config) {
     ] {
         assert!((1..=3_600_000).contains(&ms));
     }
-    assert!(found.store.is_absolute() && found.policies.iter().all(|path| path.is_absolute()));
+    let ordinary = found.policies.ordinary.iter();
+    assert!(found.store.is_absolute() && ordinary.clone().all(|path| path.is_absolute()));
     for upstream in found.servers.values() {
         assert!((1..=86_400_000).contains(&upstream.timeout_ms));
         let values = match &upstream.transport {

@@ -30,6 +30,8 @@ pub struct Proposal {
     pub decision: Decision,
     /// Digest of the policy set that decided.
     pub policy: Digest,
+    /// Digests of the guard sets that had a voice, by name.
+    pub guards: BTreeMap<String, Digest>,
     /// Digest of the canonical form of the parameters.
     pub parameters: Digest,
     /// The checks that it needs once it has ended.
@@ -203,7 +205,7 @@ impl Control {
     }
 
     fn proposed(&mut self, proposal: Proposal, now: Timestamp) -> Vec<Output> {
-        let Proposal { request, facts, decision, policy, parameters, checks } = proposal;
+        let Proposal { request, facts, decision, policy, guards, parameters, checks } = proposal;
         let id = request.action;
         let origin = Origin::new(&request, &facts, (policy, parameters), checks);
         let epoch = facts.epoch;
@@ -213,7 +215,10 @@ impl Control {
             }
             Ruling::PlanOnly | Ruling::Hold | Ruling::Deny | Ruling::Halt => None,
         };
-        let record = origin.decision(request, facts, decision.clone());
+        // The origin knows which checks a permitted action needs.
+        let (decided, checks) = (decision.clone(), Vec::new());
+        let more = DecisionRecord { request, facts, decision: decided, checks, guards };
+        let record = origin.decision(more);
         let output = match permit {
             Some(_) => Output::Admit(record, epoch),
             None => Output::Record(record),

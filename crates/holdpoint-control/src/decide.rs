@@ -3,7 +3,7 @@
 //! Pure and total: the same request, facts and policies give the same decision, byte for byte. Must
 //! never look at anything else.
 
-use holdpoint_policy::PolicySet;
+use holdpoint_policy::PolicySets;
 use holdpoint_types::{
     Cause, ClassSource, Decision, EffectClass, Facts, Finding, Mode, Reason, Request, Ruling, Stop,
     ToolState,
@@ -16,8 +16,8 @@ const OWNER: &str = "owner";
 ///
 /// Every check speaks for itself and none can take back what another said: the decision is the
 /// join, so adding a check or a rule can only make it stricter.
-pub fn decide(request: &Request, facts: &Facts, policy: &PolicySet) -> Decision {
-    Decision::from_iter(policy.evaluate(request, facts))
+pub fn decide(request: &Request, facts: &Facts, policies: &PolicySets) -> Decision {
+    Decision::from_iter(policies.evaluate(request, facts))
         .join(facts.stops.iter().map(halted))
         .join(identity(facts))
         .join(autonomy(facts))

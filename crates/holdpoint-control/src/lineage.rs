@@ -2,9 +2,9 @@
 //! Must never leave a field out: what has no source says why it is absent.
 
 use holdpoint_types::{
-    ActionRecord, AgentName, CheckPlan, CheckRecord, Decision, DecisionRecord, Digest, Facts,
-    Field, Finding, Lineage, OutcomeRecord, OutcomeStatus, RecordBody, Request, Ruling, TaskRecord,
-    Timestamp, ToolOutput, ToolRef,
+    ActionRecord, AgentName, CheckPlan, CheckRecord, DecisionRecord, Digest, Facts, Field, Finding,
+    Lineage, OutcomeRecord, OutcomeStatus, RecordBody, Request, Ruling, TaskRecord, Timestamp,
+    ToolOutput, ToolRef,
 };
 
 /// What the records of one action share, kept from decision to outcome.
@@ -61,23 +61,18 @@ impl Origin {
         }
     }
 
-    pub(crate) fn decision(
-        &self,
-        request: Request,
-        facts: Facts,
-        decision: Decision,
-    ) -> RecordBody {
+    pub(crate) fn decision(&self, mut more: DecisionRecord) -> RecordBody {
         let mut lineage = self.lineage.clone();
-        if decision.ruling() != Ruling::Permit {
-            let why = format!("never executed: the decision is {}", decision.ruling());
+        let ruling = more.decision.ruling();
+        if ruling != Ruling::Permit {
+            let why = format!("never executed: the decision is {ruling}");
             lineage.tool_output = Field::Absent(why.clone());
             lineage.post_validation = Field::Absent(why);
         }
-        let checks = match decision.ruling() {
+        more.checks = match ruling {
             Ruling::Permit => self.checks.clone(),
             Ruling::PlanOnly | Ruling::Hold | Ruling::Deny | Ruling::Halt => Vec::new(),
         };
-        let more = DecisionRecord { request, facts, decision, checks };
         RecordBody::Decision(Box::new(self.record(lineage, more)))
     }
 

@@ -21,5 +21,5 @@ pub use merkle::{
     Frontier, FrontierFault, ProofFault, consistency_proof, inclusion_proof, leaf_hash,
     verify_consistency, verify_inclusion,
 };
-pub use note::{NoteFault, Signer, Verifier, open_note, sign_note};
+pub use note::{NoteFault, Signer, Verifier, cosign_note, open_note, open_note_of_some, sign_note};
 pub use verification::{Entry, LogFault, LogVerifier, Verified};

@@ -9,6 +9,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::str::FromStr;
+use zeroize::Zeroizing;
 
 /// The signature type of plain Ed25519 signatures.
 const ED25519: u8 = 0x01;
@@ -19,6 +20,8 @@ const NOTE_BYTES_MAX: usize = 1 << 20;
 /// Most signatures that a note may carry; the specification asks for at least 16.
 const SIGNATURES_MAX: usize = 100;
 const KEY_ID_BYTES: usize = 4;
+/// What the text of a private key begins with.
+const SECRET_PREFIX: &str = "PRIVATE+KEY+";
 
 /// A private key with its name. Signs; is wiped from memory when dropped.
 pub struct Signer {
@@ -44,6 +47,9 @@ pub enum NoteFault {
     /// Not a verifier key.
     #[error("`{0}` is not a verifier key; expected `name+hex+base64`")]
     BadVerifier(String),
+    /// Not a private key; what was there instead is not shown.
+    #[error("not a private key; expected `PRIVATE+KEY+name+hex+base64`")]
+    BadSigner,
     /// Not the form of a signed note.
     #[error("not a signed note: {0}")]
     Malformed(&'static str),
@@ -74,6 +80,38 @@ impl Signer {
         let key = SigningKey::from_bytes(secret);
         let id = key_id(name, &key.verifying_key());
         Ok(Self { name: name.to_owned(), id, key })
+    }
+
+    /// The signer whose private key is `text`, as [`Self::secret_text`] gives it. The caller wipes
+    /// its copy.
+    ///
+    /// # Errors
+    /// When it is no private key. Never shows the text.
+    pub fn from_secret_text(text: &str) -> Result<Self, NoteFault> {
+        let fault = || NoteFault::BadSigner;
+        let text = text.strip_prefix(SECRET_PREFIX).ok_or_else(fault)?;
+        let mut parts = text.splitn(3, '+');
+        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(fault());
+        };
+        let bytes = Zeroizing::new(STANDARD.decode(key).map_err(|_| fault())?);
+        let Some((&ED25519, secret)) = bytes.split_first() else { return Err(fault()) };
+        let secret = <&[u8; 32]>::try_from(secret).map_err(|_| fault())?;
+        let signer = Self::new(name, secret)?;
+        let own = format!("{:08x}", u32::from_be_bytes(signer.id));
+        if own == id { Ok(signer) } else { Err(fault()) }
+    }
+
+    /// The private key as text, `PRIVATE+KEY+name+hex(id)+base64(0x01 || key)`: the form of
+    /// `golang.org/x/mod/sumdb/note`. Whoever has it can sign.
+    pub fn secret_text(&self) -> Zeroizing<String> {
+        let id = u32::from_be_bytes(self.id);
+        let mut bytes = Zeroizing::new([ED25519; 33]);
+        for (place, byte) in bytes.iter_mut().skip(1).zip(self.key.as_bytes()) {
+            *place = *byte;
+        }
+        let key = Zeroizing::new(STANDARD.encode(*bytes));
+        Zeroizing::new(format!("{SECRET_PREFIX}{}+{id:08x}+{}", self.name, key.as_str()))
     }
 
     /// The name.
@@ -165,11 +203,58 @@ pub fn sign_note(text: &str, signer: &Signer) -> Result<String, NoteFault> {
     Ok(note)
 }
 
+/// `note` with one more signature.
+///
+/// # Errors
+/// When the note is malformed, or would be too long.
+pub fn cosign_note(note: &str, signer: &Signer) -> Result<String, NoteFault> {
+    let (text, lines) = split_note(note)?;
+    if lines.len() >= SIGNATURES_MAX {
+        return Err(NoteFault::Malformed("it has too many signatures"));
+    }
+    let own = sign_note(text, signer)?;
+    let line = own.strip_prefix(text).and_then(|rest| rest.strip_prefix('\n')).unwrap_or_default();
+    let note = format!("{note}{line}");
+    if note.len() > NOTE_BYTES_MAX {
+        return Err(NoteFault::Malformed("it is too long"));
+    }
+    Ok(note)
+}
+
 /// The text of `note`, if `verifier` signed it. Signatures of other keys are ignored.
 ///
 /// # Errors
 /// When the note is malformed, not signed by `verifier`, or any signature of `verifier` is wrong.
 pub fn open_note<'a>(note: &'a str, verifier: &Verifier) -> Result<&'a str, NoteFault> {
+    let (text, signers) = open_note_of_some(note, std::slice::from_ref(verifier))?;
+    if signers.is_empty() { Err(NoteFault::NotSigned(verifier.name.clone())) } else { Ok(text) }
+}
+
+/// The text of `note`, and which of `verifiers` signed it, each key once. Signatures of other keys
+/// are ignored.
+///
+/// # Errors
+/// When the note is malformed, or any signature of one of `verifiers` is wrong.
+pub fn open_note_of_some<'a, 'v>(
+    note: &'a str,
+    verifiers: &'v [Verifier],
+) -> Result<(&'a str, Vec<&'v Verifier>), NoteFault> {
+    let (text, lines) = split_note(note)?;
+    let mut signers: Vec<&Verifier> = Vec::new();
+    for verifier in verifiers {
+        let mut signed = false;
+        for line in &lines {
+            signed |= check_signature(text, line, verifier)?;
+        }
+        // INVARIANT: a key has one voice, under however many names.
+        let known = signers.iter().any(|one| one.public_key() == verifier.public_key());
+        signers.extend(Some(verifier).filter(|_| signed && !known));
+    }
+    Ok((text, signers))
+}
+
+/// The text and the signature lines of `note`.
+fn split_note(note: &str) -> Result<(&str, Vec<&str>), NoteFault> {
     if note.len() > NOTE_BYTES_MAX {
         return Err(NoteFault::Malformed("it is too long"));
     }
@@ -180,18 +265,28 @@ pub fn open_note<'a>(note: &'a str, verifier: &Verifier) -> Result<&'a str, Note
     let signatures = signatures.strip_prefix('\n').unwrap_or(signatures);
     let signatures = signatures.strip_suffix('\n');
     let signatures = signatures.ok_or(NoteFault::Malformed("it does not end in a newline"))?;
-    let mut signed = false;
-    for (number, line) in signatures.split('\n').enumerate() {
-        if number >= SIGNATURES_MAX {
-            return Err(NoteFault::Malformed("it has too many signatures"));
-        }
-        signed |= check_signature(text, line, verifier)?;
+    let lines: Vec<_> = signatures.split('\n').take(SIGNATURES_MAX.saturating_add(1)).collect();
+    if lines.len() > SIGNATURES_MAX {
+        return Err(NoteFault::Malformed("it has too many signatures"));
     }
-    if signed { Ok(text) } else { Err(NoteFault::NotSigned(verifier.name.clone())) }
+    lines.iter().try_for_each(|line| signature_of(line).map(drop))?;
+    Ok((text, lines))
 }
 
 /// True if `line` is a good signature of `verifier`, false if it is one of another key.
 fn check_signature(text: &str, line: &str, verifier: &Verifier) -> Result<bool, NoteFault> {
+    let (name, id, signature) = signature_of(line)?;
+    if name != verifier.name || id != verifier.id {
+        return Ok(false);
+    }
+    if verifier.verify(text, &signature) {
+        return Ok(true);
+    }
+    Err(NoteFault::BadSignature(verifier.name.clone()))
+}
+
+/// The name, the key's id and the signature in a signature line.
+fn signature_of(line: &str) -> Result<(&str, [u8; KEY_ID_BYTES], Vec<u8>), NoteFault> {
     let fault = || NoteFault::Malformed("a signature line is not `\u{2014} name base64`");
     let line = line.strip_prefix(SIGNATURE_PREFIX).ok_or_else(fault)?;
     let (name, signature) = line.split_once(' ').ok_or_else(fault)?;
@@ -201,13 +296,7 @@ fn check_signature(text: &str, line: &str, verifier: &Verifier) -> Result<bool, 
     if signature.is_empty() {
         return Err(fault());
     }
-    if name != verifier.name || *id != verifier.id {
-        return Ok(false);
-    }
-    if verifier.verify(text, signature) {
-        return Ok(true);
-    }
-    Err(NoteFault::BadSignature(verifier.name.clone()))
+    Ok((name, *id, signature.to_vec()))
 }
 
 fn check_text(text: &str) -> Result<(), NoteFault> {
@@ -237,7 +326,9 @@ fn key_id(name: &str, key: &VerifyingKey) -> [u8; KEY_ID_BYTES] {
 
 #[cfg(test)]
 mod tests {
-    use super::{NoteFault, Signer, Verifier, open_note, sign_note};
+    use super::{
+        NoteFault, Signer, Verifier, cosign_note, open_note, open_note_of_some, sign_note,
+    };
     use proptest::prelude::*;
 
     /// The example of c2sp.org/signed-note.
@@ -299,6 +390,47 @@ mod tests {
         let bad = format!("{both}{wrong}\n");
         let result = open_note(&bad, &signer().verifier());
         assert!(matches!(result, Err(NoteFault::BadSignature(_))));
+    }
+
+    #[test]
+    fn a_note_is_signed_by_some_and_each_key_has_one_voice() {
+        let named = |name: &str, key: u8| Signer::new(name, &[key; 32]).unwrap();
+        let (ada, bob, alias) = (named("ada", 1), named("bob", 2), named("ada-too", 1));
+        let note = sign_note("text\n", &ada).unwrap();
+        let note = cosign_note(&note, &bob).unwrap();
+        let note = cosign_note(&note, &alias).unwrap();
+        let note = cosign_note(&note, &signer()).unwrap();
+        let all = [&ada, &bob, &alias].map(Signer::verifier);
+        let (text, signers) = open_note_of_some(&note, &all).unwrap();
+        let names: Vec<_> = signers.iter().map(|one| one.name()).collect();
+        assert_eq!((text, names), ("text\n", vec!["ada", "bob"]));
+        // The same line twice is one voice, too.
+        let line = note.lines().nth(2).unwrap();
+        let twice = open_note_of_some(&note, &all[..1]).unwrap().1.len();
+        assert_eq!(
+            open_note_of_some(&format!("{note}{line}\n"), &all[..1]).unwrap().1.len(),
+            twice
+        );
+        // A good signature does not outweigh a wrong one.
+        let wrong = sign_note("other\n", &bob).unwrap();
+        let wrong = format!("{note}{}\n", wrong.lines().last().unwrap());
+        assert!(open_note_of_some(&wrong, &all).is_err());
+        assert!(open_note_of_some(&format!("{note}junk\n"), &[]).is_err());
+    }
+
+    #[test]
+    fn a_private_key_survives_its_text() {
+        // golang.org/x/mod/sumdb/note: the private key of its `Sign` example.
+        let text = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+        let signer = Signer::from_secret_text(text).unwrap();
+        assert_eq!(signer.name(), "PeterNeumann");
+        assert_eq!(*signer.secret_text(), text);
+        let cut = text.trim_end_matches('z');
+        let other = text.replace("c74f20a3", "c74f20a4");
+        for text in ["", "PRIVATE+KEY+", cut, &other, text.trim_start_matches("PRIVATE+")] {
+            let fault = Signer::from_secret_text(text).unwrap_err();
+            assert!(!fault.to_string().contains("AYEKFA"), "{fault}");
+        }
     }
 
     #[test]

@@ -103,7 +103,18 @@ impl PolicySet {
 
     /// What the policies say about a call, sorted. Never empty. Asks only policies that can apply.
     pub fn evaluate(&self, request: &Request, facts: &Facts) -> Vec<Cause> {
-        self.answer(&self.sight, request, facts, |question, aim, said| {
+        self.evaluate_aims(request, facts, facts.aims())
+    }
+
+    /// The same about some of the things that a call must be allowed to do; empty if there are
+    /// none.
+    pub(crate) fn evaluate_aims<'a>(
+        &self,
+        request: &Request,
+        facts: &Facts,
+        aims: impl Iterator<Item = Aim<'a>>,
+    ) -> Vec<Cause> {
+        self.answer(&self.sight, (request, facts), aims, |question, aim, said| {
             for cell in self.index.slice(request, (facts, aim), &question.tool_id) {
                 self.ask(question, cell, said);
             }
@@ -117,18 +128,18 @@ impl PolicySet {
         let ask = |question: &Question, _: &Aim<'_>, said: &mut Said| {
             self.ask(question, &self.whole, said);
         };
-        self.answer(&sight, request, facts, ask)
+        self.answer(&sight, (request, facts), facts.aims(), ask)
     }
 
-    fn answer(
+    fn answer<'a>(
         &self,
         sight: &Sight,
-        request: &Request,
-        facts: &Facts,
+        (request, facts): (&Request, &Facts),
+        aims: impl Iterator<Item = Aim<'a>>,
         ask: impl Fn(&Question, &Aim<'_>, &mut Said),
     ) -> Vec<Cause> {
         let mut causes = Vec::new();
-        for aim in facts.aims() {
+        for aim in aims {
             let asked = match Asked::new(&self.names, sight, (request, facts), aim) {
                 Ok(asked) => asked,
                 Err(causes) => return causes,

@@ -29,7 +29,7 @@ use endings::{Endings, Unfinished};
 use given_up::GivenUp;
 use holdpoint_control::{Control, Ending, Input, Output, Permit, Proposal, Running, Settings};
 use holdpoint_effects::Effects;
-use holdpoint_policy::PolicySet;
+use holdpoint_policy::PolicySets;
 use holdpoint_resources::{Answer, Cancels, Ended};
 use holdpoint_types::{
     ActionId, AgentName, Cause, Decision, Digest, Door, Epoch, GatewayId, OutcomeStatus, Reason,
@@ -37,7 +37,7 @@ use holdpoint_types::{
 };
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -126,7 +126,7 @@ struct Inner {
     catalog: Catalog,
     limits: ArcSwap<Limits>,
     control: Mutex<Control>,
-    policy: ArcSwap<PolicySet>,
+    policy: ArcSwap<PolicySets>,
     settings: ArcSwap<Settings>,
     validators: ArcSwap<Validators>,
     cancels: Mutex<BTreeMap<ActionId, Cancels>>,
@@ -155,7 +155,7 @@ impl Governor {
     pub async fn start(
         store: Store,
         catalog: Catalog,
-        (settings, policy): (Settings, PolicySet),
+        (settings, policies): (Settings, PolicySets),
         limits: Limits,
     ) -> Result<Self, StoreFault> {
         let clock = Clock::new(store.last_at()?);
@@ -166,7 +166,7 @@ impl Governor {
             limits: ArcSwap::from_pointee(limits),
             catalog,
             control: Mutex::default(),
-            policy: ArcSwap::from_pointee(policy),
+            policy: ArcSwap::from_pointee(policies),
             settings: ArcSwap::from_pointee(settings),
             validators: ArcSwap::default(),
             cancels: Mutex::default(),
@@ -183,7 +183,7 @@ impl Governor {
         let in_doubt = governor.inner.store.in_doubt()?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         governor.write(RecordBody::Started { version, configuration, in_doubt }).await?;
-        governor.record_policy().await?;
+        governor.record_policies(&governor.policy(), &BTreeSet::new()).await?;
         Ok(governor)
     }
 
@@ -203,7 +203,7 @@ impl Governor {
     }
 
     /// The policies in force.
-    pub fn policy(&self) -> Arc<PolicySet> {
+    pub fn policy(&self) -> Arc<PolicySets> {
         self.inner.policy.load_full()
     }
 
@@ -432,9 +432,9 @@ impl Governor {
         let checks = self.inner.validators.load().plans(&request, &facts);
         let parameters = canonical_digest(&request.parameters)
             .map_err(|fault| deny(Reason::CouldNotDecide, &fault.to_string()))?;
-        let policy = policy.digest();
+        let (policy, guards) = (policy.digest(), policy.guards_of(&facts));
         let promised = checks.iter().map(|plan| plan.after_s.len()).sum();
-        let proposal = Proposal { request, facts, decision, policy, parameters, checks };
+        let proposal = Proposal { request, facts, decision, policy, guards, parameters, checks };
         let mut outputs = {
             let mut control = self.inner.control.lock();
             // Under the lock: whoever drains counts either this call or its refusal.
@@ -566,11 +566,6 @@ impl Governor {
     fn pins(&self) -> Result<BTreeMap<ToolRef, Digest>, StoreFault> {
         let pins = self.inner.store.pins()?;
         Ok(pins.into_iter().map(|pin| (pin.tool, pin.definition)).collect())
-    }
-
-    async fn record_policy(&self) -> Result<(), StoreFault> {
-        let record = change::policy_record(&self.policy());
-        self.write(record).await.map(|_| ())
     }
 
     async fn write(&self, body: RecordBody) -> Result<u64, StoreFault> {

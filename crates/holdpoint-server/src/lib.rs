@@ -9,6 +9,7 @@ mod clock;
 pub mod doors;
 pub mod governor;
 pub mod operate;
+pub mod policies;
 pub mod runtime;
 pub mod store;
 pub mod telemetry;

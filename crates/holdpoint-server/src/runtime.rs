@@ -5,16 +5,15 @@
 use crate::catalog::Catalog;
 use crate::doors::local::{self, Kind, Registered};
 use crate::governor::{Governor, Limits};
+use crate::policies::{self, PoliciesFault, PolicySpec};
 use crate::store::{Access, Store, StoreFault, StoreOptions};
-use crate::telemetry::Reload;
 use crate::validators::Validators;
 use holdpoint_control::Settings;
-use holdpoint_policy::{PolicyFault, PolicySet, SOURCE_BYTES_MAX, starter_pack};
-use holdpoint_types::{GatewayId, PolicySource, ServerName, Timestamp};
+use holdpoint_types::{GatewayId, ServerName, Timestamp};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::{fs, io};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -23,10 +22,8 @@ use tokio_util::sync::CancellationToken;
 const STORE_LOOK: Duration = Duration::from_millis(50);
 /// How often it is looked whether a check is due.
 const CHECK_LOOK: Duration = Duration::from_millis(200);
-/// How often the policies' folder is looked at.
+/// How often the policies' folders are looked at.
 const POLICY_LOOK: Duration = Duration::from_millis(500);
-/// Most policy files.
-const POLICY_FILES_MAX: usize = 1_000;
 
 /// What a governing process needs to start.
 #[derive(Debug)]
@@ -37,8 +34,8 @@ pub struct RuntimeSpec {
     pub kind: Kind,
     /// Who may reach what.
     pub settings: Settings,
-    /// The folder of the policies; absent for the starter pack.
-    pub policies: Option<PathBuf>,
+    /// Where the policies are.
+    pub policies: PolicySpec,
     /// Servers whose tools refuse parameters that their schema does not name.
     pub strict: BTreeSet<ServerName>,
     /// How much is done at once.
@@ -61,17 +58,9 @@ pub enum StartFault {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreFault),
-    /// The policies cannot be read.
-    #[error("the policies in `{dir}` cannot be read: {fault}")]
-    PolicyFiles {
-        /// The folder.
-        dir: String,
-        /// What the system said.
-        fault: io::Error,
-    },
-    /// The policies are wrong.
-    #[error("the policies are not valid: {}", join(.0))]
-    Policy(Vec<PolicyFault>),
+    /// The policies.
+    #[error(transparent)]
+    Policies(#[from] PoliciesFault),
     /// The operator's socket.
     #[error("the operator's socket cannot be opened: {0}")]
     Socket(io::Error),
@@ -88,7 +77,10 @@ impl Runtime {
     /// # Errors
     /// When any part cannot start; nothing governs then.
     pub async fn start(spec: RuntimeSpec) -> Result<Self, StartFault> {
-        let policy = load_policies(spec.policies.as_deref())?;
+        let policies = spec.policies.load(time_now(), &spec.store)?;
+        for guard in policies::lapsed(&spec.store, &spec.policies) {
+            tracing::warn!(guard, "this guard set was in force and is not declared any more");
+        }
         let gateway = new_gateway()?;
         let options = StoreOptions { gateway, access: Access::Govern };
         let dir = spec.store.clone();
@@ -96,7 +88,7 @@ impl Runtime {
         let store = tokio::task::spawn_blocking(move || Store::open(&dir, options)).await;
         let store = store.map_err(|fault| StartFault::Socket(io::Error::other(fault)))??;
         let catalog = Catalog::new(spec.strict);
-        let voices = (spec.settings, policy);
+        let voices = (spec.settings, policies);
         let governor = Governor::start(store, catalog, voices, spec.limits).await?;
         governor.replace_validators(spec.validators);
         let done = CancellationToken::new();
@@ -106,8 +98,8 @@ impl Runtime {
         let (tell, moved) = watch::channel(0);
         tokio::spawn(watch_store(governor.clone(), tell, done.clone()));
         tokio::spawn(watch_checks(governor.clone(), done.clone()));
-        if let Some(dir) = spec.policies {
-            tokio::spawn(watch_policies(governor.clone(), dir, done.clone()));
+        if spec.policies.has_files() {
+            tokio::spawn(watch_policies(governor.clone(), spec.policies, done.clone()));
         }
         Ok(Self { governor, registered, done, moved })
     }
@@ -140,52 +132,6 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         self.done.cancel();
     }
-}
-
-/// Loads the policies of a folder, or the starter pack.
-///
-/// # Errors
-/// When they cannot be read or are not valid.
-pub fn load_policies(dir: Option<&Path>) -> Result<PolicySet, StartFault> {
-    let sources = match dir {
-        None => starter_pack(),
-        Some(dir) => read_policies(dir)
-            .map_err(|fault| StartFault::PolicyFiles { dir: dir.display().to_string(), fault })?,
-    };
-    PolicySet::load(&sources).map_err(StartFault::Policy)
-}
-
-/// Reads every `*.cedar` file of a folder, in the order of their names.
-///
-/// # Errors
-/// When the folder or a file cannot be read, is too large, or is not UTF-8.
-pub fn read_policies(dir: &Path) -> io::Result<Vec<PolicySource>> {
-    let mut sources = Vec::new();
-    for path in policy_files(dir)? {
-        if fs::metadata(&path)?.len() > SOURCE_BYTES_MAX {
-            let what = format!("`{}` is larger than {SOURCE_BYTES_MAX} bytes", path.display());
-            return Err(io::Error::other(what));
-        }
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let text = fs::read_to_string(&path)?;
-        sources.push(PolicySource { name: name.unwrap_or_default(), text });
-    }
-    Ok(sources)
-}
-
-fn policy_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "cedar") {
-            files.push(path);
-        }
-    }
-    if files.len() > POLICY_FILES_MAX {
-        return Err(io::Error::other(format!("more than {POLICY_FILES_MAX} policy files")));
-    }
-    files.sort();
-    Ok(files)
 }
 
 async fn watch_store(governor: Governor, moved: watch::Sender<u64>, done: CancellationToken) {
@@ -227,62 +173,46 @@ async fn watch_checks(governor: Governor, done: CancellationToken) {
 }
 
 /// Brings changed policies into force, all or nothing; the old ones stay if the new are not valid.
-async fn watch_policies(governor: Governor, dir: PathBuf, done: CancellationToken) {
-    let mut known = fingerprint(&dir).ok();
+async fn watch_policies(governor: Governor, spec: PolicySpec, done: CancellationToken) {
+    let mut known = spec.fingerprint();
     loop {
         tokio::select! {
             () = done.cancelled() => return,
             () = tokio::time::sleep(POLICY_LOOK) => {}
         }
-        let seen = fingerprint(&dir).ok();
+        let seen = spec.fingerprint();
         if seen == known {
             continue;
         }
         known = seen;
-        match load_policies(Some(&dir)) {
-            Ok(policy) => {
-                let digest = policy.digest();
-                let came = match governor.replace_policy(policy).await {
-                    Ok(()) => {
-                        tracing::info!(%digest, "policies in force");
-                        Reload::InForce
-                    }
-                    Err(fault) => {
-                        tracing::error!(%fault, "new policies could not be recorded");
-                        Reload::Refused
-                    }
-                };
-                governor.telemetry().reloaded("policies", came);
-            }
-            Err(fault) => {
-                let kept = governor.policy().digest();
-                tracing::error!(%fault, %kept, "new policies refused: the old ones stay in force");
-                governor.telemetry().reloaded("policies", Reload::Refused);
-            }
+        let came = bring_into_force(&governor, &spec).await;
+        if let Err(refused) = &came {
+            let kept = governor.policy().digest();
+            let fault = refused.as_str();
+            tracing::error!(fault, %kept, "new policies refused: the old ones stay in force");
         }
+        governor.telemetry().policies_reloaded(came);
     }
 }
 
-/// Name, size and time of change of every policy file.
-fn fingerprint(dir: &Path) -> io::Result<Vec<(PathBuf, u64, Option<SystemTime>)>> {
-    let each = policy_files(dir)?.into_iter().map(|path| {
-        let metadata = fs::metadata(&path)?;
-        Ok((path, metadata.len(), metadata.modified().ok()))
-    });
-    each.collect()
+/// Replaces the policies, or says why not.
+async fn bring_into_force(governor: &Governor, spec: &PolicySpec) -> Result<(), String> {
+    let policies = spec.load(governor.now(), governor.store().dir());
+    let policies = policies.map_err(|fault| fault.to_string())?;
+    let digest = policies.digest();
+    let replaced = governor.replace_policies(policies).await;
+    replaced.map_err(|fault| format!("they could not be recorded: {fault}"))?;
+    tracing::info!(%digest, "policies in force");
+    Ok(())
 }
 
 fn new_gateway() -> Result<GatewayId, StartFault> {
     let mut random = [0; 10];
     getrandom::fill(&mut random).map_err(|fault| StartFault::Randomness(fault.to_string()))?;
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = Timestamp(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX));
-    Ok(GatewayId::new(now, random))
+    Ok(GatewayId::new(time_now(), random))
 }
 
-fn join(faults: &[PolicyFault]) -> String {
-    let each = faults
-        .iter()
-        .map(|fault| format!("{}:{}:{}: {}", fault.file, fault.line, fault.column, fault.message));
-    each.collect::<Vec<_>>().join("; ")
+fn time_now() -> Timestamp {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }

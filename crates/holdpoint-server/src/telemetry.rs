@@ -13,7 +13,7 @@ use gauges::Gauges;
 use holdpoint_resources::Upstream;
 use holdpoint_types::{Finding, Reason, Ruling, ServerName, ToolRef};
 use names::Names;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -64,6 +64,7 @@ pub struct Telemetry {
     validator_names: Names,
     upstreams: RwLock<BTreeMap<ServerName, Upstream>>,
     issuer: RwLock<Option<Arc<IssuerKeys>>>,
+    policies_refused: Mutex<Option<String>>,
     draining: AtomicBool,
 }
 
@@ -106,6 +107,7 @@ impl Default for Telemetry {
             validator_names: Names::new(VALIDATORS_MAX),
             upstreams: RwLock::default(),
             issuer: RwLock::default(),
+            policies_refused: Mutex::default(),
             draining: AtomicBool::new(false),
         };
         all.register(&mut registry);
@@ -191,6 +193,17 @@ impl Telemetry {
             Reload::Refused => "refused",
         };
         self.reloads.get_or_create(&[("what", what.into()), ("result", result.into())]).inc();
+    }
+
+    /// Policies were loaded anew, or refused for a reason that stays until others come into force.
+    pub(crate) fn policies_reloaded(&self, came: Result<(), String>) {
+        self.reloaded("policies", if came.is_ok() { Reload::InForce } else { Reload::Refused });
+        *self.policies_refused.lock() = came.err();
+    }
+
+    /// Why the policies that lie there are not in force, if they are not.
+    pub fn policies_refused(&self) -> Option<String> {
+        self.policies_refused.lock().clone()
     }
 
     /// A connection was opened.

@@ -29,7 +29,7 @@ pub(crate) async fn runtime(dir: &Path) -> Runtime {
         store: dir.to_owned(),
         kind: Kind::Serve,
         settings: Settings::new(parts).unwrap(),
-        policies: None,
+        policies: Default::default(),
         strict: Default::default(),
         limits,
         validators: Default::default(),

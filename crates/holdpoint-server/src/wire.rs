@@ -4,6 +4,7 @@
 use crate::doors::http::oauth::KeyHealth;
 use crate::governor::{Became, StopReport};
 use holdpoint_control::Running;
+use holdpoint_policy::Guard;
 use holdpoint_resources::Health;
 use holdpoint_resources::mcp::era::Era;
 use holdpoint_types::{ServerName, Stop, StopScope};
@@ -20,6 +21,12 @@ pub struct StatusReply {
     pub epoch: u64,
     /// Digest of the policies in force there.
     pub policy: String,
+    /// The guard sets in force there.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub guards: Vec<GuardReply>,
+    /// Why the policies that lie there are not in force, if they are not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub policies_refused: Option<String>,
     /// The stops in force there.
     pub stops: Vec<Stop>,
     /// The calls for which a permit is out.
@@ -35,6 +42,26 @@ pub struct StatusReply {
     /// The issuer whose access tokens it accepts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub issuer: Option<IssuerReply>,
+}
+
+/// A guard set in force.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GuardReply {
+    /// Its name.
+    pub name: String,
+    /// Its digest.
+    pub digest: String,
+    /// Its version.
+    pub version: u64,
+    /// Who signed it.
+    pub signed_by: Vec<String>,
+    /// The surfaces that it guards.
+    pub surfaces: Vec<String>,
+    /// The environments that it guards.
+    pub environments: Vec<String>,
+    /// When it expires.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_ms: Option<i64>,
 }
 
 /// How the keys of an issuer of access tokens are.
@@ -137,6 +164,23 @@ pub struct Acknowledgement {
     /// Governing processes that did not answer. They cannot admit anything either: the store
     /// refuses.
     pub unreachable: Vec<String>,
+}
+
+// === impl GuardReply ===
+
+impl From<&Guard> for GuardReply {
+    fn from(guard: &Guard) -> Self {
+        let (manifest, scope) = (guard.manifest(), guard.scope());
+        Self {
+            name: guard.name().to_owned(),
+            digest: guard.digest().to_string(),
+            version: manifest.version,
+            signed_by: guard.record().signed_by.clone(),
+            surfaces: scope.surfaces.iter().cloned().collect(),
+            environments: scope.environments.iter().cloned().collect(),
+            expires_ms: manifest.expires.map(|at| at.0),
+        }
+    }
 }
 
 // === impl RunningReply ===

@@ -40,7 +40,7 @@ pub use mode::{Mode, ParseModeError};
 pub use reason::{Reason, Stage};
 pub use record::{
     ActionRecord, AskedRecord, AskedRuling, CheckDue, CheckPlan, CheckRecord, DecisionRecord,
-    Field, Lineage, OutcomeRecord, OutcomeStatus, PolicySource, Record, RecordBody, RepliedRecord,
-    ReplyStatus, TaskRecord, ToolOutput,
+    Field, GuardRecord, Lineage, OutcomeRecord, OutcomeStatus, PolicySource, Record, RecordBody,
+    RepliedRecord, ReplyStatus, TaskRecord, ToolOutput,
 };
 pub use stop::{ParseScopeError, Stop, StopId, StopScope};

@@ -223,6 +223,18 @@ reasons! {
         "No policy permits the call.",
         "Find another way or report what you would need.",
         "Add a policy that permits it, if it should be permitted.";
+    GuardForbids, "guard_forbids", Decision,
+        "A signed policy set guards what the call touches, and forbids it.",
+        "Do not retry; find another way or report what you would need.",
+        "Read the named rule, `SET/RULE`; only the set's signers can change it.";
+    NoGuardPermits, "no_guard_permits", Decision,
+        "A signed policy set guards what the call touches, and does not permit it.",
+        "Find another way or report what you would need.",
+        "If it should be permitted, have the set's signers add a policy and sign it.";
+    GuardExpired, "guard_expired", Decision,
+        "The signed policy set that guards what the call touches has expired.",
+        "Report it; retrying does not help before the set is signed anew.",
+        "Have its signers sign it anew with `holdpoint policy sign`.";
     PolicyError, "policy_error", Decision,
         "A policy failed during evaluation, so its answer is unknown.",
         "Report it; retrying will not help.",

@@ -10,6 +10,7 @@ use crate::ids::{ActionId, AgentName, Epoch, GatewayId, ServerName, TeamName, Ti
 use crate::reason::Reason;
 use crate::stop::{Stop, StopId, StopScope};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One immutable entry in the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +58,9 @@ pub enum RecordBody {
         policy: Digest,
         /// Its files.
         sources: Vec<PolicySource>,
+        /// What a guard set was signed with; absent for the ordinary set.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        guard: Option<Box<GuardRecord>>,
     },
     /// A tool's definition was pinned.
     ToolPinned {
@@ -161,6 +165,20 @@ pub struct PolicySource {
     pub text: String,
 }
 
+/// What a guard set was signed with: all that is needed to check it again. What it guards stands in
+/// the note.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardRecord {
+    /// The signed note (C2SP signed-note).
+    pub note: String,
+    /// The public keys of which some had to sign.
+    pub signers: Vec<String>,
+    /// How many of them had to.
+    pub signatures_min: u64,
+    /// The names of those who did.
+    pub signed_by: Vec<String>,
+}
+
 /// A record about an action: the eight fields of its lineage, and what this record adds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ActionRecord<T> {
@@ -215,6 +233,9 @@ pub struct DecisionRecord {
     pub facts: Facts,
     /// The decision.
     pub decision: Decision,
+    /// The guard sets that had a voice, by name: their digests.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub guards: BTreeMap<String, Digest>,
     /// The checks that the action needs once it has ended.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub checks: Vec<CheckPlan>,

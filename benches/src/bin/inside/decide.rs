@@ -4,7 +4,7 @@
 use anyhow::bail;
 use holdpoint_bench::{Latencies, SAID};
 use holdpoint_control::decide;
-use holdpoint_policy::{PolicySet, starter_pack};
+use holdpoint_policy::{PolicySet, PolicySets, starter_pack};
 use holdpoint_types::{
     ActionId, AgentFacts, ClassSource, Digest, Door, EffectClass, Epoch, Facts, Finding,
     FindingResult, GrantFacts, Mode, PolicySource, Reason, Request, Ruling, TargetFacts, Timestamp,
@@ -39,13 +39,13 @@ pub(super) fn measure(policies: usize) -> anyhow::Result<Value> {
         latencies.add(begun.elapsed());
     }
     let mut report = latencies.report();
-    report["policies"] = set.len().into();
+    report["policies"] = set.ordinary().len().into();
     report["load_ms"] = load.into();
     Ok(report)
 }
 
 /// The starter pack and enough grants of teams to make `policies` in all.
-fn load(policies: usize) -> anyhow::Result<(PolicySet, u64)> {
+fn load(policies: usize) -> anyhow::Result<(PolicySets, u64)> {
     let mut sources = starter_pack();
     let starter = match PolicySet::load(&sources) {
         Ok(starter) => starter.len(),
@@ -55,7 +55,7 @@ fn load(policies: usize) -> anyhow::Result<(PolicySet, u64)> {
     sources.push(PolicySource { name: "zz-teams.cedar".to_owned(), text });
     let begun = Instant::now();
     match PolicySet::load(&sources) {
-        Ok(set) => Ok((set, u64::try_from(begun.elapsed().as_millis())?)),
+        Ok(set) => Ok((set.into(), u64::try_from(begun.elapsed().as_millis())?)),
         Err(faults) => bail!("the policies are not valid: {:?}", faults.first()),
     }
 }

@@ -158,7 +158,8 @@ fn record(number: u64) -> anyhow::Result<Record> {
     };
     let reason = Reason::PermittedByPolicy;
     let decision = Decision::from_iter([Cause::new(Ruling::Permit, reason, reason.meaning())]);
-    let more = DecisionRecord { request, facts: facts()?, decision, checks: Vec::new() };
+    let (facts, guards, checks) = (facts()?, Default::default(), Vec::new());
+    let more = DecisionRecord { request, facts, decision, guards, checks };
     let lineage = lineage(tool)?;
     let body = RecordBody::Decision(Box::new(ActionRecord { action, agent, lineage, more }));
     Ok(Record { at_ms: at, gateway: GatewayId::new(Timestamp(1), [1; 10]), body })

@@ -46,7 +46,8 @@ fn proposal(number: u8, ruling: Ruling, epoch: u64) -> Box<Proposal> {
     };
     let decision = Decision::from_iter([Cause::new(ruling, Reason::PermittedByPolicy, "")]);
     let (policy, parameters) = (Digest::of(b"policy"), Digest::of(b"parameters"));
-    Box::new(Proposal { request, facts, decision, policy, parameters, checks: Vec::new() })
+    let (guards, checks) = Default::default();
+    Box::new(Proposal { request, facts, decision, policy, guards, parameters, checks })
 }
 
 fn stop(scope: StopScope) -> Stop {

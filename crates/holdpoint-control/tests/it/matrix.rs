@@ -4,7 +4,7 @@
 use crate::world::{Situation, request};
 use expect_test::expect_file;
 use holdpoint_control::decide;
-use holdpoint_policy::{PolicySet, starter_pack};
+use holdpoint_policy::{PolicySet, PolicySets, starter_pack};
 use holdpoint_types::{
     Cause, EffectClass, Facts, Finding, FindingResult, Mode, Reason, Ruling, Stop, StopScope,
     ToolState,
@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-static STARTER: LazyLock<PolicySet> = LazyLock::new(|| PolicySet::load(&starter_pack()).unwrap());
+static STARTER: LazyLock<PolicySets> =
+    LazyLock::new(|| PolicySet::load(&starter_pack()).unwrap().into());
 
 const SURFACES: [Option<&str>; 2] = [None, Some("billing")];
 const FREEZES: [Option<&str>; 2] = [None, Some("year-end")];
@@ -82,7 +83,7 @@ fn the_matrix_is_as_reviewed() {
 fn what_is_missing_denies() {
     let open = Situation::open(EffectClass::Read);
     assert_eq!(decide(&request(), &open.facts(), &STARTER).ruling(), Ruling::Permit);
-    let empty = PolicySet::load(&[]).unwrap();
+    let empty = PolicySet::load(&[]).unwrap().into();
     let check = |change: fn(&mut Facts), reason: Reason| {
         let mut facts = open.facts();
         change(&mut facts);
@@ -171,7 +172,7 @@ proptest! {
         let bytes = holdpoint_types::canonical_bytes(&(&request, &facts, &decision)).unwrap();
         let (request, facts, recorded): (_, _, holdpoint_types::Decision) =
             serde_json::from_slice(&bytes).unwrap();
-        let again = PolicySet::load(STARTER.sources()).unwrap();
+        let again = PolicySet::load(STARTER.ordinary().sources()).unwrap().into();
         let replayed = decide(&request, &facts, &again);
         let replayed = holdpoint_types::canonical_bytes(&replayed).unwrap();
         prop_assert_eq!(replayed, holdpoint_types::canonical_bytes(&recorded).unwrap());

@@ -5,9 +5,10 @@ use holdpoint_ledger::{EncodingFault, decode, encode};
 use holdpoint_types::{
     ActionId, ActionRecord, AgentFacts, AskedRecord, AskedRuling, Cause, CheckPlan, CheckRecord,
     ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding,
-    FindingResult, GatewayId, GrantFacts, Intent, IntentSource, Lineage, Mode, OutcomeRecord,
-    OutcomeStatus, PolicySource, Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request,
-    Ruling, Severity, Stop, StopScope, TargetFacts, Timestamp, ToolFacts, ToolOutput, ToolState,
+    FindingResult, GatewayId, GrantFacts, GuardRecord, Intent, IntentSource, Lineage, Mode,
+    OutcomeRecord, OutcomeStatus, PolicySource, Reason, Record, RecordBody, RepliedRecord,
+    ReplyStatus, Request, Ruling, Severity, Stop, StopScope, TargetFacts, Timestamp, ToolFacts,
+    ToolOutput, ToolState,
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Value, json};
@@ -37,6 +38,32 @@ fn lineage() -> Lineage {
         tool_output: Field::Absent("not executed yet".into()),
         post_validation: Field::Absent("no check is configured".into()),
     }
+}
+
+#[test]
+fn a_guard_set() {
+    let source = PolicySource { name: "crown.cedar".to_owned(), text: "forbid".to_owned() };
+    let guard = GuardRecord {
+        note: "holdpoint guard set v1\n\n\u{2014} ada AAAA\n".to_owned(),
+        signers: vec!["ada+00000000+AA==".to_owned()],
+        signatures_min: 1,
+        signed_by: vec!["ada".to_owned()],
+    };
+    let (policy, guard) = (Digest::of(b"guard"), Some(Box::new(guard)));
+    let body = RecordBody::PolicyLoaded { policy, sources: vec![source], guard };
+    check(
+        body,
+        expect![[
+            r#"{"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","guard":{"note":"holdpoint guard set v1\n\n— ada AAAA\n","signatures_min":1,"signed_by":["ada"],"signers":["ada+00000000+AA=="]},"kind":"policy_loaded","policy":"sha256:a9d4034da07d8ef31db1cd4119b6a4552fdfbd19787e2848e71c8ee3b47703a7","sources":[{"name":"crown.cedar","text":"forbid"}]}"#
+        ]],
+    );
+    let mut more = decision();
+    more.guards.insert("crown".to_owned(), policy);
+    let text = String::from_utf8(holdpoint_types::canonical_bytes(&more.guards).unwrap()).unwrap();
+    expect![[
+        r#"{"crown":"sha256:a9d4034da07d8ef31db1cd4119b6a4552fdfbd19787e2848e71c8ee3b47703a7"}"#
+    ]]
+    .assert_eq(&text);
 }
 
 fn decision() -> DecisionRecord {
@@ -75,7 +102,9 @@ fn decision() -> DecisionRecord {
         findings: vec![finding()],
     };
     let cause = Cause::new(Ruling::Hold, Reason::Stopped, "wait").by_rule("r1").needing("owner");
-    DecisionRecord { request, facts, decision: Decision::from_iter([cause]), checks: Vec::new() }
+    let decision = Decision::from_iter([cause]);
+    let (guards, checks) = Default::default();
+    DecisionRecord { request, facts, decision, guards, checks }
 }
 
 fn finding() -> Finding {
@@ -182,7 +211,11 @@ fn a_start_and_a_policy() {
         ]],
     );
     let source = PolicySource { name: "base.cedar".into(), text: "permit(\n);".into() };
-    let body = RecordBody::PolicyLoaded { policy: Digest::of(b"policy"), sources: vec![source] };
+    let body = RecordBody::PolicyLoaded {
+        policy: Digest::of(b"policy"),
+        sources: vec![source],
+        guard: None,
+    };
     check(
         body,
         expect![[

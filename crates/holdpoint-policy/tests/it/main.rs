@@ -3,5 +3,6 @@
 mod answers;
 mod calls;
 mod faults;
+mod guards;
 mod slicing;
 mod starter;

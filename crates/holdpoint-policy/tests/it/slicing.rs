@@ -74,19 +74,19 @@ fn policy() -> impl Strategy<Value = String> {
     )
 }
 
-fn policies() -> impl Strategy<Value = String> {
+pub(crate) fn policies() -> impl Strategy<Value = String> {
     prop::collection::vec(policy(), 0..24).prop_map(|policies| {
         let named = policies.iter().enumerate();
         named.map(|(number, policy)| format!("@id(\"p{number}\") {policy}")).collect()
     })
 }
 
-fn names() -> impl Strategy<Value = BTreeSet<String>> {
+pub(crate) fn names() -> impl Strategy<Value = BTreeSet<String>> {
     subsequence(NAMES.to_vec(), 0..=3)
         .prop_map(|names| names.into_iter().map(str::to_owned).collect())
 }
 
-fn question() -> impl Strategy<Value = (Request, Facts)> {
+pub(crate) fn question() -> impl Strategy<Value = (Request, Facts)> {
     let who = (select(&NAMES[..]), prop::option::of(select(&NAMES[..])), select(&Mode::ALL[..]));
     let what = (select(&TOOLS[..]), select(&EffectClass::ALL[..]), any::<bool>());
     let target = (select(&NAMES[..]), select(&["a", "b", "d"][..]), names());

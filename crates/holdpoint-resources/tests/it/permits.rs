@@ -44,6 +44,7 @@ pub fn permit(tool: &ToolRef, parameters: &Value) -> Permit {
         },
         decision: Decision::from_iter([Cause::new(Ruling::Permit, Reason::PermittedByPolicy, "")]),
         policy: Digest::of(b"policy"),
+        guards: Default::default(),
         parameters: canonical_digest(parameters).unwrap(),
         checks: Vec::new(),
     };

@@ -7,7 +7,7 @@ pub mod client;
 mod registry;
 
 use crate::governor::Governor;
-use crate::wire::{IssuerReply, ObeyReply, RunningReply, StatusReply, UpstreamReply};
+use crate::wire::{GuardReply, IssuerReply, ObeyReply, RunningReply, StatusReply, UpstreamReply};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -63,6 +63,8 @@ pub fn status_of(governor: &Governor) -> StatusReply {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         epoch: governor.epoch().0,
         policy: governor.policy().digest().to_string(),
+        guards: governor.policy().guards().map(GuardReply::from).collect(),
+        policies_refused: governor.telemetry().policies_refused(),
         stops: governor.stops(),
         running: governor.running().iter().map(RunningReply::from).collect(),
         tools: governor.catalog().all().len(),

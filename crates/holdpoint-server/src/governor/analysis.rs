@@ -4,7 +4,7 @@
 use super::{Governor, deny};
 use holdpoint_control::decide;
 use holdpoint_effects::Effects;
-use holdpoint_policy::PolicySet;
+use holdpoint_policy::PolicySets;
 use holdpoint_types::{AgentName, Decision, Facts, Reason, Request, Ruling, ToolRef};
 use serde_json::Value;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Governor {
         &self,
         request: &Request,
         mut facts: Facts,
-        policy: &PolicySet,
+        policy: &PolicySets,
     ) -> (Facts, Decision) {
         let decision = decide(request, &facts, policy);
         if decision.ruling() >= Ruling::Deny {

@@ -4,11 +4,12 @@
 //! of a change in force.
 
 use super::{Governor, Limits};
+use crate::policies;
 use crate::store::StoreFault;
 use crate::validators::Validators;
 use holdpoint_control::Settings;
-use holdpoint_policy::PolicySet;
-use holdpoint_types::{PolicySource, RecordBody, ServerName};
+use holdpoint_policy::{Guard, PolicySets};
+use holdpoint_types::{Digest, RecordBody, ServerName};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -19,13 +20,26 @@ impl Governor {
     ///
     /// # Errors
     /// When the new set cannot be recorded; the old one stays in force.
-    pub async fn replace_policy(&self, policy: PolicySet) -> Result<(), StoreFault> {
-        if policy.digest() == self.policy().digest() {
-            return Ok(());
+    pub async fn replace_policies(&self, policies: PolicySets) -> Result<(), StoreFault> {
+        let known = digests(&self.policy());
+        self.record_policies(&policies, &known).await?;
+        self.inner.policy.store(Arc::new(policies));
+        Ok(())
+    }
+
+    /// Records the sets that come into force, but for those that are `known` to be.
+    pub(super) async fn record_policies(
+        &self,
+        policies: &PolicySets,
+        known: &BTreeSet<Digest>,
+    ) -> Result<(), StoreFault> {
+        let store = self.store().dir();
+        policies::keep(store, policies).map_err(|fault| StoreFault::file(store, &fault))?;
+        for (policy, record) in records(policies) {
+            if !known.contains(&policy) {
+                self.write(record).await?;
+            }
         }
-        let record = policy_record(&policy);
-        self.write(record).await?;
-        self.inner.policy.store(Arc::new(policy));
         Ok(())
     }
 
@@ -60,8 +74,19 @@ impl Governor {
     }
 }
 
-/// The record of a policy set that comes into force.
-pub(super) fn policy_record(policy: &PolicySet) -> RecordBody {
-    let sources: Vec<PolicySource> = policy.sources().to_vec();
-    RecordBody::PolicyLoaded { policy: policy.digest(), sources }
+/// The digests of all sets.
+fn digests(policies: &PolicySets) -> BTreeSet<Digest> {
+    policies.guards().map(Guard::digest).chain([policies.digest()]).collect()
+}
+
+/// The record of each set, by its digest.
+fn records(policies: &PolicySets) -> Vec<(Digest, RecordBody)> {
+    let ordinary = (policies.ordinary(), policies.digest(), None);
+    let guards = policies.guards();
+    let guards = guards.map(|one| (one.set(), one.digest(), Some(Box::new(one.record().clone()))));
+    let each = guards.chain([ordinary]).map(|(set, policy, guard)| {
+        let sources = set.sources().to_vec();
+        (policy, RecordBody::PolicyLoaded { policy, sources, guard })
+    });
+    each.collect()
 }

@@ -139,7 +139,7 @@ impl StoreFault {
         Self::Corrupt { detail: detail.into() }
     }
 
-    pub(super) fn file(path: &Path, error: &std::io::Error) -> Self {
+    pub(crate) fn file(path: &Path, error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
         let detail = format!("`{}`: {error}", path.display());
         match error.kind() {

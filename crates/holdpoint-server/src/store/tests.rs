@@ -85,7 +85,8 @@ fn decided(number: u8, ruling: Ruling, at_ms: i64) -> Record {
         findings: vec![],
     };
     let decision = Decision::from_iter([Cause::new(ruling, Reason::Stopped, "test")]);
-    let more = DecisionRecord { request, facts, decision, checks: Vec::new() };
+    let (guards, checks) = Default::default();
+    let more = DecisionRecord { request, facts, decision, guards, checks };
     let agent = "coder".parse().unwrap();
     let body = ActionRecord { action: action(number), agent, lineage: lineage(), more };
     record(at_ms, RecordBody::Decision(Box::new(body)))

@@ -135,12 +135,9 @@ fn permit(store: &Store, action: ActionId) -> Record {
         findings: vec![],
     };
     let decision = [Cause::new(Ruling::Permit, Reason::CouldNotDecide, "test")];
-    let more = DecisionRecord {
-        request,
-        facts,
-        decision: Decision::from_iter(decision),
-        checks: Vec::new(),
-    };
+    let decision = Decision::from_iter(decision);
+    let (guards, checks) = Default::default();
+    let more = DecisionRecord { request, facts, decision, guards, checks };
     let agent = "coder".parse().unwrap();
     let body = ActionRecord { action, agent, lineage: lineage(), more };
     let body = RecordBody::Decision(Box::new(body));

@@ -1,8 +1,9 @@
 //! `holdpoint check`: everything that is wrong with the configuration, the policies and the
 //! catalog, at once. Must not start a server, nor change anything.
 
-use super::{Exit, Format, Globals, answer, print_report};
+use super::{Exit, Format, Globals, answer, operator, print_report};
 use crate::config::{self, Config, Loaded, Report, Severity, Unusable};
+use holdpoint_server::policies::GuardSpec;
 use serde_json::json;
 use std::path::Path;
 
@@ -38,6 +39,13 @@ fn examine(file: &Path) -> Result<(Option<Config>, Report), Unusable> {
     };
     let sources = config::policy_sources(&config)?;
     report.append(config::policy_report(&config, &sources));
+    let now = operator::now();
+    for guard in &config.policies.guards {
+        if let Err(fault) = guard.load(now) {
+            report.append(config::guard_report(guard, &fault));
+        }
+    }
+    report.append(config::lapsed_report(&config));
     report.append(catalog_report(&config));
     Ok((Some(config), report))
 }
@@ -50,7 +58,7 @@ fn catalog_report(_: &Config) -> Report {
 
 fn summary(file: &Path, config: &Config) -> String {
     let parts = config.settings.parts();
-    let policies = match &config.policies {
+    let policies = match &config.policies.ordinary {
         Some(folder) => folder.display().to_string(),
         None => "the starter pack".to_owned(),
     };
@@ -63,7 +71,19 @@ fn summary(file: &Path, config: &Config) -> String {
         parts.environments.len(),
         parts.surfaces.len(),
         parts.freezes.len(),
-    )
+    ) + &config.policies.guards.iter().filter_map(guard_line).collect::<String>()
+}
+
+/// A guard set that counts, on a line.
+fn guard_line(guard: &GuardSpec) -> Option<String> {
+    let loaded = guard.load(operator::now()).ok()?;
+    let version = loaded.manifest().version;
+    let signed_by = loaded.record().signed_by.join(", ");
+    Some(format!(
+        "  guard set {}: version {version}, {}, signed by {signed_by}\n",
+        guard.name,
+        loaded.digest(),
+    ))
 }
 
 fn to_json(file: &Path, report: &Report) -> String {

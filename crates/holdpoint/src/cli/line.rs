@@ -53,9 +53,11 @@ fn said(body: &RecordBody, look: &Look) -> String {
         RecordBody::SettingsLoaded { configuration } => {
             format!("configuration {}", configuration.short())
         }
-        RecordBody::PolicyLoaded { policy, sources } => {
+        RecordBody::PolicyLoaded { policy, sources, guard } => {
             let files = u64::try_from(sources.len()).unwrap_or(u64::MAX);
-            format!("policy {}, {}", policy.short(), count(files, "file"))
+            let signed = guard.as_ref().map(|guard| escaped(&guard.signed_by.join(", ")));
+            let signed = signed.map_or_else(String::new, |by| format!(", signed by {by}"));
+            format!("policy {}, {}{signed}", policy.short(), count(files, "file"))
         }
         RecordBody::ToolPinned { tool, definition, previous, by } => {
             let before = previous.map(|previous| format!(", was {}", previous.short()));

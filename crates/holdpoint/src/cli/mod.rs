@@ -17,6 +17,7 @@ mod login;
 mod logout;
 pub mod look;
 mod operator;
+mod policy;
 mod release;
 mod replay;
 #[cfg(test)]
@@ -118,6 +119,8 @@ enum Command {
     Init(init::Args),
     /// Report everything that is wrong with the configuration and the policies.
     Check(check::Args),
+    /// Make keys for signers, show digests of policy sets, and sign guard sets.
+    Policy(policy::Args),
     /// Stop a part of what agents do.
     Stop(stop::Args),
     /// Release a stop.
@@ -223,6 +226,7 @@ impl Command {
             Self::Effects(args) => effects::run(&args, globals),
             Self::Init(args) => init::run(&args, globals),
             Self::Check(args) => check::run(&args, globals),
+            Self::Policy(args) => policy::run(&args, globals),
             Self::Stop(args) => stop::run(&args, globals),
             Self::Release(args) => release::run(&args, globals),
             Self::Status(args) => status::run(&args, globals),

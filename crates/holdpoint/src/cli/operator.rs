@@ -94,7 +94,7 @@ impl StoreArgs {
 pub fn open(dir: &Path, access: Access) -> anyhow::Result<Store> {
     let mut random = [0; 10];
     getrandom::fill(&mut random).context("the system gives no randomness")?;
-    let gateway = GatewayId::new(Timestamp(jiff::Timestamp::now().as_millisecond()), random);
+    let gateway = GatewayId::new(now(), random);
     let store = Store::open(dir, StoreOptions::new(gateway, access));
     store.with_context(|| format!("cannot open the store `{}`", dir.display()))
 }
@@ -115,6 +115,11 @@ pub fn word(store: &Store, reason: &str) -> anyhow::Result<Word> {
 pub fn wait<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(work)
+}
+
+/// The time now, where nothing is recorded.
+pub fn now() -> Timestamp {
+    Timestamp(jiff::Timestamp::now().as_millisecond())
 }
 
 /// Says something that is not part of the answer.

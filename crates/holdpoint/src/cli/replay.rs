@@ -6,15 +6,17 @@ use super::look::{Look, Tone, count, escaped, json_lines};
 use super::operator::StoreArgs;
 use super::{Exit, Format, Globals, answer};
 use holdpoint_control::decide;
-use holdpoint_policy::PolicySet;
+use holdpoint_policy::{Guard, PolicySet, PolicySets};
+use holdpoint_server::policies::recorded_guard;
 use holdpoint_server::store::{Access, RecordQuery, Store, StoredRecord};
 use holdpoint_types::{
-    ActionId, ActionRecord, Decision, DecisionRecord, Digest, Field, PolicySource, RecordBody,
-    Timestamp, canonical_bytes,
+    ActionId, ActionRecord, Decision, DecisionRecord, Digest, Field, GatewayId, GuardRecord,
+    PolicySource, RecordBody, Timestamp, canonical_bytes,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
 
 /// How many records are read at a time.
 const PAGE: u32 = 500;
@@ -35,7 +37,10 @@ pub struct Args {
 #[derive(Debug, Default)]
 struct Replay {
     since: Option<Timestamp>,
-    policies: BTreeMap<Digest, PolicySet>,
+    policies: BTreeMap<Digest, Arc<PolicySet>>,
+    guards: BTreeMap<Digest, Arc<Guard>>,
+    /// The guard sets that each process had in force.
+    guarding: BTreeMap<GatewayId, BTreeMap<String, Digest>>,
     /// Policy sets that could not be loaded as they were, with why.
     unloadable: BTreeMap<Digest, String>,
     same: u64,
@@ -97,8 +102,15 @@ impl Replay {
     fn take(&mut self, stored: StoredRecord) {
         let wanted = self.since.is_none_or(|since| stored.record.at_ms >= since);
         match stored.record.body {
-            RecordBody::PolicyLoaded { policy, sources } => self.load(policy, &sources),
-            RecordBody::Decision(record) if wanted => self.decide_again(stored.seq, &record),
+            RecordBody::PolicyLoaded { policy, sources, guard: None } => {
+                self.load(policy, &sources);
+            }
+            RecordBody::PolicyLoaded { policy, sources, guard: Some(guard) } => {
+                self.load_guard(stored.record.gateway, policy, (&guard, &sources));
+            }
+            RecordBody::Decision(record) if wanted => {
+                self.decide_again((stored.seq, stored.record.gateway), &record);
+            }
             _ => {}
         }
     }
@@ -109,7 +121,7 @@ impl Replay {
         }
         let why = match PolicySet::load(sources) {
             Ok(set) if set.digest() == recorded => {
-                self.policies.insert(recorded, set);
+                self.policies.insert(recorded, Arc::new(set));
                 return;
             }
             Ok(set) => format!("its files have the digest {} here", set.digest()),
@@ -121,8 +133,32 @@ impl Replay {
         self.unloadable.insert(recorded, why);
     }
 
-    fn decide_again(&mut self, seq: u64, record: &ActionRecord<DecisionRecord>) {
-        let why = match self.again(record) {
+    /// A guard set counts here as far as the keys that its record names signed it.
+    fn load_guard(
+        &mut self,
+        gateway: GatewayId,
+        recorded: Digest,
+        (record, sources): (&GuardRecord, &[PolicySource]),
+    ) {
+        let why = match recorded_guard(record, sources) {
+            Ok(guard) if guard.digest() == recorded => {
+                let guarding = self.guarding.entry(gateway).or_default();
+                guarding.insert(guard.name().to_owned(), recorded);
+                self.guards.insert(recorded, Arc::new(guard));
+                return;
+            }
+            Ok(guard) => format!("it has the digest {} here", guard.digest()),
+            Err(fault) => fault.to_string(),
+        };
+        self.unloadable.insert(recorded, why);
+    }
+
+    fn decide_again(
+        &mut self,
+        (seq, gateway): (u64, GatewayId),
+        record: &ActionRecord<DecisionRecord>,
+    ) {
+        let why = match self.again(gateway, record) {
             Ok(again) if same_bytes(&again, &record.more.decision) => {
                 self.same = self.same.saturating_add(1);
                 return;
@@ -136,16 +172,32 @@ impl Replay {
         }
     }
 
-    fn again(&self, record: &ActionRecord<DecisionRecord>) -> Result<Decision, String> {
+    fn again(
+        &self,
+        gateway: GatewayId,
+        record: &ActionRecord<DecisionRecord>,
+    ) -> Result<Decision, String> {
         let policy = match &record.lineage.policy_version {
             Field::Present(policy) => policy,
             Field::Absent(why) => return Err(format!("it names no policy set: {why}")),
         };
-        let set = self.policies.get(policy).ok_or_else(|| match self.unloadable.get(policy) {
+        let unknown = |policy: &Digest| match self.unloadable.get(policy) {
             Some(why) => format!("the policy set {policy}: {why}"),
             None => format!("no record before it holds the policy set {policy}"),
-        })?;
-        Ok(decide(&record.more.request, &record.more.facts, set))
+        };
+        let set = self.policies.get(policy).ok_or_else(|| unknown(policy))?;
+        let DecisionRecord { request, facts, guards, .. } = &record.more;
+        let speaking = guards.values();
+        let speaking = speaking.map(|one| self.guards.get(one).ok_or_else(|| unknown(one)));
+        let speaking: Vec<_> = speaking.map(|one| one.cloned()).collect::<Result<_, _>>()?;
+        let silent = self.guarding.get(&gateway).into_iter().flatten().find(|(name, digest)| {
+            let guards_it = self.guards.get(digest).is_some_and(|guard| guard.guards(facts));
+            guards_it && !guards.contains_key(*name)
+        });
+        if let Some((name, _)) = silent {
+            return Err(format!("the guard set `{name}` was in force and had no voice"));
+        }
+        Ok(decide(request, facts, &PolicySets::new(Arc::clone(set), speaking)))
     }
 
     fn to_json(&self) -> Value {
@@ -153,7 +205,7 @@ impl Replay {
             "replayed": self.same.saturating_add(self.differing),
             "same": self.same,
             "differing": self.differing,
-            "policies": self.policies.len(),
+            "policies": self.policies.len().saturating_add(self.guards.len()),
             "differences": self.differences.iter().map(Difference::to_json).collect::<Vec<_>>(),
         })
     }
@@ -167,7 +219,8 @@ impl Replay {
         if hidden > 0 {
             text.push_str(&format!("… {}\n", count(hidden, "more difference")));
         }
-        let policies = u64::try_from(self.policies.len()).unwrap_or(u64::MAX);
+        let policies = self.policies.len().saturating_add(self.guards.len());
+        let policies = u64::try_from(policies).unwrap_or(u64::MAX);
         let sets = count(policies, "policy set");
         let (tone, verdict) = match self.differing {
             0 => {
@@ -249,12 +302,15 @@ mod tests {
     use crate::cli::samples::{self, stored};
     use expect_test::expect;
     use holdpoint_control::decide;
-    use holdpoint_policy::{PolicySet, starter_pack};
-    use holdpoint_types::{Decision, Field, RecordBody};
+    use holdpoint_ledger::{Signer, sign_note};
+    use holdpoint_policy::{Guard, GuardScope, Manifest, PolicySet, PolicySets, starter_pack};
+    use holdpoint_types::{Decision, Digest, Field, GuardRecord, RecordBody};
 
     fn decisions() -> Vec<holdpoint_server::store::StoredRecord> {
         let set = PolicySet::load(&starter_pack()).unwrap();
-        let loaded = RecordBody::PolicyLoaded { policy: set.digest(), sources: starter_pack() };
+        let policy = set.digest();
+        let loaded = RecordBody::PolicyLoaded { policy, sources: starter_pack(), guard: None };
+        let set = PolicySets::from(set);
         let mut records = vec![stored(0, loaded)];
         for (seq, sample) in [(1, samples::permitted()), (2, samples::denied())] {
             let RecordBody::Decision(mut record) = sample.record.body else { panic!("a decision") };
@@ -263,6 +319,56 @@ mod tests {
             records.push(stored(seq, RecordBody::Decision(record)));
         }
         records
+    }
+
+    /// A set that guards where every sample acts, signed by `ada`.
+    fn guard() -> (Digest, GuardRecord) {
+        let scope = GuardScope { surfaces: ["prod".to_owned()].into(), ..Default::default() };
+        let (name, files) = ("crown".to_owned(), Default::default());
+        let text = Manifest { name, version: 1, expires: None, scope, files }.text();
+        let ada = Signer::new("ada", &[1; 32]).unwrap();
+        let record = GuardRecord {
+            note: sign_note(&text, &ada).unwrap(),
+            signers: vec![ada.verifier().to_string()],
+            signatures_min: 1,
+            signed_by: vec!["ada".to_owned()],
+        };
+        (Guard::load(&text, &[], record.clone()).unwrap().digest(), record)
+    }
+
+    #[test]
+    fn a_guard_set_that_had_no_voice_is_found() {
+        let (policy, record) = guard();
+        let with = |record: GuardRecord, named: bool| {
+            let guard = Some(Box::new(record));
+            let loaded = RecordBody::PolicyLoaded { policy, sources: vec![], guard };
+            let mut records = decisions();
+            records.insert(1, stored(9, loaded));
+            for stored in &mut records {
+                let RecordBody::Decision(decided) = &mut stored.record.body else { continue };
+                decided.more.guards.extend(named.then(|| ("crown".to_owned(), policy)));
+            }
+            replayed(records)
+        };
+        expect![[r#"
+            #1 019826f1-3a00-7707-8707-070707070707: cannot be decided again: the guard set `crown` was in force and had no voice
+            #2 019826f1-3a00-7707-8707-070707070707: cannot be decided again: the guard set `crown` was in force and had no voice
+            2 differ, 0 are the same (2 policy sets)
+        "#]].assert_eq(&with(record.clone(), false).render(&look()));
+        // It denies, where nothing of it was recorded.
+        expect![[r#"
+            #1 019826f1-3a00-7707-8707-070707070707: permit was recorded, deny comes out
+              + deny no_guard_permits [crown] no policy permits `coder` to use `fs__read_file` (read) in `prod` with a grant
+            #2 019826f1-3a00-7707-8707-070707070707: halt was recorded, halt comes out
+              + deny no_guard_permits [crown] no policy permits `coder` to use `fs__rm` (destructive) in `prod` without a grant
+            2 differ, 0 are the same (2 policy sets)
+        "#]].assert_eq(&with(record.clone(), true).render(&look()));
+        let forged = GuardRecord { note: record.note.replace("version 1", "version 2"), ..record };
+        expect![[r#"
+            #1 019826f1-3a00-7707-8707-070707070707: cannot be decided again: the policy set sha256:ea7ee206abcb75d851a659295eec2f111fe5addf79da7873fb487cdff6bfe5fc: the signature of `ada` does not fit the note
+            #2 019826f1-3a00-7707-8707-070707070707: cannot be decided again: the policy set sha256:ea7ee206abcb75d851a659295eec2f111fe5addf79da7873fb487cdff6bfe5fc: the signature of `ada` does not fit the note
+            2 differ, 0 are the same (1 policy set)
+        "#]].assert_eq(&with(forged, true).render(&look()));
     }
 
     fn replayed(records: Vec<holdpoint_server::store::StoredRecord>) -> Replay {

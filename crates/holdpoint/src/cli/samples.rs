@@ -77,7 +77,7 @@ pub fn one_of_each() -> Vec<StoredRecord> {
     let by = || "ada".to_owned();
     let version = "0.1.0".to_owned();
     let sources = vec![PolicySource { name: "starter.cedar".to_owned(), text: String::new() }];
-    let loaded = RecordBody::PolicyLoaded { policy: digest("policy"), sources };
+    let loaded = RecordBody::PolicyLoaded { policy: digest("policy"), sources, guard: None };
     let configuration = digest("configuration");
     let in_doubt = vec![action()];
     let (id, scope, reason) = (7, "agent:coder".parse().unwrap(), "looked at".to_owned());
@@ -206,7 +206,8 @@ fn decided((class, tool): (EffectClass, &str), decision: Decision, mut facts: Fa
         retrieved: vec!["doc-1".to_owned()],
         at: AT,
     };
-    let more = DecisionRecord { request, facts, decision, checks: Vec::new() };
+    let (guards, checks) = Default::default();
+    let more = DecisionRecord { request, facts, decision, guards, checks };
     RecordBody::Decision(Box::new(ActionRecord { action: action(), agent, lineage, more }))
 }
 

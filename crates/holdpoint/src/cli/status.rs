@@ -11,13 +11,15 @@ use holdpoint_ledger::{Checkpoint, open_checkpoint};
 use holdpoint_resources::Standing;
 use holdpoint_server::operate;
 use holdpoint_server::store::{Access, ControlRow, Store};
-use holdpoint_server::wire::{IssuerReply, StatusReply, UpstreamReply};
+use holdpoint_server::wire::{GuardReply, IssuerReply, StatusReply, UpstreamReply};
 use holdpoint_types::Timestamp;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Longest fault of an upstream server that is shown, in characters.
 const FAULT_CHARS_MAX: usize = 120;
+/// Longest reason why policies were refused that is shown, in characters.
+const REFUSED_CHARS_MAX: usize = 400;
 
 /// Show who governs, what is stopped, what runs, and how the store is.
 #[derive(Debug, clap::Args)]
@@ -173,12 +175,33 @@ fn render_gateway(reply: &StatusReply, epoch: u64, look: &Look) -> String {
     let issuer = issuers.render("  ", look);
     let policy = escaped(reply.policy.get(..19).unwrap_or(&reply.policy));
     let tools = u64::try_from(reply.tools).unwrap_or(u64::MAX);
+    let guards: String = reply.guards.iter().map(|guard| guard_line(guard, look)).collect();
+    let refused = reply.policies_refused.as_ref().map(|fault| {
+        let text = format!("new policies refused: {}", shortened(fault, REFUSED_CHARS_MAX));
+        format!("  {}\n", look.paint(Tone::Bad, &text))
+    });
+    let refused = refused.unwrap_or_default();
     format!(
         "{title}\n  version {}, epoch {}{behind}, policy {policy}, {}{ending}\n\
-         {upstreams}{issuer}{running}",
+         {guards}{refused}{upstreams}{issuer}{running}",
         escaped(&reply.version),
         reply.epoch,
         count(tools, "tool"),
+    )
+}
+
+fn guard_line(guard: &GuardReply, look: &Look) -> String {
+    let expires = guard.expires_ms.map(Timestamp);
+    let expires = expires.map_or_else(String::new, |at| format!(", until {}", look.time(at)));
+    let guarded = guard.surfaces.iter().chain(&guard.environments);
+    let guarded: Vec<_> = guarded.map(|name| escaped(name)).collect();
+    format!(
+        "  guard set {} over {}: version {}, {}, signed by {}{expires}\n",
+        escaped(&guard.name),
+        guarded.join(", "),
+        guard.version,
+        escaped(guard.digest.get(..19).unwrap_or(&guard.digest)),
+        escaped(&guard.signed_by.join(", ")),
     )
 }
 
@@ -262,6 +285,8 @@ mod tests {
             version: "0.1.0".to_owned(),
             epoch: 2,
             policy: Digest::of(b"policy").to_string(),
+            guards: vec![],
+            policies_refused: None,
             stops: vec![],
             running: vec![running],
             tools: 14,

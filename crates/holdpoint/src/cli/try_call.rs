@@ -6,14 +6,14 @@ use super::operator::{self, StoreArgs};
 use super::{Exit, Format, Globals, answer};
 use anyhow::{Context as _, bail};
 use holdpoint_control::decide;
+use holdpoint_policy::PolicySets;
 use holdpoint_server::catalog::Catalog;
 use holdpoint_server::doors::{decision_json, refusal_text};
 use holdpoint_server::governor::{Call, Known, gather};
-use holdpoint_server::runtime::load_policies;
 use holdpoint_server::store::{Access, Store};
 use holdpoint_types::{
     ActionId, AgentName, Decision, Door, EffectFacts, Facts, Finding, FindingResult, JsonLimits,
-    Request, Ruling, Timestamp, ToolRef,
+    Request, Ruling, ToolRef,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -44,8 +44,9 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let config = globals.load()?;
     let call = read_call(&args.call, &args.agent)?;
-    let policy = load_policies(config.policies.as_deref())?;
     let dir = args.store.store.clone().unwrap_or_else(|| config.store.clone());
+    let now = operator::now();
+    let policies = config.policies.load(now, &dir)?;
     let store = operator::open(&dir, Access::ReadOnly);
     let store = store.context("no tool is known yet: let an agent list its tools once")?;
     let row = store.control()?;
@@ -57,26 +58,26 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let effects = settings.effects(&call.tool, &call.parameters);
     let (stops, effects) = ((stops.as_slice(), row.epoch), effects.as_ref());
     let known = Known { settings, catalog: &catalog, stops, effects };
-    let now = Timestamp(jiff::Timestamp::now().as_millisecond());
     let (request, mut facts) = gather(known, ActionId::new(now, [0; 10]), &call, now);
-    let mut decision = decide(&request, &facts, &policy);
+    let mut decision = decide(&request, &facts, &policies);
     // As a governing process does: nobody is asked about what is refused anyway.
     if decision.ruling() < Ruling::Deny {
         let validators = crate::gateway::validators(&config)?;
         facts.findings.extend(operator::wait(async {
             Ok::<_, anyhow::Error>(validators.look(&request, &facts).await)
         })?);
-        decision = decide(&request, &facts, &policy);
+        decision = decide(&request, &facts, &policies);
     }
     match globals.format {
         Format::Json => {
             let mut told = decision_json(request.action, &decision);
-            told["policy"] = policy.digest().to_string().into();
+            told["policy"] = policies.digest().to_string().into();
+            told["guards"] = serde_json::to_value(policies.guards_of(&facts))?;
             told["request"] = serde_json::to_value(&request)?;
             told["facts"] = serde_json::to_value(&facts)?;
             answer(&format!("{}\n", serde_json::to_string_pretty(&told)?))?;
         }
-        Format::Text => answer(&render(&request, &facts, &decision))?,
+        Format::Text => answer(&render((&request, &facts), &decision, &policies))?,
     }
     Ok(match decision.ruling() {
         Ruling::Permit => Exit::Ok,
@@ -134,7 +135,11 @@ fn catalog(store: &Store, catalog: Catalog) -> anyhow::Result<Catalog> {
     Ok(catalog)
 }
 
-fn render(request: &Request, facts: &Facts, decision: &Decision) -> String {
+fn render(
+    (request, facts): (&Request, &Facts),
+    decision: &Decision,
+    policies: &PolicySets,
+) -> String {
     let target = &facts.target;
     let surfaces: Vec<_> = target.surfaces.iter().map(String::as_str).collect();
     let surfaces = if surfaces.is_empty() { "none".to_owned() } else { surfaces.join(", ") };
@@ -151,6 +156,13 @@ fn render(request: &Request, facts: &Facts, decision: &Decision) -> String {
         escaped(&target.environment),
         escaped(&surfaces),
     );
+    for guard in policies.guards().filter(|guard| guard.guards(facts)) {
+        let (version, signed_by) = (guard.manifest().version, &guard.record().signed_by);
+        let name = guard.name();
+        let signed_by = signed_by.join(", ");
+        let line = format!("{name} {}, version {version}, signed by {signed_by}", guard.digest());
+        text.push_str(&format!("  guarded by  {}\n", shortened(&line, 200)));
+    }
     for one in &facts.effects {
         text.push_str(&format!("  would       {}\n", shortened(&effect_line(one), 160)));
     }

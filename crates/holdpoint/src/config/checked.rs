@@ -4,6 +4,7 @@
 use holdpoint_control::{Settings, ToolPattern};
 use holdpoint_resources::{GrantKind, Sharing};
 use holdpoint_server::doors::http::oauth::{Algorithm, KeySpec, Scopes};
+use holdpoint_server::policies::PolicySpec;
 use holdpoint_server::validators::When;
 use holdpoint_types::{AgentName, EffectClass, FindingResult, OperatorName, ServerName, Severity};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +22,8 @@ pub struct Config {
     pub credential_key: Option<ValueSource>,
     /// Where `serve` listens.
     pub listen: Listen,
-    /// The absolute folder with the policies; absent for the starter pack.
-    pub policies: Option<PathBuf>,
+    /// Where the policies are, in absolute folders.
+    pub policies: PolicySpec,
     /// The limits.
     pub limits: Limits,
     /// Who may stop and release over HTTP, and where each one's key is.

@@ -17,7 +17,7 @@ pub use checked::{
     UpstreamCommand, UpstreamUrl, Validator, ValueSource,
 };
 pub use fault::{Colour, Report, Severity, printable, printable_lines};
-pub use policies::{policy_report, policy_sources};
+pub use policies::{guard_report, lapsed_report, policy_report, policy_sources};
 pub use reference::{config_reference, errors_reference};
 pub use schema::config_schema;
 pub use secret::{is_plain_value, is_secret_option, is_secret_value, variable_for};

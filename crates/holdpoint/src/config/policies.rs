@@ -4,7 +4,8 @@
 use super::checked::Config;
 use super::fault::{Diagnostic, Report, Severity, span_at};
 use super::{Unusable, read_text_within};
-use holdpoint_policy::{PolicyFault, PolicySet, SOURCE_BYTES_MAX, starter_pack};
+use holdpoint_policy::{GuardFault, PolicyFault, PolicySet, SOURCE_BYTES_MAX, starter_pack};
+use holdpoint_server::policies::{GuardSpec, SignedFault, lapsed};
 use holdpoint_types::PolicySource;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// When the folder or one of its files cannot be read.
 pub fn policy_sources(config: &Config) -> Result<Vec<PolicySource>, Unusable> {
-    match &config.policies {
+    match &config.policies.ordinary {
         None => Ok(starter_pack()),
         Some(folder) => read_folder(folder),
     }
@@ -22,7 +23,7 @@ pub fn policy_sources(config: &Config) -> Result<Vec<PolicySource>, Unusable> {
 /// What is wrong with a configuration's policies, by themselves and together with the rest.
 pub fn policy_report(config: &Config, sources: &[PolicySource]) -> Report {
     let mut report = Report::default();
-    let file_of = |name: &str| match &config.policies {
+    let file_of = |name: &str| match &config.policies.ordinary {
         Some(folder) => folder.join(name).display().to_string(),
         None => format!("the starter pack's {name}"),
     };
@@ -41,7 +42,7 @@ pub fn policy_report(config: &Config, sources: &[PolicySource]) -> Report {
 }
 
 fn warn(config: &Config, set: &PolicySet, report: &mut Report) {
-    let place = config.policies.as_ref().unwrap_or(&config.file).display().to_string();
+    let place = config.policies.ordinary.as_ref().unwrap_or(&config.file).display().to_string();
     let mut warning = |message: &str, suggestion: &str| {
         report.push(Diagnostic {
             severity: Severity::Warning,
@@ -75,6 +76,52 @@ fn diagnose(file: String, sources: &[PolicySource], fault: PolicyFault) -> Diagn
         message: fault.message,
         suggestion: fault.suggestion,
     }
+}
+
+/// Guard sets that were in force and are not declared any more.
+pub fn lapsed_report(config: &Config) -> Report {
+    let mut report = Report::default();
+    for name in lapsed(&config.store, &config.policies) {
+        report.push(Diagnostic {
+            severity: Severity::Warning,
+            file: config.file.display().to_string(),
+            span: None,
+            message: format!("the guard set `{name}` was in force and is not declared any more"),
+            suggestion: Some(format!(
+                "declare it, or remove `{}` if that is meant",
+                config.store.join("guards").join(format!("{name}.signed")).display()
+            )),
+        });
+    }
+    report
+}
+
+/// What keeps a guard set from counting.
+pub fn guard_report(guard: &GuardSpec, fault: &SignedFault) -> Report {
+    let mut report = Report::default();
+    let file_of = |name: &str| guard.folder.join(name).display().to_string();
+    let SignedFault::Set(GuardFault::Policies(faults)) = fault else {
+        let suggestion = match fault {
+            SignedFault::Note(_) | SignedFault::Files(_) | SignedFault::Record => None,
+            _ => Some(format!("have it signed: `holdpoint policy sign {}`", guard.name)),
+        };
+        report.push(Diagnostic {
+            severity: Severity::Fault,
+            file: guard.folder.display().to_string(),
+            span: None,
+            message: format!("the guard set `{}` does not count: {fault}", guard.name),
+            suggestion,
+        });
+        return report;
+    };
+    let sources = guard.sources().unwrap_or_default();
+    for source in &sources {
+        report.add_text(file_of(&source.name), &source.text);
+    }
+    for fault in faults {
+        report.push(diagnose(file_of(&fault.file), &sources, fault.clone()));
+    }
+    report
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<PolicySource>, Unusable> {

@@ -3,10 +3,12 @@
 
 mod credentials;
 mod effects;
+mod policies;
 mod validators;
 
 pub use credentials::{RawCredentials, RawGrantKind, RawSharing};
 pub use effects::{RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawPlace};
+pub use policies::{RawGuard, RawPolicies};
 pub use validators::{RawValidator, RawWhen};
 
 use holdpoint_types::{EffectClass, Mode};
@@ -165,15 +167,6 @@ pub struct RawScopes {
     /// To call tools that destroy.
     #[schemars(extend("x-default" = "mcp:destructive"))]
     pub destructive: Option<At<String>>,
-}
-
-/// Where the policies are.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawPolicies {
-    /// The folder with the `*.cedar` files, relative to this file.
-    #[schemars(extend("x-default" = "the built-in starter pack"))]
-    pub path: Option<At<String>>,
 }
 
 /// Limits on everything that others could make large or slow.

@@ -8,6 +8,7 @@ mod clients;
 mod demo;
 mod effects;
 mod eras;
+mod guards;
 mod hostile_http;
 mod hostile_stdio;
 mod hostile_tokens;

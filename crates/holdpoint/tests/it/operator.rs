@@ -102,7 +102,7 @@ fn append(store: &Store, body: RecordBody) {
 fn decide_one(store: &Store, (class, tool): (EffectClass, &str)) -> ActionId {
     let set = PolicySet::load(&starter_pack()).unwrap();
     let sources = set.sources().to_vec();
-    append(store, RecordBody::PolicyLoaded { policy: set.digest(), sources });
+    append(store, RecordBody::PolicyLoaded { policy: set.digest(), sources, guard: None });
     let action =
         ActionId::new(now(), Digest::of(tool.as_bytes()).as_bytes()[..10].try_into().unwrap());
     let request = Request {
@@ -117,10 +117,12 @@ fn decide_one(store: &Store, (class, tool): (EffectClass, &str)) -> ActionId {
         at: now(),
     };
     let facts = facts(class);
-    let decision = decide(&request, &facts, &set);
-    let lineage = lineage(&request, set.digest());
+    let policy = set.digest();
+    let decision = decide(&request, &facts, &set.into());
+    let lineage = lineage(&request, policy);
     let agent = request.agent.clone();
-    let more = DecisionRecord { request, facts, decision, checks: Vec::new() };
+    let (guards, checks) = Default::default();
+    let more = DecisionRecord { request, facts, decision, guards, checks };
     append(store, RecordBody::Decision(Box::new(ActionRecord { action, agent, lineage, more })));
     action
 }

@@ -6,6 +6,7 @@ use crate::config::{self, Colour, Config, Loaded, Unusable};
 use crate::gateway::runtime_spec;
 use anyhow::{Context as _, bail};
 use holdpoint_server::doors::local::Kind;
+use holdpoint_server::policies::PolicySpec;
 use holdpoint_server::telemetry::Reload;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 pub(super) struct Fixed {
     file: PathBuf,
     store: PathBuf,
-    policies: Option<PathBuf>,
+    policies: PolicySpec,
     http: SocketAddr,
     operations: Option<SocketAddr>,
     tls: bool,
@@ -37,7 +38,8 @@ impl Fixed {
     fn check(&self, new: &Config) -> anyhow::Result<()> {
         let differs = [
             ("store.path", self.store != new.store),
-            ("policies.path", self.policies != new.policies),
+            ("policies.path", self.policies.ordinary != new.policies.ordinary),
+            ("policies.guard", self.policies.guards != new.policies.guards),
             ("listen.http", self.http != new.listen.http),
             ("listen.operations", self.operations != new.listen.operations),
             ("listen.tls", self.tls != new.listen.tls.is_some()),

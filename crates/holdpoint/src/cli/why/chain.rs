@@ -4,7 +4,7 @@ use holdpoint_ledger::{open_checkpoint, verify_inclusion};
 use holdpoint_server::store::{RecordQuery, Store, StoredRecord};
 use holdpoint_types::{
     ActionId, ActionRecord, AskedRecord, CheckDue, CheckRecord, DecisionRecord, Digest, Field,
-    GatewayId, Lineage, OutcomeRecord, RecordBody, RepliedRecord, Ruling, Timestamp,
+    GatewayId, GuardRecord, Lineage, OutcomeRecord, RecordBody, RepliedRecord, Ruling, Timestamp,
 };
 
 /// How many records are read at a time.
@@ -27,6 +27,8 @@ pub struct Chain {
     pub due: Vec<CheckDue>,
     /// The names of the files of the policy set that decided, if the ledger knows it.
     pub policy_files: Option<Vec<String>>,
+    /// The guard sets that had a voice.
+    pub guards: Vec<GuardSaid>,
     /// Its records, each with its proof.
     pub records: Vec<Proved>,
 }
@@ -40,6 +42,17 @@ pub struct Said<T> {
     pub gateway: GatewayId,
     /// What.
     pub record: ActionRecord<T>,
+}
+
+/// A guard set that had a voice.
+#[derive(Debug)]
+pub struct GuardSaid {
+    /// Its name.
+    pub name: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// What it was signed with, if the ledger knows the set.
+    pub record: Option<GuardRecord>,
 }
 
 /// A question of the action's server.
@@ -157,10 +170,12 @@ pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> 
     let open = store.open_checks()?.into_iter().filter(|row| row.action == action);
     let due = open.map(|row| row.due).collect();
     let policy_files = match decision.record.lineage.policy_version {
-        Field::Present(policy) => policy_files(store, policy)?,
+        Field::Present(policy) => policy_loaded(store, policy)?.map(|(files, _)| files),
         Field::Absent(_) => None,
     };
-    let chain = Chain { decision, outcome, state, questions, checks, due, policy_files, records };
+    let guards = guards(store, &decision.record.more)?;
+    let chain =
+        Chain { decision, outcome, state, questions, checks, due, policy_files, guards, records };
     Ok(Some(chain))
 }
 
@@ -187,8 +202,20 @@ fn prove(store: &Store, stored: &StoredRecord) -> anyhow::Result<Proved> {
     Ok(Proved { seq: stored.seq, kind: stored.record.body.kind(), leaf: stored.leaf, proof })
 }
 
-/// The names of the files of a policy set.
-fn policy_files(store: &Store, wanted: Digest) -> anyhow::Result<Option<Vec<String>>> {
+fn guards(store: &Store, decision: &DecisionRecord) -> anyhow::Result<Vec<GuardSaid>> {
+    let each = decision.guards.iter().map(|(name, digest)| {
+        let loaded = policy_loaded(store, *digest)?;
+        let record = loaded.and_then(|(_, guard)| guard).map(|guard| *guard);
+        Ok(GuardSaid { name: name.clone(), digest: *digest, record })
+    });
+    each.collect()
+}
+
+/// The names of a policy set's files, and what it was signed with.
+type Loaded = (Vec<String>, Option<Box<GuardRecord>>);
+
+/// What the ledger knows of a policy set.
+fn policy_loaded(store: &Store, wanted: Digest) -> anyhow::Result<Option<Loaded>> {
     let kind = Some("policy_loaded".to_owned());
     let mut query = RecordQuery { kind, limit: PAGE, ..RecordQuery::default() };
     loop {
@@ -197,8 +224,9 @@ fn policy_files(store: &Store, wanted: Digest) -> anyhow::Result<Option<Vec<Stri
         query.after_seq = Some(last.seq);
         for stored in records {
             match stored.record.body {
-                RecordBody::PolicyLoaded { policy, sources } if policy == wanted => {
-                    return Ok(Some(sources.into_iter().map(|source| source.name).collect()));
+                RecordBody::PolicyLoaded { policy, sources, guard } if policy == wanted => {
+                    let files = sources.into_iter().map(|source| source.name).collect();
+                    return Ok(Some((files, guard)));
                 }
                 _ => {}
             }

@@ -18,6 +18,11 @@ pub fn to_json(chain: &Chain) -> Value {
         "request": decision.more.request,
         "facts": decision.more.facts,
         "policy": { "digest": chain.policy(), "files": chain.policy_files },
+        "guards": chain.guards.iter().map(|guard| json!({
+            "name": guard.name,
+            "digest": guard.digest,
+            "signed_by": guard.record.as_ref().map(|record| &record.signed_by),
+        })).collect::<Vec<_>>(),
         "decision": { "ruling": ruling, "causes": decision.more.decision },
         "permitted": ruling == Ruling::Permit,
         "outcome": chain.outcome.as_ref().map(|outcome| json!({

@@ -7,6 +7,7 @@ mod edges;
 mod effects;
 mod oauth;
 mod places;
+mod policies;
 mod servers;
 mod validators;
 
@@ -106,9 +107,11 @@ impl Checker<'_> {
         let store = self.path(raw.store.path.as_ref()).unwrap_or(self.folder.join(".holdpoint"));
         let key = raw.store.credential_key.as_ref();
         let credential_key = key.and_then(|key| self.value_reference(key.span(), key.get()));
-        let policies = self.path(raw.policies.path.as_ref());
-        let own = [Some(file.to_owned()), policies.clone(), Some(store.clone())];
-        self.reach(&raw.server, &own.into_iter().flatten().collect::<Vec<_>>());
+        let policies = self.policies(raw);
+        let mut own = vec![file.to_owned(), store.clone()];
+        own.extend(policies.ordinary.clone());
+        own.extend(policies.guards.iter().map(|guard| guard.folder.clone()));
+        self.reach(&raw.server, &own);
         if self.has_faults() {
             return None;
         }

@@ -169,13 +169,49 @@ fn broken_syntax_is_shown_without_consequences() {
 }
 
 #[test]
+fn a_guard_set_is_declared_without_slips() {
+    let key = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+    let declared = "[[surface]]\nname = \"billing\"\nresources = [\"file:///b/**\"]\n";
+    let config = good(&format!(
+        "{declared}[policies.guard.crown]\npath = \"crown\"\nsurfaces = [\"billing\"]\n\
+         environments = [\"prod\"]\nsigners = [\"{key}\"]\n"
+    ));
+    let [guard] = config.policies.guards.as_slice() else { panic!("one guard set") };
+    assert_eq!(guard.folder, PathBuf::from("/etc/hp/crown"));
+    assert_eq!((guard.signatures_min, guard.signers.len()), (1, 1));
+    expect_file!["snapshots/guard_mistakes.txt"].assert_eq(&shown(&format!(
+        r#"{declared}
+[policies]
+path = "policies"
+[policies.guard.crown]
+path = "policies"
+surfaces = ["biling", "Auth"]
+environments = ["pord"]
+signers = ["{key}", "{key}", "PeterNeumann+c74f20a3+AQ=="]
+signatures = 3
+[policies.guard."two words"]
+signers = []
+[policies.guard.empty]
+path = "empty"
+surfaces = ["billing"]
+signatures = 0
+[policies.guard.high]
+path = "high"
+surfaces = ["billing"]
+signers = ["{key}"]
+signatures = 2
+"#
+    )));
+}
+
+#[test]
 fn everything_has_a_default() {
     let config = good("");
     assert_eq!(config.store, PathBuf::from("/etc/hp/.holdpoint"));
     assert_eq!(config.listen.http.to_string(), "127.0.0.1:4747");
     assert_eq!(config.listen.hosts, ["127.0.0.1:4747", "localhost:4747"]);
     assert_eq!(config.listen.anonymous_agent, None);
-    assert_eq!(config.policies, None);
+    assert_eq!(config.policies, Default::default());
     expect![[r#"
         Limits {
             message_bytes_max: 4194304,
@@ -270,7 +306,7 @@ until = 2027-01-04T00:00:00Z
 #[test]
 fn every_key_reaches_the_checked_configuration() {
     let config = good(EVERY_KEY);
-    assert_eq!(config.policies, Some(PathBuf::from("/etc/hp/policies")));
+    assert_eq!(config.policies.ordinary, Some(PathBuf::from("/etc/hp/policies")));
     assert_eq!(config.listen.hosts, ["mcp.example.com"]);
     assert_eq!(config.listen.operations, Some("0.0.0.0:9000".parse().unwrap()));
     expect![[r#"
