@@ -14,6 +14,7 @@ mod given_up;
 mod questions;
 mod tasks;
 
+pub use checks::LATE_MS_MAX;
 pub use drain::Drained;
 pub use gather::{Known, gather};
 pub(crate) use questions::{Question, Waiting};
@@ -182,7 +183,9 @@ impl Governor {
         governor.read_stops()?;
         let in_doubt = governor.inner.store.in_doubt()?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
+        let known = in_doubt.clone();
         governor.write(RecordBody::Started { version, configuration, in_doubt }).await?;
+        governor.know_checks(&known)?;
         governor.record_policies(&governor.policy(), &BTreeSet::new()).await?;
         Ok(governor)
     }
@@ -429,11 +432,10 @@ impl Governor {
         let (request, facts) = self.gather(action, call, now);
         let policy = self.policy();
         let (facts, decision) = self.judge(&request, facts, &policy).await;
-        let checks = self.inner.validators.load().plans(&request, &facts);
+        let (checks, decision) = self.promise_checks(&request, &facts, decision);
         let parameters = canonical_digest(&request.parameters)
             .map_err(|fault| deny(Reason::CouldNotDecide, &fault.to_string()))?;
         let (policy, guards) = (policy.digest(), policy.guards_of(&facts));
-        let promised = checks.iter().map(|plan| plan.after_s.len()).sum();
         let proposal = Proposal { request, facts, decision, policy, guards, parameters, checks };
         let mut outputs = {
             let mut control = self.inner.control.lock();
@@ -441,8 +443,7 @@ impl Governor {
             if self.inner.telemetry.is_draining() {
                 return Err(deny(Reason::Draining, Reason::Draining.meaning()));
             }
-            let is_full = control.in_flight() >= self.inner.limits.load().calls_in_flight_max;
-            if is_full || !self.may_promise(promised) {
+            if control.in_flight() >= self.inner.limits.load().calls_in_flight_max {
                 return Err(deny(Reason::Overloaded, Reason::Overloaded.meaning()));
             }
             control.handle(Input::Proposed(Box::new(proposal)), now)

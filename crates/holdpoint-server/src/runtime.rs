@@ -20,8 +20,6 @@ use tokio_util::sync::CancellationToken;
 /// How often the store is looked at for what other processes wrote. Stops do not wait for it: who
 /// stops something also tells every process through its socket.
 const STORE_LOOK: Duration = Duration::from_millis(50);
-/// How often it is looked whether a check is due.
-const CHECK_LOOK: Duration = Duration::from_millis(200);
 /// How often the policies' folders are looked at.
 const POLICY_LOOK: Duration = Duration::from_millis(500);
 
@@ -97,7 +95,8 @@ impl Runtime {
         let registered = registered.map_err(StartFault::Socket)?;
         let (tell, moved) = watch::channel(0);
         tokio::spawn(watch_store(governor.clone(), tell, done.clone()));
-        tokio::spawn(watch_checks(governor.clone(), done.clone()));
+        let (checking, until) = (governor.clone(), done.clone());
+        tokio::spawn(async move { checking.make_checks(until).await });
         if spec.policies.has_files() {
             tokio::spawn(watch_policies(governor.clone(), spec.policies, done.clone()));
         }
@@ -122,6 +121,9 @@ impl Runtime {
     /// Ends: no more questions from operators, everything queued durable.
     pub async fn shut_down(self) {
         self.done.cancel();
+        if self.governor.store().flush().await.is_ok() {
+            self.governor.make_last_checks().await;
+        }
         if let Err(fault) = self.governor.store().flush().await {
             tracing::error!(%fault, "the last records could not be written");
         }
@@ -147,25 +149,6 @@ async fn watch_store(governor: Governor, moved: watch::Sender<u64>, done: Cancel
             Err(fault) if !failing => {
                 failing = true;
                 tracing::error!(%fault, "the store cannot be read");
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// Makes the checks that are due after actions.
-async fn watch_checks(governor: Governor, done: CancellationToken) {
-    let mut failing = false;
-    loop {
-        tokio::select! {
-            () = done.cancelled() => return,
-            () = tokio::time::sleep(CHECK_LOOK) => {}
-        }
-        match governor.begin_checks() {
-            Ok(()) => failing = false,
-            Err(fault) if !failing => {
-                failing = true;
-                tracing::error!(%fault, "it cannot be read which checks are due");
             }
             Err(_) => {}
         }

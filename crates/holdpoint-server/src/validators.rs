@@ -17,6 +17,7 @@ use holdpoint_types::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::time::Duration;
 pub(crate) use told::Checked;
 
@@ -199,6 +200,12 @@ impl Validators {
             When::After(_) | When::Before => None,
         });
         each.collect()
+    }
+
+    /// The names of those that are asked after calls.
+    pub(crate) fn checkers(&self) -> BTreeSet<String> {
+        let after = self.all.iter().filter(|one| one.when != When::Before);
+        after.map(|one| one.name.clone()).collect()
     }
 
     /// What the validator `name` finds after a call has ended; none if there is no such validator.

@@ -199,6 +199,10 @@ reasons! {
         "A validator that has to look at such calls gave no answer that can be used.",
         "Try again later.",
         "Look at the validator's evidence with `holdpoint why`, and at its process or endpoint.";
+    ChecksFull, "checks_full", Decision,
+        "The call needs checks after it, and too many wait to be made already.",
+        "Make no more changes for now; reads still go.",
+        "See `holdpoint checks`; raise `limits.checks_open_max`, or check less often.";
     ParametersInvalid, "parameters_invalid", Decision,
         "The parameters do not match the tool's schema.",
         "Correct the parameters at the named path and try again.",

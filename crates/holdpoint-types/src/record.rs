@@ -47,6 +47,11 @@ pub enum RecordBody {
         /// Permitted actions of dead processes whose outcome nobody recorded.
         in_doubt: Vec<ActionId>,
     },
+    /// A process found actions of processes that died meanwhile.
+    FoundInDoubt {
+        /// Permitted actions whose outcome nobody recorded.
+        in_doubt: Vec<ActionId>,
+    },
     /// Other settings came into force in a running process.
     SettingsLoaded {
         /// Digest of the checked configuration.
@@ -444,6 +449,7 @@ impl RecordBody {
             Self::TaskGiven(_) => "task_given",
             Self::Checked(_) => "checked",
             Self::Started { .. } => "started",
+            Self::FoundInDoubt { .. } => "found_in_doubt",
             Self::SettingsLoaded { .. } => "settings_loaded",
             Self::PolicyLoaded { .. } => "policy_loaded",
             Self::ToolPinned { .. } => "tool_pinned",

@@ -145,6 +145,7 @@ impl Columns {
                 self.agent = agent.as_ref().map(ToString::to_string);
             }
             RecordBody::Started { .. }
+            | RecordBody::FoundInDoubt { .. }
             | RecordBody::SettingsLoaded { .. }
             | RecordBody::PolicyLoaded { .. } => {}
         }

@@ -3,20 +3,20 @@
 
 use super::fault::StoreFault;
 use super::query::{self, text, whole};
-use super::rows::CheckRow;
+use super::rows::{CheckRow, DueQuery};
 use super::schema;
 use holdpoint_types::{
     ActionId, CheckDue, CheckPlan, DecisionRecord, GatewayId, Record, RecordBody, Ruling, Timestamp,
 };
-use rusqlite::{Connection, OptionalExtension as _, params};
-use std::collections::BTreeMap;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The list as it follows from the records that were read so far.
 #[derive(Default)]
 pub(super) struct Derived {
     open: BTreeMap<(CheckDue, ActionId), GatewayId>,
-    /// What actions that have not ended will need.
-    plans: BTreeMap<ActionId, Vec<CheckPlan>>,
+    /// What actions that have not ended will need, and when they were decided.
+    plans: BTreeMap<ActionId, (Vec<CheckPlan>, Timestamp)>,
 }
 
 // === impl Derived ===
@@ -27,18 +27,17 @@ impl Derived {
             RecordBody::Decision(decided) => {
                 let plans = plans(&decided.more);
                 if !plans.is_empty() {
-                    self.plans.insert(decided.action, plans.to_vec());
+                    self.plans.insert(decided.action, (plans.to_vec(), record.at_ms));
                 }
             }
             RecordBody::Outcome(ended) => {
                 self.plans.remove(&ended.action);
                 self.note(ended.action, ended.more.checks.iter().cloned(), record);
             }
-            RecordBody::Started { in_doubt, .. } => {
+            RecordBody::Started { in_doubt, .. } | RecordBody::FoundInDoubt { in_doubt } => {
                 for action in in_doubt {
-                    let plans = self.plans.remove(action).unwrap_or_default();
-                    let due = plans.iter().flat_map(|plan| plan.due_after(record.at_ms));
-                    self.note(*action, due, record);
+                    let Some((plans, at)) = self.plans.remove(action) else { continue };
+                    self.note(*action, plans.iter().flat_map(|plan| plan.due_after(at)), record);
                 }
             }
             RecordBody::Checked(checked) => {
@@ -73,8 +72,8 @@ pub(super) fn note(connection: &Connection, record: &Record) -> Result<(), Store
             }
             Ok(())
         }
-        // Nobody will say how these ended: what is due after them is due from now on.
-        RecordBody::Started { in_doubt, .. } => {
+        // Nobody will say how or when these ended: it was not before they were decided.
+        RecordBody::Started { in_doubt, .. } | RecordBody::FoundInDoubt { in_doubt } => {
             in_doubt.iter().try_for_each(|action| adopt(connection, *action, record))
         }
         RecordBody::Checked(checked) => {
@@ -90,10 +89,13 @@ pub(super) fn note(connection: &Connection, record: &Record) -> Result<(), Store
 }
 
 fn adopt(connection: &Connection, action: ActionId, record: &Record) -> Result<(), StoreFault> {
-    let mut plans_of_it = Vec::new();
+    let (mut plans_of_it, mut decided_at) = (Vec::new(), record.at_ms);
     for stored in query::of_action_in(connection, action)? {
         match stored.record.body {
-            RecordBody::Decision(decided) => plans_of_it = plans(&decided.more).to_vec(),
+            RecordBody::Decision(decided) => {
+                plans_of_it = plans(&decided.more).to_vec();
+                decided_at = stored.record.at_ms;
+            }
             RecordBody::Checked(_) => return Ok(()),
             _ => {}
         }
@@ -103,7 +105,7 @@ fn adopt(connection: &Connection, action: ActionId, record: &Record) -> Result<(
     if listed.optional()?.is_some() {
         return Ok(());
     }
-    let due = plans_of_it.iter().flat_map(|plan| plan.due_after(record.at_ms));
+    let due = plans_of_it.iter().flat_map(|plan| plan.due_after(decided_at));
     due.map(|due| row(action, due, record)).try_for_each(|row| insert(connection, &row))
 }
 
@@ -134,41 +136,70 @@ pub(super) fn is_open(connection: &Connection, row: &CheckRow) -> Result<bool, S
     Ok(connection.prepare_cached(sql)?.query_row(key, |_| Ok(())).optional()?.is_some())
 }
 
-/// The checks that were due at `now`, the longest overdue first, at most `most`.
-pub(super) fn due(
-    connection: &Connection,
-    now: Timestamp,
-    most: u32,
-) -> Result<Vec<CheckRow>, StoreFault> {
-    rows(connection, "WHERE due_ms <= ?1 ORDER BY due_ms, action, validator LIMIT ?2", (now, most))
+/// The checks that `wanted` wants, the longest overdue first.
+pub(super) fn due(connection: &Connection, wanted: &DueQuery) -> Result<Vec<CheckRow>, StoreFault> {
+    let list = |names: &BTreeSet<String>| serde_json::json!(names).to_string();
+    let living = wanted.living.iter().map(ToString::to_string).collect();
+    let values = params![
+        wanted.now.0,
+        wanted.most,
+        wanted.own.to_string(),
+        list(&living),
+        list(&wanted.able),
+        list(&wanted.busy),
+        wanted.overdue.0,
+    ];
+    let which = "WHERE due_ms <= ?1 \
+        AND validator NOT IN (SELECT value FROM json_each(?6)) \
+        AND (gateway = ?3 OR due_ms <= ?7 \
+            OR (gateway NOT IN (SELECT value FROM json_each(?4)) \
+                AND validator IN (SELECT value FROM json_each(?5)))) \
+        ORDER BY due_ms, action, validator LIMIT ?2";
+    rows(connection, which, values)
+}
+
+/// Whose checks are open.
+pub(super) fn gateways(connection: &Connection) -> Result<Vec<GatewayId>, StoreFault> {
+    if !schema::lists_checks(connection)? {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT DISTINCT gateway FROM open_checks";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(text(row, 0)?);
+    }
+    Ok(found)
 }
 
 /// All open checks, the first one due first.
 pub(super) fn open(connection: &Connection) -> Result<Vec<CheckRow>, StoreFault> {
-    let all = (Timestamp(i64::MAX), u32::MAX);
-    rows(connection, "WHERE due_ms <= ?1 ORDER BY due_ms, action, validator LIMIT ?2", all)
+    rows(connection, "ORDER BY due_ms, action, validator", params![])
 }
 
-/// How many checks are open.
-pub(super) fn count(connection: &Connection) -> Result<u64, StoreFault> {
+/// How many checks are open, and when the first is due.
+pub(super) fn count(connection: &Connection) -> Result<(u64, Option<Timestamp>), StoreFault> {
     if !schema::lists_checks(connection)? {
-        return Ok(0);
+        return Ok((0, None));
     }
-    let sql = "SELECT count(*) FROM open_checks";
-    whole(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    let sql = "SELECT count(*), min(due_ms) FROM open_checks";
+    let row = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?));
+    let (count, first) = connection.prepare_cached(sql)?.query_row([], row)?;
+    Ok((whole(count)?, first.map(Timestamp)))
 }
 
 fn rows(
     connection: &Connection,
     which: &str,
-    (until, most): (Timestamp, u32),
+    values: impl rusqlite::Params,
 ) -> Result<Vec<CheckRow>, StoreFault> {
     if !schema::lists_checks(connection)? {
         return Ok(Vec::new());
     }
     let sql = format!("SELECT due_ms, action, validator, gateway FROM open_checks {which}");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![until.0, most])?;
+    let mut rows = statement.query(values)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let due = CheckDue { due_ms: Timestamp(row.get(0)?), validator: row.get(2)? };

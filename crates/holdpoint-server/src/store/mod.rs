@@ -27,8 +27,8 @@ mod writer;
 
 pub use fault::StoreFault;
 pub use rows::{
-    Access, Admission, CheckRow, ControlRow, Inclusion, KeyRow, Lag, NewCredential, NewKey, Pin,
-    PinRow, RecordQuery, ReleaseOf, Seen, StoreOptions, StoredRecord,
+    Access, Admission, CheckRow, ControlRow, DueQuery, Inclusion, KeyRow, Lag, NewCredential,
+    NewKey, Pin, PinRow, RecordQuery, ReleaseOf, Seen, StoreOptions, StoredRecord,
 };
 pub use verify::VerifyFault;
 
@@ -42,6 +42,7 @@ use holdpoint_types::{
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use writer::Writer;
@@ -225,9 +226,15 @@ impl Store {
     /// When the store cannot be read.
     pub fn in_doubt(&self) -> Result<Vec<ActionId>, StoreFault> {
         let open = query::open_actions(&self.inner.reader.lock())?;
+        let mut living = BTreeMap::new();
         let mut doubtful = Vec::new();
         for (action, gateway) in open {
-            if !files::is_live(&self.inner.layout, &gateway)? {
+            let lives = match living.get(&gateway) {
+                Some(lives) => *lives,
+                None => files::is_live(&self.inner.layout, &gateway)?,
+            };
+            living.insert(gateway, lives);
+            if !lives {
                 doubtful.push(action);
             }
         }
@@ -242,12 +249,27 @@ impl Store {
         files::is_live(&self.inner.layout, &gateway)
     }
 
-    /// The checks that were due at `now`, the longest overdue first, at most `most`.
+    /// The checks that are due and wanted, the longest overdue first.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn due_checks(&self, now: Timestamp, most: u32) -> Result<Vec<CheckRow>, StoreFault> {
-        checks::due(&self.inner.reader.lock(), now, most)
+    pub fn due_checks(&self, wanted: &DueQuery) -> Result<Vec<CheckRow>, StoreFault> {
+        checks::due(&self.inner.reader.lock(), wanted)
+    }
+
+    /// The processes that live and have open checks.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn living_checkers(&self) -> Result<BTreeSet<GatewayId>, StoreFault> {
+        let all = checks::gateways(&self.inner.reader.lock())?;
+        let mut living = BTreeSet::new();
+        for gateway in all {
+            if self.is_live(gateway)? {
+                living.insert(gateway);
+            }
+        }
+        Ok(living)
     }
 
     /// All checks that are still to be made, the first one due first.
@@ -258,11 +280,11 @@ impl Store {
         checks::open(&self.inner.reader.lock())
     }
 
-    /// How many checks are still to be made.
+    /// How many checks are still to be made, and when the first is due.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn open_check_count(&self) -> Result<u64, StoreFault> {
+    pub fn open_check_count(&self) -> Result<(u64, Option<Timestamp>), StoreFault> {
         checks::count(&self.inner.reader.lock())
     }
 

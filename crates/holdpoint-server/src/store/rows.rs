@@ -5,6 +5,7 @@ use holdpoint_types::{
     StopId, StopScope, TeamName, Timestamp, ToolRef,
 };
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What a process may do with the store.
@@ -78,6 +79,26 @@ pub struct CheckRow {
     pub action: ActionId,
     /// The process whose turn it is, while it lives.
     pub gateway: GatewayId,
+}
+
+/// Which checks a process takes up.
+#[derive(Clone, Debug)]
+pub struct DueQuery {
+    /// Those that were due by now.
+    pub now: Timestamp,
+    /// Whoever's turn it is: those that were due by then.
+    pub overdue: Timestamp,
+    /// The process that asks: its own are always wanted.
+    pub own: GatewayId,
+    /// Others that live: theirs are wanted only when they are overdue.
+    pub living: BTreeSet<GatewayId>,
+    /// The validators that can be asked; what others have to be asked is left to who can, until it
+    /// is overdue.
+    pub able: BTreeSet<String>,
+    /// The validators that cannot be asked right now.
+    pub busy: BTreeSet<String>,
+    /// At most so many.
+    pub most: u32,
 }
 
 /// A tool's definition that is to be vouched for.

@@ -151,6 +151,7 @@ impl Derived {
             | RecordBody::Checked(_)
             | RecordBody::TaskGiven(_)
             | RecordBody::Started { .. }
+            | RecordBody::FoundInDoubt { .. }
             | RecordBody::SettingsLoaded { .. }
             | RecordBody::PolicyLoaded { .. }
             | RecordBody::Asked(_)

@@ -29,6 +29,7 @@ pub(super) struct Gauges {
     ledger_commit_age: Seconds,
     ledger_ok: Gauge,
     checks_open: Gauge,
+    checks_overdue: Seconds,
     ready: Gauge,
     issuer_keys: Gauge,
     issuer_keys_age: Seconds,
@@ -77,6 +78,8 @@ impl Gauges {
         to.register("ledger_commit_age_seconds", text, self.ledger_commit_age.clone());
         let text = "Checks after calls that are still to be made";
         to.register("checks_open", text, self.checks_open.clone());
+        let text = "How long the longest overdue check after a call waits";
+        to.register("checks_overdue_seconds", text, self.checks_overdue.clone());
         let text = "1 while the last write to the ledger succeeded";
         to.register("ledger_ok", text, self.ledger_ok.clone());
     }
@@ -123,6 +126,7 @@ impl Gauges {
             self.keys.set(count(keys.iter().filter(|key| key.revoked_at.is_none()).count()));
         }
         self.checks_open.set(i64::try_from(governor.open_checks()).unwrap_or(i64::MAX));
+        self.checks_overdue.set(governor.checks_overdue().as_secs_f64());
         let lag = store.lag();
         self.ledger_waiting.set(count(lag.waiting));
         self.ledger_commit_age.set(lag.commit_age.as_secs_f64());

@@ -8,6 +8,8 @@ use serde_json::Value;
 use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
+/// How much of a failing validator's last words is logged, in characters.
+const WORDS_CHARS_MAX: usize = 2_000;
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
@@ -134,8 +136,9 @@ async fn ask_process(spec: &ProcessSpec, told: &Value) -> Result<Answer, String>
     };
     if answer.trim().is_empty() {
         // Its own words are for operators: what is found here, agents read.
-        let words = process.last_words();
-        tracing::warn!(validator = ?spec.command.first(), %words, "a validator said nothing");
+        let words: String = process.last_words().chars().take(WORDS_CHARS_MAX).collect();
+        // Escaped: whatever an agent or a server wrote may be in it.
+        tracing::warn!(validator = ?spec.command.first(), ?words, "a validator said nothing");
         return Err("it said nothing; its last words are in the log".to_owned());
     }
     read(answer.as_bytes())

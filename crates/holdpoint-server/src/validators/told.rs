@@ -88,6 +88,8 @@ pub(super) fn after(ended: &Checked<'_>, class: EffectClass) -> Value {
         "reason": ended.outcome.and_then(|outcome| outcome.reason),
         "detail": ended.outcome.and_then(|outcome| outcome.detail.as_deref()),
         "duration_ms": ended.outcome.map(|outcome| outcome.duration_ms),
+        "output_bytes": ended.output.map_or(0, |output| output.bytes),
+        "output_kept": ended.output.is_some_and(|output| output.body.is_some()),
     });
     // What is too long to be kept, nobody is told.
     let body = ended.output.and_then(|output| output.body.as_deref());

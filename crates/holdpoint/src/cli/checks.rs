@@ -5,18 +5,23 @@ use super::log::{each, parse_time};
 use super::look::{Look, Table, Tone, count, escaped, json_lines};
 use super::operator::{self, StoreArgs};
 use super::{Exit, Format, Globals, answer};
+use holdpoint_server::governor::LATE_MS_MAX;
 use holdpoint_server::store::{Access, CheckRow, RecordQuery, Store, StoredRecord};
 use holdpoint_types::{Field, FindingResult, RecordBody, Timestamp};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 
-/// How many records of checks are looked at.
-const LOOKED_AT_MAX: u32 = 100_000;
+/// How many records are read at a time.
+const PAGE: u32 = 1_000;
+/// Most checks that are shown, the newest.
+const MADE_MAX: usize = 10_000;
 /// How far back failures are shown, in milliseconds.
 const SINCE_MS: i64 = 24 * 60 * 60 * 1000;
 /// How many that are due are shown to people.
 const SHOWN_MAX: usize = 20;
 
-/// Show the checks after actions that failed, and those that are due. Exit 5 if any failed.
+/// Show the checks after actions that failed, and those that are due. Exit 5 if any failed, or is
+/// overdue.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Failures from this time on: `1h`, `2 days`, or RFC 3339 [default: 1 day].
@@ -37,14 +42,14 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let store = args.store.open(globals, Access::ReadOnly)?;
     let look = Look::of_terminal();
     let since = args.since.unwrap_or(Timestamp(look.now.0.saturating_sub(SINCE_MS)));
-    let made = made(&store, since)?;
-    let failed = made.iter().any(has_failed);
-    let shown: Vec<_> = made.into_iter().filter(|one| args.all || has_failed(one)).collect();
+    let made = made(&store, since, args.all)?;
     let due = store.open_checks()?;
+    let late = due.iter().filter(|row| is_late(row, look.now)).count();
+    let failed = late > 0 || made.iter().any(has_failed);
     answer(&match globals.format {
-        Format::Text => text(&shown, &due, &look),
+        Format::Text => text(&made, &due, &look),
         Format::Json => {
-            let checks: Vec<_> = shown.iter().map(super::line::to_json).collect();
+            let checks: Vec<_> = made.iter().map(super::line::to_json).collect();
             let due: Vec<_> = due.iter().map(row).collect();
             json_lines(&json!({ "checks": checks, "due": due }))
         }
@@ -52,21 +57,27 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     Ok(if failed { Exit::Unverified } else { Exit::Ok })
 }
 
-/// The checks that were made since then, oldest first.
-fn made(store: &Store, since: Timestamp) -> anyhow::Result<Vec<StoredRecord>> {
-    let query = RecordQuery {
-        kind: Some("checked".to_owned()),
-        since: Some(since),
-        limit: LOOKED_AT_MAX,
-        newest_first: true,
-        ..RecordQuery::default()
-    };
-    let mut records = store.records(&query)?;
-    if u32::try_from(records.len()).is_ok_and(|found| found >= LOOKED_AT_MAX) {
-        operator::note(&format!("only the newest {LOOKED_AT_MAX} checks; see --since"));
+/// The checks that were made since then and failed, or all of them; oldest first.
+fn made(store: &Store, since: Timestamp, all: bool) -> anyhow::Result<Vec<StoredRecord>> {
+    let kind = Some("checked".to_owned());
+    let since = Some(since);
+    let mut query = RecordQuery { kind, since, limit: PAGE, ..RecordQuery::default() };
+    let mut made = VecDeque::new();
+    loop {
+        let page = store.records(&query)?;
+        let Some(last) = page.last() else { return Ok(made.into()) };
+        query.after_seq = Some(last.seq);
+        made.extend(page.into_iter().filter(|one| all || has_failed(one)));
+        if let Some(surplus) = made.len().checked_sub(MADE_MAX).filter(|surplus| *surplus > 0) {
+            made.drain(..surplus);
+            operator::note(&format!("only the newest {MADE_MAX}; there are more: --since"));
+        }
     }
-    records.reverse();
-    Ok(records)
+}
+
+/// True if it should have been made, and does not count any more.
+fn is_late(row: &CheckRow, now: Timestamp) -> bool {
+    now.0.saturating_sub(row.due.due_ms.0) > LATE_MS_MAX
 }
 
 fn has_failed(stored: &StoredRecord) -> bool {
@@ -82,17 +93,21 @@ fn has_failed(stored: &StoredRecord) -> bool {
 fn text(made: &[StoredRecord], due: &[CheckRow], look: &Look) -> String {
     let mut table = Table::default();
     for row in due.iter().take(SHOWN_MAX) {
-        let when = look.age(row.due.due_ms);
+        let late = is_late(row, look.now);
+        let when = format!("{}{}", look.age(row.due.due_ms), if late { ", not made" } else { "" });
+        let tone = if late { Tone::Bad } else { Tone::Plain };
         let validator = escaped(&row.due.validator);
         let action = row.action.to_string();
-        table.push(vec![(Tone::Plain, when), (Tone::Plain, validator), (Tone::Dim, action)]);
+        table.push(vec![(tone, when), (tone, validator), (Tone::Dim, action)]);
     }
     let number = |some: usize| u64::try_from(some).unwrap_or(u64::MAX);
     let more = match due.len().checked_sub(SHOWN_MAX) {
         None | Some(0) => String::new(),
         Some(more) => format!("  … {more} more\n"),
     };
+    let late = due.iter().any(|row| is_late(row, look.now));
     let made = match made.is_empty() {
+        true if late => "no check that was made has failed\n".to_owned(),
         true => "no check has failed\n".to_owned(),
         false => each(made, Format::Text),
     };

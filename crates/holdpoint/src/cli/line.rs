@@ -44,11 +44,11 @@ fn said(body: &RecordBody, look: &Look) -> String {
         }
         RecordBody::Checked(checked) => found(checked, look),
         RecordBody::Started { version, configuration, in_doubt } => {
-            let doubts = match in_doubt.len() {
-                0 => String::new(),
-                some => format!(", {some} in doubt"),
-            };
+            let doubts = doubts(in_doubt);
             format!("version {}, configuration {}{doubts}", escaped(version), configuration.short())
+        }
+        RecordBody::FoundInDoubt { in_doubt } => {
+            look.paint(Tone::Careful, &format!("a process died{}", doubts(in_doubt)))
         }
         RecordBody::SettingsLoaded { configuration } => {
             format!("configuration {}", configuration.short())
@@ -100,6 +100,13 @@ fn said(body: &RecordBody, look: &Look) -> String {
             let (agent, server, asked) = (&replied.agent, &replied.server, replied.asked);
             format!("{word} {agent}  {server}  to #{asked}{}", during(replied.action, look))
         }
+    }
+}
+
+fn doubts(in_doubt: &[ActionId]) -> String {
+    match in_doubt.len() {
+        0 => String::new(),
+        some => format!(", {some} in doubt"),
     }
 }
 
@@ -248,7 +255,8 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #23 credential_issued credential of coder for crm from https://as.example\u{9b}2J for crm.read crm.write, by ada
             2025-07-20T08:26:40.000+00:00 #24 credential_deleted credential of all agents for crm, by ada
             2025-07-20T08:26:40.000+00:00 #25 task_given       goes on    coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  019826f1-3a00-7707-8707-070707070707
-            2025-07-20T08:26:40.000+00:00 #26 checked          fail       coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  rows (critical): rows_gone: three\u{1b}[31m rows are gone  019826f1-3a00-7707-8707-070707070707"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #26 checked          fail       coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  rows (critical): rows_gone: three\u{1b}[31m rows are gone  019826f1-3a00-7707-8707-070707070707
+            2025-07-20T08:26:40.000+00:00 #27 found_in_doubt   a process died, 1 in doubt"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

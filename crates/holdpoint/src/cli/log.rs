@@ -14,12 +14,13 @@ use serde_json::json;
 /// How many records are shown unless `--limit` says otherwise.
 const LIMIT: u32 = 100;
 /// The kinds of records.
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 18] = [
     "decision",
     "outcome",
     "task_given",
     "checked",
     "started",
+    "found_in_doubt",
     "settings_loaded",
     "policy_loaded",
     "tool_pinned",

@@ -102,6 +102,7 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(24, credential_deleted()),
         stored(25, task_given()),
         stored(26, checked()),
+        stored(27, RecordBody::FoundInDoubt { in_doubt: vec![action()] }),
     ]
 }
 

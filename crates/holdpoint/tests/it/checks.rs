@@ -94,6 +94,14 @@ fn who_objects_or_cannot_tell_after_a_call_fails_its_check() {
     check(&format!("{}\nresult = \"warn\"", says(fail)), ("warn", "validator_objects"));
     check(&format!("{}\ntimeout_ms = 100", says("sleep 60")), ("opaque", "validator_unavailable"));
     check(&says("exit 3"), ("opaque", "validator_unavailable"));
+    // Whatever a failing validator says last, it cannot write lines into our log.
+    let forging = world(&says("printf '\\nINFO all is well\\033[2J' >&2"));
+    let pipe = touch(&forging, "made");
+    checked(&forging, 1);
+    pipe.end();
+    let log = std::fs::read_to_string(forging.path().join("wrap.log")).unwrap();
+    assert!(log.contains("all is well") && !log.contains("\nINFO all is well"), "{log}");
+    assert!(!log.contains('\u{1b}'), "{log}");
 }
 
 #[test]
@@ -145,6 +153,54 @@ fn a_check_outlives_the_process_whose_call_it_is_about() {
     third.end();
     assert_eq!(due(&world), 3);
     world.must(&["verify"]);
+}
+
+#[test]
+fn who_lives_notices_who_died_and_checks_what_that_left() {
+    let world = world("cel = \"outcome.status == 'in_doubt'\"\nafter_s = [0]");
+    let living = touch(&world, "living");
+    checked(&world, 1);
+    let mut dying = Pipe::wrap(&world);
+    dying.tell(&json!({ "jsonrpc": "2.0", "id": 0, "method": "tools/list" }));
+    dying.answer(0);
+    let path = world.files().join("made");
+    dying.begin(1, "touch", json!({ "path": path, "then": "hang" }));
+    until("the file is there", || path.exists().then_some(()));
+    dying.kill();
+    drop(dying);
+    // Nobody starts anew.
+    let records = checked(&world, 2);
+    assert_eq!(finding(&records[1]).0, "pass", "{records:?}");
+    let found = world.json(&["log", "--kind", "found_in_doubt"]);
+    assert_eq!(found["records"][0]["in_doubt"][0], records[1]["action"]);
+    living.end();
+    world.must(&["verify"]);
+}
+
+#[test]
+fn a_process_that_ends_makes_the_checks_that_are_due() {
+    let world = world("cel = \"true\"\nafter_s = [0, 86400]");
+    let pipe = touch(&world, "made");
+    assert_eq!(pipe.end().0, Some(0));
+    let log = world.json(&["log", "--kind", "checked"]);
+    assert_eq!(log["records"].as_array().unwrap().len(), 1, "{log}");
+}
+
+#[test]
+fn a_slow_validator_makes_no_other_late() {
+    let slow = "command = [\"bash\", \"-c\", \"sleep 60\"]\ntimeout_ms = 20000\nafter_s = [0]";
+    let quick = "[validator.quick]\nwhen = \"after\"\nafter_s = [0]\ncel = \"true\"";
+    let world = world(&format!("{slow}\n{quick}"));
+    let mut pipe = touch(&world, "0");
+    for id in 2..40 {
+        let path = world.files().join(id.to_string());
+        assert_eq!(reason(&pipe.call(id, "touch", json!({ "path": path }))), "answered");
+    }
+    // Four at a time wait for the slow one, for 20 s each: ten times as long as a test may wait.
+    let records = checked(&world, 39);
+    let quick = records.iter().filter(|record| finding(record).0 == "pass");
+    assert_eq!(quick.count(), 39);
+    pipe.kill();
 }
 
 #[test]
@@ -263,8 +319,10 @@ fn so_many_checks_may_wait() {
     };
     assert_eq!(call(2, "touch"), "answered");
     // Two wait for each of the two calls.
-    assert_eq!(call(3, "touch"), "overloaded");
+    assert_eq!(call(3, "touch"), "checks_full");
     assert_eq!(call(4, "echo"), "answered", "it needs no check");
+    let log = world.json(&["log", "--decision", "deny"]);
+    assert_eq!(log["records"][0]["decision"][1]["reason"], "checks_full", "{log}");
     pipe.end();
 }
 

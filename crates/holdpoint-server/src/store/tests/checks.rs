@@ -1,12 +1,13 @@
 //! Checks after actions: the list of what is due follows from the records.
 
 use super::{action, decided, gateway, note, open, outcome, record, tamper, verify};
-use crate::store::{Access, CheckRow, Store, StoreOptions, VerifyFault};
+use crate::store::{Access, CheckRow, DueQuery, Store, StoreOptions, VerifyFault};
 use holdpoint_types::{
     ActionRecord, CheckDue, CheckPlan, CheckRecord, Field, Finding, FindingResult, Reason, Record,
     RecordBody, Ruling, Timestamp,
 };
 use rusqlite::Connection;
+use std::collections::BTreeSet;
 
 fn plan() -> CheckPlan {
     CheckPlan { validator: "rows".to_owned(), after_s: vec![0, 60] }
@@ -46,6 +47,46 @@ async fn check(store: &Store, row: CheckRow, at_ms: i64) -> bool {
     store.checked(row, body, Timestamp(at_ms)).await.unwrap()
 }
 
+/// What process `own` wants at `now_ms`, with nobody else alive.
+fn wanted(own: u8, now_ms: i64) -> DueQuery {
+    DueQuery {
+        now: Timestamp(now_ms),
+        overdue: Timestamp(now_ms - 60_000),
+        own: gateway(own),
+        living: BTreeSet::new(),
+        able: BTreeSet::from(["rows".to_owned()]),
+        busy: BTreeSet::new(),
+        most: 9,
+    }
+}
+
+#[tokio::test]
+async fn whose_turn_a_check_is_depends_on_who_lives_and_who_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 1);
+    store.append(permitted(1, 10)).await.unwrap();
+    store.append(ended(1, 20)).await.unwrap();
+    let check = |wanted: DueQuery, found: usize| {
+        assert_eq!(store.due_checks(&wanted).unwrap().len(), found, "{wanted:?}");
+    };
+    let living = BTreeSet::from([gateway(1)]);
+    let rows = BTreeSet::from(["rows".to_owned()]);
+    let none = BTreeSet::new();
+    check(wanted(1, 30), 1);
+    // One's own come first, even if nobody can be asked any more.
+    check(DueQuery { able: none.clone(), ..wanted(1, 30) }, 1);
+    check(DueQuery { busy: rows.clone(), ..wanted(1, 30) }, 0);
+    // Another process leaves them to who lives, and to who can ask.
+    check(DueQuery { living: living.clone(), ..wanted(2, 30) }, 0);
+    check(wanted(2, 30), 1);
+    check(DueQuery { able: none.clone(), ..wanted(2, 30) }, 0);
+    // What is overdue is everybody's.
+    check(DueQuery { living: living.clone(), ..wanted(2, 60_020) }, 1);
+    check(DueQuery { able: none, ..wanted(2, 60_020) }, 1);
+    check(DueQuery { busy: rows, ..wanted(2, 60_020) }, 0);
+    assert_eq!(store.living_checkers(), Ok(living));
+}
+
 #[tokio::test]
 async fn what_is_due_after_an_action_follows_from_its_records() {
     let dir = tempfile::tempdir().unwrap();
@@ -54,15 +95,16 @@ async fn what_is_due_after_an_action_follows_from_its_records() {
     assert_eq!(store.open_checks(), Ok(vec![]));
     store.append(ended(1, 20)).await.unwrap();
     let (now, later) = (row(1, 20, 1), row(1, 60_020, 1));
-    assert_eq!(store.due_checks(Timestamp(19), 9), Ok(vec![]));
-    assert_eq!(store.due_checks(Timestamp(20), 9), Ok(vec![now.clone()]));
-    assert_eq!(store.due_checks(Timestamp(60_020), 1), Ok(vec![now.clone()]));
+    assert_eq!(store.due_checks(&wanted(1, 19)), Ok(vec![]));
+    assert_eq!(store.due_checks(&wanted(1, 20)), Ok(vec![now.clone()]));
+    let one = DueQuery { most: 1, ..wanted(1, 60_020) };
+    assert_eq!(store.due_checks(&one), Ok(vec![now.clone()]));
     assert_eq!(store.open_checks(), Ok(vec![now.clone(), later.clone()]));
     assert_eq!(verify(dir.path()), Ok(2));
     // Whoever comes second writes nothing.
     assert!(check(&store, now.clone(), 30).await);
     assert!(!check(&store, now, 31).await);
-    assert_eq!((store.open_check_count(), store.size()), (Ok(1), Ok(3)));
+    assert_eq!((store.open_check_count(), store.size()), (Ok((1, Some(Timestamp(60_020)))), Ok(3)));
     assert_eq!(verify(dir.path()), Ok(3));
     drop(store);
     for forged in [
@@ -79,7 +121,7 @@ async fn what_is_due_after_an_action_follows_from_its_records() {
 }
 
 #[tokio::test]
-async fn what_nobody_saw_the_end_of_is_due_from_the_next_start_on() {
+async fn what_nobody_saw_the_end_of_is_due_from_its_decision_on() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(dir.path(), 1);
     first.append(permitted(1, 10)).await.unwrap();
@@ -100,8 +142,9 @@ async fn what_nobody_saw_the_end_of_is_due_from_the_next_start_on() {
         Record { gateway: gateway(2), ..record(at_ms, body) }
     };
     second.append(started(1_000)).await.unwrap();
-    let adopted = [row(1, 1_000, 2), row(1, 61_000, 2)];
-    let all = vec![row(2, 310, 1), adopted[0].clone(), row(2, 60_310, 1), adopted[1].clone()];
+    // Whoever waits for long before starting again gains nothing.
+    let adopted = [row(1, 10, 2), row(1, 60_010, 2)];
+    let all = vec![adopted[0].clone(), row(2, 310, 1), adopted[1].clone(), row(2, 60_310, 1)];
     assert_eq!(second.open_checks(), Ok(all.clone()));
     // The next starts add nothing, whether some are made or not.
     second.append(started(2_000)).await.unwrap();
@@ -110,7 +153,7 @@ async fn what_nobody_saw_the_end_of_is_due_from_the_next_start_on() {
         assert!(check(&second, row, 62_000).await);
     }
     second.append(started(63_000)).await.unwrap();
-    assert_eq!(second.open_check_count(), Ok(2));
+    assert_eq!(second.open_check_count().map(|(count, _)| count), Ok(2));
     assert_eq!(verify(dir.path()), Ok(297));
 }
 
@@ -125,12 +168,12 @@ async fn a_store_of_the_first_format_is_read_as_it_is_and_carried_on() {
     drop(database);
     let options = StoreOptions::new(gateway(3), Access::ReadOnly);
     let reader = Store::open(dir.path(), options).unwrap();
-    assert_eq!((reader.open_checks(), reader.open_check_count()), (Ok(vec![]), Ok(0)));
+    assert_eq!((reader.open_checks(), reader.open_check_count()), (Ok(vec![]), Ok((0, None))));
     assert_eq!(verify(dir.path()), Ok(1));
     drop(reader);
     let store = open(dir.path(), 2);
     store.append(permitted(1, 20)).await.unwrap();
     store.append(ended(1, 30)).await.unwrap();
-    assert_eq!(store.open_check_count(), Ok(2));
+    assert_eq!(store.open_check_count(), Ok((2, Some(Timestamp(30)))));
     assert_eq!(verify(dir.path()), Ok(3));
 }

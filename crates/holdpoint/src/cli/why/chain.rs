@@ -104,13 +104,23 @@ pub struct Signed {
 // === impl Chain ===
 
 impl Chain {
-    /// The eight fields as they stand last.
-    pub fn lineage(&self) -> &Lineage {
-        match (&self.outcome, self.checks.last()) {
-            (_, Some(check)) => &check.record.lineage,
-            (Some(outcome), None) => &outcome.record.lineage,
-            (None, None) => &self.decision.record.lineage,
+    /// The eight fields as they stand last, with the findings of every check.
+    pub fn lineage(&self) -> Lineage {
+        let last = match &self.outcome {
+            Some(outcome) => &outcome.record.lineage,
+            None => &self.decision.record.lineage,
+        };
+        let mut lineage = last.clone();
+        let found =
+            self.checks.iter().filter_map(|check| match &check.record.lineage.post_validation {
+                Field::Present(findings) => Some(findings.clone()),
+                Field::Absent(_) => None,
+            });
+        let found: Vec<_> = found.flatten().collect();
+        if !found.is_empty() {
+            lineage.post_validation = Field::Present(found);
         }
+        lineage
     }
 
     /// The digest of the policy set that decided.

@@ -45,7 +45,7 @@ pub fn render(chain: &Chain, look: &Look) -> String {
         true => tree,
         false => tree.with([checks(chain, look)]),
     };
-    tree.with([lineage(chain.lineage()), proof(&chain.records)]).render(look)
+    tree.with([lineage(&chain.lineage()), proof(&chain.records)]).render(look)
 }
 
 fn standing(chain: &Chain, ruling: Ruling) -> String {
