@@ -22,6 +22,10 @@ pub(crate) struct Program {
     pub(crate) upper: bool,
     /// Options with which it only says what it would do.
     pub(crate) dry: Vec<String>,
+    /// Options with which an operand is everything below it, too; `*` if that is always so.
+    pub(crate) deep: Vec<String>,
+    /// An argument that ends with this sign ends one command and begins another.
+    pub(crate) separator: Option<char>,
     /// A reader of its own in the code.
     pub(crate) reader: Option<Reader>,
     /// What it does, if it has no subcommands.
@@ -130,6 +134,8 @@ pub(crate) enum Role {
     Copy,
     /// The same, and what was read is gone.
     Move,
+    /// The same as a copy, and what else is in the target is gone.
+    Mirror,
     /// The first one read; the second one, if there is one, written.
     Filter,
     /// A folder to start from.
@@ -138,6 +144,8 @@ pub(crate) enum Role {
     Target,
     /// A folder in which anything may be written.
     Into,
+    /// A file that is written, or behind a `|` a text for a shell.
+    Pipe,
     /// A text for a shell.
     Shell,
     /// A program that runs, by its name or command line.
@@ -192,6 +200,8 @@ pub(crate) struct Environment {
     pub(crate) loaders: BTreeSet<String>,
     pub(crate) commands: BTreeSet<String>,
     pub(crate) plain: BTreeSet<String>,
+    pub(crate) loading: Vec<String>,
+    pub(crate) code: BTreeSet<String>,
     pub(crate) path: Vec<String>,
     pub(crate) sourced: Vec<Pattern>,
 }

@@ -132,6 +132,11 @@ impl Effects {
         self.overflowed |= other.overflowed;
     }
 
+    /// The same notes with other effects.
+    pub(crate) fn with(self, effects: Vec<Effect>) -> Self {
+        Self { effects: effects.into_iter().collect(), ..self }
+    }
+
     /// Every effect, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = &Effect> {
         self.effects.iter()

@@ -7,14 +7,15 @@ use crate::NoteCode;
 use crate::data::environment;
 use crate::http::is_allowed;
 use crate::place::Act;
-use crate::programs::{Argv, Call, Options, shell_text};
+use crate::programs::{Argv, Call, shell_text};
 use crate::shell::{Feed, Shell};
-use crate::words::{Arg, UNKNOWN, matches};
+use crate::words::{Arg, matches};
 use holdpoint_types::{Certainty, Effect, EffectClass, Reversibility, Verb};
 
 mod config;
 mod options;
 mod push;
+mod remotes;
 
 /// Commands that only look.
 const LOOKING: &[&str] = &[
@@ -54,7 +55,6 @@ const LOOKING: &[&str] = &[
     "show-branch",
     "merge-tree",
     "archive",
-    "bundle",
 ];
 /// Commands that add to the repository or the working tree, and can be taken back.
 const ADDING: &[&str] = &[
@@ -98,7 +98,7 @@ const RUNNING: &[&str] = &[
 
 /// Adds what one call of git does.
 pub(crate) fn run(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let global = Options { program: call.program, rule: None }.part_until(call.args, 0);
+    let global = call.options(None).part_until(call.args, 0);
     for (name, value) in &global.options {
         match (name.as_str(), value) {
             ("-c" | "--config-env", Some(value)) => {
@@ -116,12 +116,17 @@ pub(crate) fn run(shell: &mut Shell<'_>, call: &Call<'_>) {
     if loose && !matches!(name, "add" | "commit" | "log" | "show" | "diff" | "status" | "merge") {
         shell.opaque(&format!("options that are not known: {}", call.shown));
     }
-    let git = Git { call, argv: options::parted(name, args), args };
+    let (argv, unlisted) = options::parted(name, args);
+    if let Some(option) = unlisted {
+        shell.opaque(&format!("`{option}` is not a known option of `git {name}`: {}", call.shown));
+    }
+    let git = Git { call, argv, args, folder: None };
     shell.apart(|shell| {
         if let Some(folder) = global.value("-C") {
             let path = shell.spot().path(folder);
             shell.state.cwd = path.rooted.then_some(path.text);
         }
+        let git = Git { folder: remotes::folder(shell, &global), ..git };
         git.options(shell, name);
         git.command(shell, name);
     });
@@ -132,13 +137,33 @@ struct Git<'a> {
     call: &'a Call<'a>,
     argv: Argv,
     args: &'a [Arg],
+    /// Where the repository is, if the call says that it is not the one of the workspace.
+    folder: Option<String>,
 }
 
 // === impl Git ===
 
 impl Git<'_> {
+    /// True if it only says what it would do. The last word counts.
+    fn only_says(&self) -> bool {
+        self.has(&["-n", "--dry-run"]) && !self.has(&["--no-dry-run"])
+    }
+
+    /// `switch -C` and `checkout -B`: a branch is made, or set to another commit.
+    fn moved_branch(&self, shell: &mut Shell<'_>) {
+        let names = ["-C", "--force-create", "-B"];
+        let name = names.iter().find_map(|name| self.argv.value(name)).map(Arg::shown);
+        self.rewritten(shell, name.as_deref().unwrap_or("*"));
+        self.add(shell, Verb::Update, "worktree");
+    }
+
     fn has(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.argv.has(name))
+    }
+
+    /// The first operand.
+    fn word(&self) -> Option<&str> {
+        self.operand(0).map(|arg| arg.text.as_str())
     }
 
     fn operand(&self, at: usize) -> Option<&Arg> {
@@ -147,7 +172,8 @@ impl Git<'_> {
 
     /// The address of a part of the repository.
     fn address(&self, shell: &Shell<'_>, part: &str) -> String {
-        let repository = shell.place.repository.as_deref().unwrap_or("local");
+        let own = shell.place.repository.as_deref().unwrap_or("local");
+        let repository = self.folder.as_deref().unwrap_or(own);
         format!("git://{repository}#{part}")
     }
 
@@ -221,9 +247,10 @@ impl Git<'_> {
         match name {
             "push" => self.push(shell),
             "reset" => self.reset(shell),
-            "clean" if !self.has(&["-n", "--dry-run"]) => self.clean(shell),
+            "clean" if !self.only_says() => self.clean(shell),
             "clean" => self.add(shell, Verb::Read, "worktree"),
             "checkout" => self.checkout(shell),
+            "switch" if self.has(&["-C", "--force-create"]) => self.moved_branch(shell),
             "switch" if self.has(&["-f", "--force", "--discard-changes"]) => {
                 self.discarded(shell, "worktree");
             }
@@ -258,6 +285,12 @@ impl Git<'_> {
             }
             "send-email" => self.add(shell, Verb::Send, "mail"),
             "lfs" => self.large_files(shell),
+            "bundle" => {
+                if let (Some("create"), Some(file)) = (self.word(), self.operand(1)) {
+                    shell.touch(Act::Write(None), file, &self.call.shown);
+                }
+                self.add(shell, Verb::Read, "HEAD");
+            }
             "difftool" => self.add(shell, Verb::Read, "worktree"),
             name if LOOKING.contains(&name) => self.add(shell, Verb::Read, "HEAD"),
             name if ADDING.contains(&name) => self.add(shell, Verb::Update, "HEAD"),
@@ -284,12 +317,16 @@ impl Git<'_> {
     }
 
     fn checkout(&self, shell: &mut Shell<'_>) {
+        if self.has(&["-B"]) {
+            self.moved_branch(shell);
+        }
         if self.has(&["-b", "--orphan"]) {
             return self.add(shell, Verb::Create, "branch");
         }
         let path = |arg: &Arg| {
             let base = arg.text.rsplit('/').next().unwrap_or_default();
-            matches!(arg.text.as_str(), "." | "..") || arg.glob || arg.text.starts_with(':') || {
+            let folder = arg.text.ends_with('/') || arg.text.starts_with(':');
+            matches!(arg.text.as_str(), "." | "..") || arg.glob || folder || {
                 let name = base.rsplit_once('.').map_or("", |(_, end)| end);
                 (1..=5).contains(&name.len()) && name.chars().all(|c| c.is_ascii_lowercase())
             }
@@ -299,7 +336,8 @@ impl Git<'_> {
         let paths = dashes && !self.argv.operands.is_empty() || several;
         if paths
             || self.argv.operands.iter().any(path)
-            || self.has(&["-f", "--force", "-B", "--theirs", "--ours", "-p"])
+            || self.has(&["-f", "--force", "-B", "--theirs", "--ours", "-p", "--patch"])
+            || self.has(&["--pathspec-from-file"])
         {
             return self.discarded(shell, "worktree");
         }
@@ -342,7 +380,7 @@ impl Git<'_> {
     }
 
     fn stash(&self, shell: &mut Shell<'_>) {
-        match self.operand(0).map(|arg| arg.text.as_str()) {
+        match self.word() {
             Some("drop" | "clear") => self.discarded(shell, "stash"),
             Some("list" | "show") => self.add(shell, Verb::Read, "stash"),
             _ => self.add(shell, Verb::Update, "stash"),
@@ -350,7 +388,7 @@ impl Git<'_> {
     }
 
     fn housekeeping(&self, shell: &mut Shell<'_>, name: &str) {
-        let word = self.operand(0).map(|arg| arg.text.as_str());
+        let word = self.word();
         let now = self
             .args
             .iter()
@@ -358,7 +396,7 @@ impl Git<'_> {
         match (name, word) {
             ("reflog", Some("expire" | "delete" | "drop")) => self.rewritten(shell, "reflog"),
             ("reflog", _) => self.add(shell, Verb::Read, "reflog"),
-            ("prune", _) if !self.has(&["-n"]) => self.rewritten(shell, "objects"),
+            ("prune", _) if !self.only_says() => self.rewritten(shell, "objects"),
             ("gc", _) if now => self.rewritten(shell, "objects"),
             ("replace", _) => self.rewritten(shell, "objects"),
             _ => self.add(shell, Verb::Update, "objects"),
@@ -374,80 +412,8 @@ impl Git<'_> {
         }
     }
 
-    fn clone(&self, shell: &mut Shell<'_>) {
-        let Some(url) = self.operand(0) else { return };
-        self.source(shell, url);
-        let name = url.text.trim_end_matches('/').trim_end_matches(".git");
-        let name = name.rsplit(['/', ':']).next().unwrap_or_default();
-        let folder = self.operand(1).cloned().unwrap_or_else(|| Arg::known(format!("./{name}")));
-        shell.touch(Act::Create, &folder, &self.call.shown);
-    }
-
-    /// A repository to read from. `ext::` and options in its place run commands.
-    fn source(&self, shell: &mut Shell<'_>, url: &Arg) {
-        let text = url.text.as_str();
-        let runs =
-            text.starts_with("ext::") || text.starts_with('-') || text.contains("ProxyCommand");
-        if runs || url.starts_unknown() && url.loose {
-            return shell.opaque(&format!("a source that runs a command: {}", self.call.shown));
-        }
-        if text.split_once("://").is_some_and(|(_, rest)| {
-            rest.split('/').next().is_some_and(|host| {
-                host.contains('@') && host.contains(':') && !text.starts_with("ssh")
-            })
-        }) {
-            shell.effects.note(NoteCode::CredentialInCall, "in the URL of a repository");
-        }
-        let effect =
-            Effect::new(Verb::Read, format!("git://{}", url.shown()), self.call.shown.clone());
-        shell.add(effect);
-    }
-
-    /// What is pushed goes to this host.
-    fn leaves_to(&self, shell: &mut Shell<'_>, url: &Arg) {
-        let rest = url.text.split_once("://").map_or(url.text.as_str(), |(_, rest)| rest);
-        let host = rest.split(['/', ':']).next().unwrap_or_default();
-        let host = if url.text.contains("://") {
-            let authority = rest.split('/').next().unwrap_or_default();
-            let host = authority.rsplit('@').next().unwrap_or_default();
-            host.split(':').next().unwrap_or_default()
-        } else {
-            host.rsplit('@').next().unwrap_or_default()
-        };
-        let remote = url.text.contains(':');
-        if remote && !is_allowed(&host.to_ascii_lowercase(), &shell.place.http) {
-            shell.effects.note(NoteCode::HostNotAllowed, host);
-        }
-    }
-
-    fn fetch(&self, shell: &mut Shell<'_>, name: &str) {
-        if let Some(source) = self.operand(0) {
-            self.source(shell, source);
-        }
-        match name {
-            "ls-remote" => self.add(shell, Verb::Read, "remote"),
-            "pull" if self.has(&["-f", "--force"]) => self.rewritten(shell, "HEAD"),
-            "pull" => self.add(shell, Verb::Update, "HEAD"),
-            _ => self.add(shell, Verb::Update, "remotes"),
-        }
-    }
-
-    fn remote(&self, shell: &mut Shell<'_>) {
-        match self.operand(0).map(|arg| arg.text.as_str()) {
-            None | Some("show" | "get-url") => self.add(shell, Verb::Read, "remotes"),
-            Some("remove" | "rm" | "prune") => self.discarded(shell, "remotes"),
-            Some(_) => {
-                if let Some(url) = self.argv.operands.last() {
-                    self.source(shell, url);
-                    self.leaves_to(shell, url);
-                }
-                self.add(shell, Verb::Update, "remotes");
-            }
-        }
-    }
-
     fn submodule(&self, shell: &mut Shell<'_>) {
-        match self.operand(0).map(|arg| arg.text.as_str()) {
+        match self.word() {
             None | Some("status" | "summary") => self.add(shell, Verb::Read, "submodules"),
             Some("foreach") => {
                 let from = self.args.iter().position(|arg| arg.text == "foreach");
@@ -471,7 +437,7 @@ impl Git<'_> {
     }
 
     fn worktree(&self, shell: &mut Shell<'_>) {
-        match self.operand(0).map(|arg| arg.text.as_str()) {
+        match self.word() {
             None | Some("list") => self.add(shell, Verb::Read, "worktrees"),
             Some("remove") => {
                 for folder in self.argv.operands.iter().skip(1) {
@@ -483,7 +449,7 @@ impl Git<'_> {
     }
 
     fn remove(&self, shell: &mut Shell<'_>) {
-        if self.has(&["-n", "--dry-run"]) {
+        if self.only_says() {
             return self.add(shell, Verb::Read, "index");
         }
         if self.has(&["--cached"]) {
@@ -497,7 +463,7 @@ impl Git<'_> {
 
     /// `git lfs`.
     fn large_files(&self, shell: &mut Shell<'_>) {
-        match self.operand(0).map(|arg| arg.text.as_str()) {
+        match self.word() {
             None | Some("ls-files" | "status" | "env" | "version" | "logs" | "locks") => {
                 self.add(shell, Verb::Read, "lfs");
             }

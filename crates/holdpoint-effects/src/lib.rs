@@ -18,6 +18,7 @@ mod graphql;
 mod http;
 mod iam;
 mod kubernetes;
+mod options;
 mod place;
 mod programs;
 mod requests;

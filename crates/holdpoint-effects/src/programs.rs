@@ -8,36 +8,24 @@ mod clusters;
 mod databases;
 mod interpreters;
 mod readers;
+mod roles;
+mod subcommands;
 mod wraps;
 
 pub(crate) use argv::{Argv, Options};
+pub(crate) use roles::{option_values, shell_text};
 
-use crate::data::{Does, Program, Reader, Role, Rule, SubWord, programs};
-use crate::place::Act;
+use crate::data::{Does, Program, Reader, Role, Rule, programs};
+use crate::options::{Known, known};
 use crate::shell::{Feed, Shell};
 use crate::words::{Arg, line, matches};
 use crate::{NoteCode, git, requests};
-use holdpoint_types::{Certainty, Effect, EffectClass, Verb};
+use holdpoint_types::{Certainty, Effect, EffectClass};
+use roles::operands;
+use subcommands::subcommand;
 
 /// Most operands that get an effect of their own.
 const EACH_MAX: usize = 16;
-/// Settings of ssh whose value is a program, a library or a file of more settings.
-const SSH_RUNS: &[&str] = &[
-    "proxycommand",
-    "localcommand",
-    "remotecommand",
-    "knownhostscommand",
-    "pkcs11provider",
-    "securitykeyprovider",
-    "include",
-    "authorizedkeyscommand",
-];
-/// Verbs that are no groups of others: what follows them is a name.
-const LOOKING: &[&str] = &["describe", "list", "show", "get", "view", "inspect", "read"];
-/// How much better than others a subcommand fits that begins with a known word, and one that
-/// destroys and stands behind groups.
-const KNOWN: usize = 1000;
-const STRICT: usize = 10_000;
 /// Subcommands that run a project's own script, which knows nothing of a dry run.
 const SCRIPTS: [&str; 9] =
     ["run", "run-script", "start", "stop", "restart", "test", "exec", "x", "xtask"];
@@ -63,11 +51,34 @@ const FOLDERS: &[&str] = &[
 pub(crate) struct Call<'a> {
     pub(crate) name: &'a str,
     pub(crate) program: &'a Program,
+    /// Its options, if they are listed.
+    pub(crate) known: Option<&'a Known>,
     /// The arguments after the name.
     pub(crate) args: &'a [Arg],
     pub(crate) feed: &'a Feed,
     /// The command line for people.
     pub(crate) shown: String,
+}
+
+/// Whether a call does anything else than to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looks {
+    /// It only looks.
+    Only,
+    /// It changes something.
+    AndMore,
+}
+
+// === impl Call ===
+
+impl<'a> Call<'a> {
+    /// How its arguments are parted, with what a subcommand says of its options.
+    pub(crate) fn options<'r>(&self, rule: Option<&'r Rule>) -> Options<'r>
+    where
+        'a: 'r,
+    {
+        Options { program: self.program, rule, known: self.known }
+    }
 }
 
 /// Runs the program `name`; what it prints, if that is known.
@@ -110,7 +121,17 @@ pub(crate) fn run(shell: &mut Shell<'_>, name: &str, all: &[Arg], feed: &Feed) -
     if args.iter().any(plus) {
         shell.opaque(&format!("an argument runs a command: {shown}"));
     }
-    let call = Call { name: bare, program, args, feed, shown };
+    if let Some(parts) = program.separator.and_then(|sign| parted(args, sign)) {
+        for part in parts {
+            let all = [&[Arg::known(bare)], part.as_slice()].concat();
+            run(shell, bare, &all, feed);
+        }
+        return None;
+    }
+    let call = Call { name: bare, program, known: known(bare), args, feed, shown };
+    if bare == "gh" && requests::github_graphql(shell, &call) {
+        return None;
+    }
     match program.reader {
         None => apply(shell, &call),
         Some(Reader::Git) => git::run(shell, &call),
@@ -132,6 +153,24 @@ pub(crate) fn run(shell: &mut Shell<'_>, name: &str, all: &[Arg], feed: &Feed) -
     output(bare, args)
 }
 
+/// The commands that one call gives, if there are several.
+fn parted(args: &[Arg], sign: char) -> Option<Vec<Vec<Arg>>> {
+    let mut parts = vec![Vec::new()];
+    for arg in args {
+        let Some(before) = arg.text.strip_suffix(sign).filter(|before| !before.ends_with('\\'))
+        else {
+            parts.last_mut()?.push(arg.clone());
+            continue;
+        };
+        if !before.is_empty() {
+            parts.last_mut()?.push(Arg { text: before.to_owned(), ..arg.clone() });
+        }
+        parts.push(Vec::new());
+    }
+    parts.retain(|part| !part.is_empty());
+    (parts.len() > 1).then_some(parts)
+}
+
 /// What a program prints, where the arguments say it.
 fn output(name: &str, args: &[Arg]) -> Option<Arg> {
     match (name, args) {
@@ -149,11 +188,11 @@ fn output(name: &str, args: &[Arg]) -> Option<Arg> {
 /// known.
 pub(crate) fn apply(shell: &mut Shell<'_>, call: &Call<'_>) {
     let mut readings = vec![call.args.to_vec()];
-    while let Some(other) = readings.last().and_then(|args| without_value(call.program, args)) {
+    while let Some(other) = readings.last().and_then(|args| without_value(call, args)) {
         readings.push(other);
     }
     let known = |args: &Vec<Arg>| {
-        let operands = Options { program: call.program, rule: None }.part(args).operands;
+        let operands = call.options(None).part(args).operands;
         subcommand(call.program, &operands).0.is_some()
     };
     let any = readings.iter().skip(1).any(known);
@@ -165,23 +204,25 @@ pub(crate) fn apply(shell: &mut Shell<'_>, call: &Call<'_>) {
 }
 
 /// `args` without the first operand, if that may be the value of an option before it.
-fn without_value(program: &Program, args: &[Arg]) -> Option<Vec<Arg>> {
+fn without_value(call: &Call<'_>, args: &[Arg]) -> Option<Vec<Arg>> {
+    let program = call.program;
     if program.subcommands.is_empty() || program.run.is_some() {
         return None;
     }
-    let options = Options { program, rule: None };
-    let first = options.part(args).operands.into_iter().next()?;
+    let first = call.options(None).part(args).operands.into_iter().next()?;
     let at = args.iter().position(|arg| *arg == first)?;
     let before = &args.get(at.checked_sub(1)?)?.text;
     let listed = |name: &String| before == name || before.starts_with(&format!("{name}="));
-    let known = program.flags.keys().any(listed) || program.dry.iter().any(listed);
+    let known = program.flags.keys().any(listed)
+        || program.dry.iter().any(listed)
+        || call.known.is_some_and(|known| known.get(before).is_some());
     let may_take = before.starts_with('-') && before != "--" && !before.contains('=') && !known;
     let (front, back) = args.split_at_checked(at).filter(|_| may_take)?;
     Some([front, back.get(1..)?].concat())
 }
 
 fn apply_reading(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let first = Options { program: call.program, rule: None }.part(call.args);
+    let first = call.options(None).part(call.args);
     let bare = call.program.bare.as_ref().filter(|_| first.operands.is_empty());
     let (rule, words) = match (bare, &call.program.run) {
         (Some(bare), _) => (Some(bare), 0),
@@ -200,31 +241,38 @@ fn apply_reading(shell: &mut Shell<'_>, call: &Call<'_>) {
             false => shell.opaque(&format!("`{}` is not a known command", call.shown)),
         };
     };
-    let options = Options { program: call.program, rule: Some(rule) };
+    let options = call.options(Some(rule));
     let mut argv = match wraps_by(rule, call.program, &first) {
         true => options.part_until(call.args, words),
         false => options.part(call.args),
     };
     argv.operands.drain(..words.min(argv.operands.len()));
+    if rule.does != Some(Does::Opaque) {
+        unlisted(shell, call, &argv, looks(rule));
+    }
     let base = rule;
     let mut rule = base.without_flags();
     let script = SCRIPTED.contains(&call.name)
         && first.operands.first().is_some_and(|word| SCRIPTS.contains(&word.text.as_str()));
     let dry = !script && !argv.options.iter().any(takes_back);
     if dry && argv.has_any(&call.program.dry) {
-        let looks = Rule { does: Some(Does::Read), on: rule.on, ..Rule::default() };
-        return add(shell, call, &argv, &looks);
+        let dry = Rule { does: Some(Does::Read), on: rule.on, ..Rule::default() };
+        return add(shell, call, &argv, &dry);
     }
     // What makes it look only is weighed first: beside another option it looks no more.
     let given = |flag: &str| match flag.contains('*') {
         _ if flag.starts_with("--dry-run") && !dry => false,
         true => argv.options.iter().any(|(name, _)| matches(flag, name)),
+        // `kill -9 -0`: a signal is the first word, and what follows is a group.
+        false if flag == "-0" => {
+            call.args.iter().filter(|arg| arg.text.starts_with('-')).count() == 1 && argv.has(flag)
+        }
         false => argv.has(flag),
     };
     let flags = || call.program.flags.iter().chain(&base.flags).filter(|(flag, _)| given(flag));
-    let looks = |change: &Rule| matches!(change.does, Some(Does::Read | Does::Nothing));
-    flags().filter(|(_, change)| looks(change)).for_each(|(_, change)| merge(&mut rule, change));
-    flags().filter(|(_, change)| !looks(change)).for_each(|(_, change)| merge(&mut rule, change));
+    let mild = |change: &Rule| matches!(change.does, Some(Does::Read | Does::Nothing));
+    flags().filter(|(_, change)| mild(change)).for_each(|(_, change)| merge(&mut rule, change));
+    flags().filter(|(_, change)| !mild(change)).for_each(|(_, change)| merge(&mut rule, change));
     option_values(shell, call, &argv, options);
     if rule.wraps.is_some() {
         return wraps::run(shell, call, &argv, &rule);
@@ -242,6 +290,33 @@ fn apply_reading(shell: &mut Shell<'_>, call: &Call<'_>) {
     }
 }
 
+/// An option that is not listed makes a call that would only look, or do something mild, opaque;
+/// so does one that is known to do more.
+pub(crate) fn unlisted(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, looks: Looks) {
+    if let Some(option) = &argv.acting {
+        shell.opaque(&format!("`{option}` does what is not seen here: {}", call.shown));
+    }
+    let strict = match call.known {
+        Some(known) if known.open => false,
+        Some(known) if known.looking => looks == Looks::Only,
+        Some(_) => true,
+        None => looks == Looks::Only,
+    };
+    if let Some(option) = argv.unlisted.as_ref().filter(|_| strict) {
+        let name = call.name;
+        shell.opaque(&format!("`{option}` is not a known option of `{name}`: {}", call.shown));
+    }
+}
+
+/// True if all that the rule does is to look.
+fn looks(rule: &Rule) -> Looks {
+    let mild = matches!(rule.does, None | Some(Does::Read | Does::Nothing))
+        && rule.class.is_none_or(|class| class == EffectClass::Read)
+        && matches!(rule.operands, None | Some(Role::Plain | Role::Read | Role::Filter))
+        && rule.wraps.is_none();
+    if mild { Looks::Only } else { Looks::AndMore }
+}
+
 /// True if an option says that a dry run is none after all.
 fn takes_back((name, value): &(String, Option<Arg>)) -> bool {
     let no = |value: &Arg| NO.contains(&value.text.to_ascii_lowercase().as_str());
@@ -253,68 +328,6 @@ fn wraps_by(rule: &Rule, program: &Program, argv: &Argv) -> bool {
     let flags = program.flags.iter().chain(&rule.flags);
     rule.wraps.is_some()
         || flags.into_iter().any(|(flag, rule)| rule.wraps.is_some() && argv.has(flag))
-}
-
-/// The rule of the subcommand that `operands` begin with, and of how many words it is.
-fn subcommand<'p>(program: &'p Program, operands: &[Arg]) -> (Option<&'p Rule>, usize) {
-    let mut best: (Option<&Rule>, usize, usize) = (None, 0, 0);
-    for (words, rule) in &program.subcommands {
-        let found = match words.split_first() {
-            // The verb stands behind however many groups: the first that fits is meant. But a
-            // word may be a group or a verb, so one that destroys goes before others.
-            Some((SubWord::Some, verb)) => (1..operands.len()).find_map(|at| {
-                let (score, count) = fits(verb, operands.get(at..)?)?;
-                let looks = |arg: &Arg| LOOKING.contains(&arg.text.as_str());
-                let named = operands.iter().take(at).any(looks);
-                let strict = if destroys(rule) && !named { STRICT } else { 0 };
-                Some((score.saturating_sub(at) + strict, at + count))
-            }),
-            // Behind a word that is known, others are names.
-            Some((SubWord::Exact(_), _)) => {
-                fits(words, operands).map(|(score, count)| (score + KNOWN, count))
-            }
-            _ => fits(words, operands),
-        };
-        if let Some((score, count)) = found
-            && score > best.2
-        {
-            best = (Some(rule), count, score);
-        }
-    }
-    (best.0, best.1)
-}
-
-fn destroys(rule: &Rule) -> bool {
-    let verb = rule.does.and_then(Does::verb).map(Verb::floor);
-    rule.class.max(verb) == Some(EffectClass::Destructive)
-}
-
-/// How well `words` fit the beginning of `operands`, and how many of those they are.
-fn fits(words: &[SubWord], operands: &[Arg]) -> Option<(usize, usize)> {
-    let (mut score, mut count) = (0, 0);
-    for (at, word) in words.iter().enumerate() {
-        let given = operands.get(at);
-        let given = match word {
-            SubWord::End if given.is_none() => {
-                score += 100;
-                continue;
-            }
-            SubWord::End => return None,
-            SubWord::Exact(_) | SubWord::Like(_) | SubWord::Any | SubWord::Some => given?,
-        };
-        score += match word {
-            SubWord::Exact(word) if given.text == *word => 100,
-            SubWord::Like(word) if !given.is_unknown() && matches(word, &given.text) => {
-                20 + word.len()
-            }
-            SubWord::Any | SubWord::Some if !given.is_unknown() => 10,
-            SubWord::Exact(_) | SubWord::Like(_) | SubWord::Any | SubWord::Some | SubWord::End => {
-                return None;
-            }
-        };
-        count = at + 1;
-    }
-    Some((score, count))
 }
 
 fn merge(rule: &mut Rule, change: &Rule) {
@@ -332,193 +345,6 @@ fn merge(rule: &mut Rule, change: &Rule) {
     rule.wraps = change.wraps.clone().or_else(|| rule.wraps.clone());
 }
 
-/// Adds what the values of options are.
-pub(crate) fn option_values(
-    shell: &mut Shell<'_>,
-    call: &Call<'_>,
-    argv: &Argv,
-    options: Options<'_>,
-) {
-    for (name, value) in &argv.options {
-        if let (Some(role), Some(value)) = (options.role(name), value) {
-            one(shell, call, role, value);
-        }
-    }
-}
-
-/// True if a move replaces nothing. Of `-n`, `-f`, `-i` and `--update` the last one counts for
-/// `mv`, so `-n` is believed only where nothing that could speak against it stands beside it.
-fn keeps_target(argv: &Argv) -> bool {
-    let keeps = |name: &str| matches!(name, "-n" | "--no-clobber");
-    let harmless = |name: &str| matches!(name, "-v" | "--verbose" | "-t" | "--target-directory");
-    argv.options.iter().any(|(name, _)| keeps(name))
-        && argv.options.iter().all(|(name, _)| keeps(name) || harmless(name))
-}
-
-/// Adds what operands are.
-pub(crate) fn operands(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, role: Role) {
-    let target = target(call, argv);
-    match (role, argv.operands.split_last()) {
-        (Role::Copy | Role::Move, Some((last, first))) => {
-            let (from, to) = match &target {
-                Some(target) => (argv.operands.as_slice(), target),
-                None => (first, last),
-            };
-            copy(shell, call, role, from, to);
-            if role == Role::Move && !keeps_target(argv) {
-                shell.touch(Act::Replace, to, &format!("may replace: {}", call.shown));
-            }
-        }
-        (Role::Filter, _) => {
-            for (at, operand) in argv.operands.iter().enumerate() {
-                let role = if at == 1 { Role::Write } else { Role::Read };
-                one(shell, call, role, operand);
-            }
-        }
-        _ => {
-            for operand in &argv.operands {
-                one(shell, call, role, operand);
-            }
-        }
-    }
-}
-
-fn target(call: &Call<'_>, argv: &Argv) -> Option<Arg> {
-    let options = Options { program: call.program, rule: None };
-    let found = argv.options.iter().find(|(name, _)| options.role(name) == Some(Role::Target));
-    found.and_then(|(_, value)| value.clone())
-}
-
-fn copy(shell: &mut Shell<'_>, call: &Call<'_>, role: Role, from: &[Arg], to: &Arg) {
-    for file in from {
-        if remote(shell, file, Verb::Read, &call.shown) {
-            continue;
-        }
-        let act = match (role, to.text.as_str()) {
-            // What is moved there is gone.
-            (Role::Move, "/dev/null") => Act::Delete,
-            (Role::Move, _) => Act::Update,
-            _ => Act::Read,
-        };
-        shell.touch(act, file, &call.shown);
-    }
-    if !remote(shell, to, Verb::Update, &call.shown) {
-        let file = match from {
-            // What is put into a folder keeps its name, and the name may mean something.
-            [file] if to.text.ends_with('/') || matches!(to.text.as_str(), "." | "..") => {
-                let base = file.text.rsplit('/').next().unwrap_or_default();
-                Arg { text: format!("{}/{base}", to.text), ..to.clone() }
-            }
-            _ => to.clone(),
-        };
-        let empty = from.iter().all(|file| file.text == "/dev/null");
-        let contents = empty.then(Arg::default);
-        shell.touch(Act::Write(contents), &file, &call.shown);
-    }
-}
-
-/// Adds an effect on `host:path`, if `file` is one.
-fn remote(shell: &mut Shell<'_>, file: &Arg, verb: Verb, shown: &str) -> bool {
-    let Some((host, path)) = file.text.split_once(':') else { return false };
-    if host.contains('/') || host.is_empty() {
-        return false;
-    }
-    let host = host.rsplit('@').next().unwrap_or(host);
-    let file = Arg { text: crate::place::normalise(path), ..file.clone() };
-    shell.apart(|shell| {
-        shell.state.host = Some(host.to_owned());
-        let act = if verb == Verb::Read { Act::Read } else { Act::Write(None) };
-        shell.touch(act, &file, shown);
-    });
-    true
-}
-
-/// Adds what one argument in `role` is.
-fn one(shell: &mut Shell<'_>, call: &Call<'_>, role: Role, arg: &Arg) {
-    let act = match role {
-        Role::Plain | Role::Flag | Role::Joined | Role::Folder | Role::Target => return,
-        Role::Into => {
-            let text = format!("{}/**", arg.text.trim_end_matches('/'));
-            let inside = Arg { text, glob: true, ..arg.clone() };
-            return shell.touch(Act::Update, &inside, &call.shown);
-        }
-        Role::Read | Role::Filter => Act::Read,
-        Role::Create => Act::Create,
-        Role::Write => Act::Write(input(call.feed)),
-        Role::Append => Act::Append(input(call.feed)),
-        Role::Copy | Role::Move | Role::Update => Act::Update,
-        Role::Delete => Act::Delete,
-        Role::DeleteTree => Act::DeleteTree,
-        Role::Grant => Act::Grant,
-        Role::Shell => return shell_text(shell, arg),
-        Role::Command => return command(shell, arg),
-        Role::Code => return shell.opaque(&format!("runs code: {}", call.shown)),
-        Role::Mount => return mount(shell, arg),
-    };
-    if role == Role::Read && remote(shell, arg, Verb::Read, &call.shown) {
-        return;
-    }
-    shell.touch(act, arg, &call.shown);
-}
-
-fn input(feed: &Feed) -> Option<Arg> {
-    match feed {
-        Feed::Text(text) => Some(text.clone()),
-        Feed::Inherited | Feed::Unknown | Feed::File(_) => None,
-    }
-}
-
-/// Runs `arg` as the text of a shell.
-pub(crate) fn shell_text(shell: &mut Shell<'_>, arg: &Arg) {
-    match arg.is_unknown() {
-        true => shell.opaque(&format!("a shell runs what is not known: {}", arg.shown())),
-        false => shell.apart(|shell| shell.text(&arg.text)),
-    }
-}
-
-/// Runs a program that an option names; pagers and the like do nothing.
-fn command(shell: &mut Shell<'_>, arg: &Arg) {
-    let setting = arg.text.trim_start();
-    let letters = setting.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(setting.len());
-    let (key, value) = setting.split_at(letters);
-    // `ssh -o Key=value`: a few keys name what runs.
-    if value.trim_start().starts_with('=') || SSH_RUNS.contains(&key.to_lowercase().as_str()) {
-        let value = value.trim_start_matches([' ', '=', '\t']);
-        if SSH_RUNS.contains(&key.to_lowercase().as_str()) && value != "none" {
-            shell_text(shell, &Arg { text: value.to_owned(), ..arg.clone() });
-        }
-        return;
-    }
-    let first = arg.text.split_whitespace().next().unwrap_or_default();
-    let plain = crate::data::environment().plain.contains(first);
-    if !plain || arg.text.contains("Command") {
-        shell_text(shell, arg);
-    }
-}
-
-/// A folder of the host that a container gets: it can do there what it likes.
-fn mount(shell: &mut Shell<'_>, arg: &Arg) {
-    let spec = arg
-        .text
-        .split(',')
-        .find_map(|part| part.strip_prefix("source=").or_else(|| part.strip_prefix("src=")));
-    let source = spec.or_else(|| arg.text.split(':').next()).unwrap_or_default();
-    let read_only = arg.text.ends_with(":ro") || arg.text.contains("readonly");
-    if !source.starts_with(['/', '.', '~', crate::words::UNKNOWN]) {
-        return;
-    }
-    let source = Arg { text: source.to_owned(), ..arg.clone() };
-    let path = shell.spot().path(&source);
-    let inside = shell.spot().in_workspace(&path).is_some();
-    match (read_only, inside) {
-        (true, _) => shell.touch(Act::Read, &source, "a container reads it"),
-        (false, true) => shell.touch(Act::Update, &source, "a container changes it"),
-        (false, false) => {
-            shell.touch(Act::Grant, &source, "a container gets a folder of the host");
-        }
-    }
-}
-
 /// Adds the effect that a rule names.
 fn add(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, rule: &Rule) {
     if let Some(code) = rule.note.as_deref().and_then(code) {
@@ -534,6 +360,7 @@ fn add(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, rule: &Rule) {
     }
     let Some(verb) = does.verb() else { return };
     let host = shell.state.host.clone().unwrap_or_else(|| "localhost".to_owned());
+    let host = wraps::daemon(shell, call).unwrap_or(host);
     let on = rule.on.clone().unwrap_or_else(|| format!("{}://{host}", call.name));
     let each: Vec<Arg> = match on.contains("{each}") && !argv.operands.is_empty() {
         true => argv.operands.iter().take(EACH_MAX).cloned().collect(),
@@ -576,14 +403,29 @@ fn fill(template: &str, argv: &Argv) -> String {
     filled
 }
 
+/// The value of an option in an address; what another option says better counts.
+fn value(name: &str, argv: &Argv) -> Option<String> {
+    let elsewhere = ["--server", "-s", "--kubeconfig", "--cluster"];
+    if name == "--context" && elsewhere.iter().any(|other| argv.has(other)) {
+        // A name of that cluster alone, or one in another file.
+        return Some("*".to_owned());
+    }
+    if let Some(url) = argv.value("-u").filter(|url| name == "-h" && url.text.contains("://")) {
+        let rest = url.text.split_once("://").map_or("", |(_, rest)| rest);
+        let host = rest.split('/').next().unwrap_or_default().rsplit('@').next();
+        return host.map(|host| Arg::known(host).shown());
+    }
+    argv.value(name).map(Arg::shown)
+}
+
 fn slot_value(slot: &str, argv: &Argv) -> String {
     if slot == "*" {
         return line(&argv.operands);
     }
     for part in slot.split('|') {
         if part.starts_with('-') {
-            if let Some(value) = argv.value(part) {
-                return value.shown();
+            if let Some(value) = value(part, argv) {
+                return value;
             }
         } else if let Ok(at) = part.parse::<usize>() {
             if let Some(operand) = at.checked_sub(1).and_then(|at| argv.operands.get(at)) {

@@ -5,7 +5,7 @@
 use crate::data::Reader;
 use crate::http::{Body, HttpRequest, http};
 use crate::place::Act;
-use crate::programs::{Argv, Call, Options, option_values};
+use crate::programs::{Argv, Call, Looks, option_values, unlisted};
 use crate::shell::{Feed, Shell};
 use crate::words::{Arg, UNKNOWN};
 use crate::{Effects, NoteCode};
@@ -13,60 +13,38 @@ use crate::{Effects, NoteCode};
 /// Adds what one call of `curl` or `wget` does.
 pub(crate) fn run(shell: &mut Shell<'_>, call: &Call<'_>) {
     if call.program.reader == Some(Reader::Httpie) {
-        let argv = Options { program: call.program, rule: None }.part(call.args);
+        let argv = call.options(None).part(call.args);
         return httpie(shell, call, &argv);
     }
     let curl = call.program.reader == Some(Reader::Curl);
     // `--next` begins another request with options of its own.
     for args in call.args.split(|arg| curl && (arg.text == "--next" || arg.text == "-:")) {
-        let argv = Options { program: call.program, rule: None }.part(args);
+        let argv = call.options(None).part(args);
+        unlisted(shell, call, &argv, Looks::Only);
+        option_values(shell, call, &argv, call.options(None));
         if curl { self::curl(shell, call, &argv) } else { wget(shell, call, &argv) }
     }
 }
 
+/// What one request of `curl` asks for.
+#[derive(Default)]
+struct Asked {
+    request: HttpRequest,
+    urls: Vec<Arg>,
+    bodies: Vec<Body>,
+    written: Vec<Arg>,
+    get: bool,
+    upload: bool,
+}
+
 fn curl(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv) {
-    let mut request = HttpRequest::default();
-    let mut urls = argv.operands.clone();
-    let (mut bodies, mut get, mut upload) = (Vec::new(), false, false);
+    let mut asked = Asked { urls: argv.operands.clone(), ..Asked::default() };
     for (name, value) in &argv.options {
         let value = value.clone().unwrap_or_default();
-        match name.as_str() {
-            "-X" | "--request" => request.method = value.text,
-            "-H" | "--header" => header(&value, &mut request),
-            "-d" | "--data" | "--data-ascii" | "--data-binary" | "--data-urlencode" | "--json" => {
-                bodies.push(body(shell, call, &value));
-            }
-            "--data-raw" => bodies.push(text(&value)),
-            "-F" | "--form" => bodies.push(form(shell, call, &value)),
-            "--form-string" => bodies.push(text(&value)),
-            "-T" | "--upload-file" => {
-                shell.touch(Act::Read, &value, &call.shown);
-                upload = true;
-            }
-            "-G" | "--get" => get = true,
-            "-I" | "--head" => request.method = "HEAD".to_owned(),
-            "-L" | "--location" | "--location-trusted" => request.redirects = true,
-            "-u" | "--user" | "--oauth2-bearer" | "--proxy-user" | "-U" => {
-                request.headers.push(("Authorization".to_owned(), "given".to_owned()));
-            }
-            "-b" | "--cookie" => request.headers.push(("Cookie".to_owned(), value.text)),
-            "--url" => urls.push(value),
-            "-o" | "--output" | "-c" | "--cookie-jar" | "-D" | "--dump-header" | "--trace"
-            | "--trace-ascii" | "--stderr" => {
-                shell.touch(Act::Write(None), &value, &call.shown);
-            }
-            "-K" | "--config" | "--unix-socket" | "--abstract-unix-socket" | "--preproxy" => {
-                shell.opaque(&format!("what is asked is not seen: {}", call.shown));
-            }
-            "--resolve" | "--connect-to" | "-x" | "--proxy" | "--socks5" | "--doh-url" => {
-                shell.effects.note(NoteCode::HostNotAllowed, format!("{name} {}", value.shown()));
-            }
-            _ => {}
-        }
+        curl_option(shell, call, (name, value), &mut asked);
     }
-    if argv.has("-O") || argv.has("--remote-name") || argv.has("--remote-name-all") {
-        downloads(shell, call, &urls);
-    }
+    curl_files(shell, call, argv, &asked);
+    let Asked { mut request, urls, bodies, get, upload, .. } = asked;
     if urls.is_empty() && argv.options.iter().any(|(_, value)| value.is_some()) {
         return;
     }
@@ -83,6 +61,77 @@ fn curl(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv) {
         request.body = Body::Unseen;
     }
     send(shell, call, &request, &urls);
+}
+
+fn curl_option(
+    shell: &mut Shell<'_>,
+    call: &Call<'_>,
+    (name, value): (&str, Arg),
+    asked: &mut Asked,
+) {
+    let request = &mut asked.request;
+    match name {
+        "-X" | "--request" => request.method = value.text,
+        "-H" | "--header" | "-b" | "--cookie" | "-w" | "--write-out" | "--proxy-header"
+            if value.text.starts_with('@') || name == "-b" && !value.text.contains('=') =>
+        {
+            let file = Arg::known(value.text.trim_start_matches('@'));
+            shell.touch(Act::Read, &file, &call.shown);
+            if !matches!(name, "-w" | "--write-out") {
+                request.headers.push(("Authorization".to_owned(), "unseen".to_owned()));
+            }
+        }
+        "-H" | "--header" => header(&value, request),
+        "-d" | "--data" | "--data-ascii" | "--data-binary" | "--json" => {
+            asked.bodies.push(body(shell, call, &value));
+        }
+        "--data-urlencode" => asked.bodies.push(encoded(shell, call, &value)),
+        "--url-query" => drop(encoded(shell, call, &value)),
+        "--data-raw" | "--form-string" => asked.bodies.push(text(&value)),
+        "-F" | "--form" => asked.bodies.push(form(shell, call, &value)),
+        "-T" | "--upload-file" => {
+            shell.touch(Act::Read, &value, &call.shown);
+            asked.upload = true;
+        }
+        "-G" | "--get" => asked.get = true,
+        "-I" | "--head" => request.method = "HEAD".to_owned(),
+        "-L" | "--location" | "--location-trusted" => request.redirects = true,
+        "-u" | "--user" | "--oauth2-bearer" | "--proxy-user" | "-U" => {
+            request.headers.push(("Authorization".to_owned(), "given".to_owned()));
+        }
+        "-b" | "--cookie" => request.headers.push(("Cookie".to_owned(), value.text)),
+        "--url" => asked.urls.push(value),
+        "-o" | "--output" => asked.written.push(value),
+        "-K" | "--config" | "--unix-socket" | "--abstract-unix-socket" | "--preproxy" => {
+            shell.opaque(&format!("what is asked is not seen: {}", call.shown));
+        }
+        "--resolve" | "--connect-to" | "-x" | "--proxy" | "--proxy1.0" | "--socks4"
+        | "--socks4a" | "--socks5" | "--socks5-hostname" | "--doh-url" => {
+            shell.effects.note(NoteCode::HostNotAllowed, format!("{name} {}", value.shown()));
+        }
+        _ => {}
+    }
+}
+
+/// The files that one request of `curl` writes.
+fn curl_files(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, asked: &Asked) {
+    let folder = argv.value("--output-dir");
+    for file in &asked.written {
+        let text = match folder.filter(|_| !file.text.starts_with('/')) {
+            Some(folder) => format!("{}/{}", folder.text, file.text),
+            None => file.text.clone(),
+        };
+        shell.touch(Act::Write(None), &Arg { text, ..file.clone() }, &call.shown);
+    }
+    if argv.has("-O") || argv.has("--remote-name") || argv.has("--remote-name-all") {
+        let folder = folder.map_or(".", |folder| &folder.text);
+        downloads(shell, call, &asked.urls, folder);
+        if argv.has("-J") || argv.has("--remote-header-name") {
+            // The server says what the file is called.
+            let text = format!("{folder}/*");
+            shell.touch(Act::Write(None), &Arg { text, glob: true, loose: false }, &call.shown);
+        }
+    }
 }
 
 fn wget(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv) {
@@ -110,9 +159,6 @@ fn wget(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv) {
             "-i" | "--input-file" | "-e" | "--execute" | "--use-askpass" | "--config" => {
                 shell.opaque(&format!("what is asked is not seen: {}", call.shown));
             }
-            "-o" | "--output-file" | "-a" | "--append-output" => {
-                shell.touch(Act::Write(None), &value, &call.shown);
-            }
             _ => {}
         }
     }
@@ -124,14 +170,39 @@ fn wget(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv) {
     match written {
         _ if argv.has("--spider") => {}
         Some(file) => shell.touch(Act::Write(None), &file, &call.shown),
-        None => downloads(shell, call, &argv.operands),
+        None => downloads(shell, call, &argv.operands, "."),
     }
     send(shell, call, &request, &argv.operands);
 }
 
+/// `gh api graphql`: the query in a field goes to the analyser of GraphQL. False if it is another
+/// call.
+pub(crate) fn github_graphql(shell: &mut Shell<'_>, call: &Call<'_>) -> bool {
+    let argv = call.options(None).part(call.args);
+    let [api, path, ..] = argv.operands.as_slice() else { return false };
+    if api.text != "api" || !matches!(path.text.rsplit('/').next(), Some("graphql")) {
+        return false;
+    }
+    let field = |name: &str| matches!(name, "-f" | "-F" | "--field" | "--raw-field");
+    let fields = argv.options.iter().filter(|(name, _)| field(name));
+    let query = |value: &Arg| value.text.strip_prefix("query=").map(str::to_owned);
+    let queries: Vec<String> =
+        fields.filter_map(|(_, value)| value.as_ref().and_then(query)).collect();
+    unlisted(shell, call, &argv, Looks::Only);
+    match queries.as_slice() {
+        [query] if !query.contains(UNKNOWN) && !query.starts_with('@') && !argv.has("--input") => {
+            let mut effects = Effects::default();
+            crate::graphql(query, "github://graphql", &shell.place.http, &mut effects);
+            shell.take(effects);
+        }
+        _ => shell.opaque(&format!("what is asked is not seen: {}", call.shown)),
+    }
+    true
+}
+
 /// `http METHOD URL field=value Header:value`.
 fn httpie(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv) {
-    option_values(shell, call, argv, Options { program: call.program, rule: None });
+    option_values(shell, call, argv, call.options(None));
     let mut operands = argv.operands.iter().peekable();
     let is_method = |arg: &&Arg| !arg.text.is_empty() && arg.text.chars().all(char::is_alphabetic);
     let several = argv.operands.len() > 1;
@@ -170,7 +241,7 @@ fn httpie(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv) {
 }
 
 /// Files that are named like the last part of each URL.
-fn downloads(shell: &mut Shell<'_>, call: &Call<'_>, urls: &[Arg]) {
+fn downloads(shell: &mut Shell<'_>, call: &Call<'_>, urls: &[Arg], folder: &str) {
     for url in urls {
         let path = url.text.split(['?', '#']).next().unwrap_or_default();
         let path = path.split_once("://").map_or(path, |(_, rest)| rest);
@@ -179,7 +250,7 @@ fn downloads(shell: &mut Shell<'_>, call: &Call<'_>, urls: &[Arg]) {
             _ => "index.html".to_owned(),
         };
         // A name that is not known stays in this folder all the same.
-        let file = Arg { text: format!("./{name}"), ..url.clone() };
+        let file = Arg { text: format!("{folder}/{name}"), ..url.clone() };
         shell.touch(Act::Write(None), &file, &call.shown);
     }
 }
@@ -191,6 +262,13 @@ fn send(shell: &mut Shell<'_>, call: &Call<'_>, request: &HttpRequest, urls: &[A
             true => url.text.clone(),
             false => format!("http://{}", url.text),
         };
+        if let Some(file) = text.strip_prefix("file://") {
+            let path = file.find('/').and_then(|at| file.get(at..)).unwrap_or("/");
+            let act = if request.method == "PUT" { Act::Write(None) } else { Act::Read };
+            shell.touch(act, &Arg { text: decoded(path), ..url.clone() }, &call.shown);
+            continue;
+        }
+        let text = decoded(&text);
         let beyond_host = text.split('/').take(3).all(|part| !part.contains(UNKNOWN));
         match beyond_host || !text.contains(UNKNOWN) {
             true => {
@@ -204,6 +282,42 @@ fn send(shell: &mut Shell<'_>, call: &Call<'_>, request: &HttpRequest, urls: &[A
             }
         }
         shell.take(effects);
+    }
+}
+
+/// `text` with letters, digits and the like that are written as `%61` as what they are (RFC 3986,
+/// section 2.3): the server reads them so.
+fn decoded(text: &str) -> String {
+    let mut done = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        done.push_str(before);
+        let code = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let plain = |c: &char| c.is_ascii_alphanumeric() || "-._~".contains(*c);
+        match (code.map(char::from).filter(plain), after.get(2..)) {
+            (Some(c), Some(after)) => {
+                done.push(c);
+                rest = after;
+            }
+            _ => {
+                done.push('%');
+                rest = after;
+            }
+        }
+    }
+    done.push_str(rest);
+    done
+}
+
+/// The value of `--data-urlencode`: text, `name=text`, `@file` or `name@file`.
+fn encoded(shell: &mut Shell<'_>, call: &Call<'_>, value: &Arg) -> Body {
+    let file = match value.text.find(['=', '@']).map(|at| value.text.split_at(at)) {
+        Some((_, file)) => file.strip_prefix('@'),
+        None => None,
+    };
+    match file {
+        Some(file) => body(shell, call, &Arg { text: format!("@{file}"), ..value.clone() }),
+        None => text(value),
     }
 }
 

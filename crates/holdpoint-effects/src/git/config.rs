@@ -55,6 +55,14 @@ const ENDINGS: &[(&str, &str)] = &[
 
 /// `-c key=value`: a setting for one command.
 pub(super) fn inline(shell: &mut Shell<'_>, call: &Call<'_>, setting: &Arg) {
+    // For this command alone, another remote, or another branch of it.
+    let key = setting.text.to_ascii_lowercase();
+    let key = key.split('=').next().unwrap_or_default();
+    let ends = [".url", ".pushurl", ".fetch", ".merge", ".remote", ".pushremote", ".pushdefault"];
+    let elsewhere = ["remote.", "branch."].iter().any(|start| key.starts_with(start));
+    if elsewhere && ends.iter().any(|end| key.ends_with(end)) {
+        shell.opaque(&format!("another remote, or another branch: {}", call.shown));
+    }
     match setting.text.split_once('=') {
         _ if setting.is_unknown() && setting.starts_unknown() => shell.opaque(&call.shown),
         Some((key, value)) => set(shell, call, key, &Arg::known(value)),
@@ -62,8 +70,17 @@ pub(super) fn inline(shell: &mut Shell<'_>, call: &Call<'_>, setting: &Arg) {
     }
 }
 
+/// True if the key decides which branches a push or a fetch changes.
+fn aims(key: &str) -> bool {
+    key == "push.default"
+        || key.starts_with("remote.") && [".push", ".mirror"].iter().any(|end| key.ends_with(end))
+}
+
 fn set(shell: &mut Shell<'_>, call: &Call<'_>, key: &str, value: &Arg) {
     let key = key.to_ascii_lowercase();
+    if aims(&key) && !matches!(value.text.as_str(), "simple" | "current" | "nothing") {
+        shell.opaque(&format!("`{key}` says what is pushed, and where to: {}", call.shown));
+    }
     if key.starts_with("alias.") {
         return match value.text.strip_prefix('!') {
             Some(command) => shell_text(shell, &Arg::known(command)),

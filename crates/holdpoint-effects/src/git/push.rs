@@ -2,13 +2,13 @@
 //!
 //! Owns refspecs. It must never take a push whose target is not known for one to a free branch.
 
-use super::{Arg, Certainty, EffectClass, Git, NoteCode, Shell, UNKNOWN, Verb, matches};
+use super::{Arg, Certainty, EffectClass, Git, NoteCode, Shell, Verb, matches};
 
 // === impl Git ===
 
 impl Git<'_> {
     pub(super) fn push(&self, shell: &mut Shell<'_>) {
-        if self.has(&["-n", "--dry-run"]) {
+        if self.only_says() {
             return self.add(shell, Verb::Read, "remote");
         }
         if let Some(remote) = self.operand(0)
@@ -17,7 +17,8 @@ impl Git<'_> {
             self.source(shell, remote);
             self.leaves_to(shell, remote);
         }
-        let force = self.has(&["-f", "--force", "--force-with-lease", "--force-if-includes"]);
+        let force = self.has(&["-f"])
+            || self.argv.options.iter().any(|(name, _)| name.starts_with("--forc"));
         if self.has(&["--mirror", "--prune"]) {
             self.rewritten(shell, "*");
         }
@@ -47,17 +48,17 @@ impl Git<'_> {
     }
 
     fn delete_remote(&self, shell: &mut Shell<'_>, name: &Arg) {
-        if is_protected(shell, name) || name.text.starts_with("refs/tags/") {
+        if is_protected(shell, name) || short(&name.text).starts_with("refs/tags/") {
             shell.effects.note(NoteCode::HistoryRewritten, self.call.shown.clone());
         }
-        self.delete_ref(shell, &short(name));
+        self.delete_ref(shell, &short(&name.shown()));
     }
 
     fn update_remote(&self, shell: &mut Shell<'_>, name: &Arg, force: bool) {
         if force {
-            return self.rewritten(shell, &short(name));
+            return self.rewritten(shell, &short(&name.shown()));
         }
-        let effect = self.effect(shell, Verb::Update, &short(name));
+        let effect = self.effect(shell, Verb::Update, &short(&name.shown()));
         let effect = match is_protected(shell, name) {
             true => effect.at_least(EffectClass::Destructive),
             false => effect,
@@ -69,13 +70,15 @@ impl Git<'_> {
     }
 }
 
-fn short(name: &Arg) -> String {
-    let shown = name.shown();
-    shown.strip_prefix("refs/heads/").map_or(shown.clone(), str::to_owned)
+/// The name of a branch, however it is written.
+pub(super) fn short(name: &str) -> String {
+    let heads = name.strip_prefix("refs/heads/").or_else(|| name.strip_prefix("heads/"));
+    let tag = name.strip_prefix("tags/").map(|tag| format!("refs/tags/{tag}"));
+    tag.unwrap_or_else(|| heads.unwrap_or(name).to_owned())
 }
 
 fn is_protected(shell: &Shell<'_>, name: &Arg) -> bool {
-    let name = short(name).replace(UNKNOWN, "*");
+    let name = short(&name.shown());
     let known = &shell.place.protected_branches;
     known.iter().any(|branch| matches(branch, &name) || matches(&name, branch))
 }

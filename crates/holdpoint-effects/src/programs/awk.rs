@@ -3,14 +3,15 @@
 //! Owns what of a script is code, and what text or pattern. It must never take a script that it
 //! cannot read for one that only looks.
 
-use super::{Call, Options, option_values};
+use super::{Call, Looks, option_values, unlisted};
 use crate::place::Act;
 use crate::shell::Shell;
 
 /// Adds what one call of `awk` does.
 pub(super) fn awk(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let options = Options { program: call.program, rule: None };
+    let options = call.options(None);
     let argv = options.part_until(call.args, 0);
+    unlisted(shell, call, &argv, Looks::Only);
     option_values(shell, call, &argv, options);
     if argv.has("-f") || argv.has("--file") || argv.has("-i") || argv.has("-E") {
         return shell.opaque(&format!("runs code: {}", call.shown));

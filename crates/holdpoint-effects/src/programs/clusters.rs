@@ -3,7 +3,7 @@
 //!
 //! Owns how a command line names objects. It must never judge an object itself.
 
-use super::{Argv, Call, Options, apply};
+use super::{Argv, Call, Looks, apply, unlisted};
 use crate::Effects;
 use crate::kubernetes::{Cluster, Objects, kubernetes_manifest, kubernetes_verb};
 use crate::shell::{Feed, Shell};
@@ -15,7 +15,7 @@ const OBJECTS_MAX: usize = 16;
 
 /// Adds what one call of `kubectl` does.
 pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let argv = Options { program: call.program, rule: None }.part(call.args);
+    let argv = call.options(None).part(call.args);
     let mut words = argv.operands.iter();
     let verb = words.next().and_then(Arg::exact).unwrap_or_default();
     let file = argv.value("-f").or_else(|| argv.value("--filename"));
@@ -42,7 +42,10 @@ pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>) {
     }
     match effects.is_empty() {
         true => apply(shell, call),
-        false => shell.take(effects),
+        false => {
+            unlisted(shell, call, &argv, Looks::AndMore);
+            shell.take(effects);
+        }
     }
 }
 

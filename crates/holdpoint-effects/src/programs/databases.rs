@@ -2,7 +2,7 @@
 //!
 //! Owns where a client's SQL stands. It must never judge SQL itself.
 
-use super::{Argv, Call, Options};
+use super::{Argv, Call, Looks, option_values, unlisted};
 use crate::shell::{Feed, Shell};
 use crate::sql::{Database, Dialect, sql};
 use crate::words::Arg;
@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Adds what a database client does.
 pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let argv = Options { program: call.program, rule: None }.part(call.args);
+    let argv = call.options(None).part(call.args);
+    unlisted(shell, call, &argv, Looks::Only);
+    option_values(shell, call, &argv, call.options(None));
     let database = database(shell, call, &argv);
     let mut texts: Vec<Arg> = Vec::new();
     for (name, value) in &argv.options {
@@ -91,7 +93,12 @@ fn database(shell: &Shell<'_>, call: &Call<'_>, argv: &Argv) -> Database {
     let option = |names: &[&str]| names.iter().find_map(|name| argv.value(name)).map(Arg::shown);
     let operand = argv.operands.first();
     let here = shell.state.host.clone().unwrap_or_else(|| "localhost".to_owned());
-    let host = option(&["-h", "--host"]).unwrap_or(here);
+    let variable = |names: &[&str]| {
+        let mut set = names.iter().filter_map(|name| shell.state.variables.get(*name));
+        set.next_back().map(Arg::shown).filter(|value| !value.is_empty())
+    };
+    let named = if call.name == "psql" { ["PGHOST", "PGHOSTADDR"] } else { ["MYSQL_HOST"; 2] };
+    let host = option(&["-h", "--host"]).or_else(|| variable(&named)).unwrap_or(here);
     let (dialect, address) = match call.name {
         "sqlite3" => {
             let address = match operand {
@@ -109,7 +116,19 @@ fn database(shell: &Shell<'_>, call: &Call<'_>, argv: &Argv) -> Database {
         }
         _ => {
             let name = option(&["-d", "--dbname"]).or_else(|| operand.map(Arg::shown));
-            let name = name.unwrap_or_else(|| "*".to_owned());
+            let name = name.or_else(|| variable(&["PGDATABASE"])).unwrap_or_else(|| "*".to_owned());
+            // `host=… dbname=…`: what it names goes before options and variables.
+            let pair = |key: &str| {
+                let mut pairs = name.split_whitespace().filter_map(|pair| pair.split_once('='));
+                pairs.find(|(name, _)| *name == key).map(|(_, value)| value.to_owned())
+            };
+            let service = variable(&["PGSERVICE"]).is_some() || pair("service").is_some();
+            let host = pair("hostaddr").or_else(|| pair("host")).unwrap_or(host);
+            let host = if service { "*".to_owned() } else { host };
+            let name = match name.contains('=') && !name.contains("://") {
+                true => pair("dbname").unwrap_or_else(|| "*".to_owned()),
+                false => name.clone(),
+            };
             let url =
                 name.split_once("://").map(|(_, rest)| rest.split('?').next().unwrap_or(rest));
             let address = match url {

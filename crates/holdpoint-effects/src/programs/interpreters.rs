@@ -2,8 +2,8 @@
 //!
 //! Owns what counts as calculating. It must never take code that it cannot read for harmless.
 
+use super::Call;
 use super::readers::CHECKS;
-use super::{Call, Options};
 use crate::place::Act;
 use crate::shell::Shell;
 use crate::words::{Arg, UNKNOWN};
@@ -78,15 +78,21 @@ const CALM: &[&str] = &[
     "e",
     "E",
 ];
-/// Options of interpreters that bring no other code in.
-const CALM_OPTIONS: &[&str] =
-    &["-c", "-e", "--eval", "-p", "--print", "-E", "-r", "-u", "-B", "-I", "-q", "-s", "-S", "-O"];
-/// The same of perl and ruby: they run the code for each line of the files.
-const PERL_OPTIONS: &[&str] = &["-n", "-l", "-a", "-w", "-F", "-0", "-W"];
+/// Of these words, those that may be names of files to import.
+const FREE: &[&str] = &[
+    "x", "i", "n", "d", "e", "E", "data", "get", "keys", "values", "items", "join", "split",
+    "indent", "version", "versions", "console", "log", "process", "node", "machine", "parse",
+    "load", "loads",
+];
+/// Options of perl and ruby: they run the code for each line of the files.
+const PERL_OPTIONS: &[&str] = &["-n", "-l", "-a", "-w", "-F", "-0", "-W", "-p", "-s", "-S"];
+/// What a framework's own script is asked for all day: the workspace's own checks.
+const MANAGED: &[&str] =
+    &["test", "check", "makemigrations", "showmigrations", "collectstatic", "compilemessages"];
 
 /// `python -c`, `node -e`, a script or a module: code that is not seen, unless it only calculates.
 pub(super) fn interpreter(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let options = Options { program: call.program, rule: None };
+    let options = call.options(None);
     let argv = options.part_until(call.args, 0);
     let plain = ["--version", "-V", "-v", "--help", "-h"];
     let one = |arg: &Arg| plain.contains(&arg.text.as_str()) || arg.text == "-version";
@@ -110,14 +116,24 @@ pub(super) fn interpreter(shell: &mut Shell<'_>, call: &Call<'_>) {
         return shell.add(effect.no_surer_than(Certainty::Bounded));
     }
     let perl = matches!(call.name, "perl" | "ruby");
-    let code = ["-c", "-e", "--eval", "-p", "--print", "-E", "-r"]
-        .iter()
-        .filter(|name| !(perl && matches!(**name, "-p" | "-r" | "-c")))
-        .filter_map(|name| argv.value(name));
-    let codes: Vec<&Arg> = code.collect();
+    let (code_options, calm_options) = calm_options(call.name);
+    let is_code = |name: &str| code_options.contains(&name);
+    let code = argv.options.iter().filter(|(name, _)| is_code(name));
+    let codes: Vec<&Arg> = code.filter_map(|(_, value)| value.as_ref()).collect();
     let known = argv.options.iter().all(|(name, _)| {
-        CALM_OPTIONS.contains(&name.as_str()) || perl && PERL_OPTIONS.contains(&name.as_str())
+        is_code(name)
+            || calm_options.contains(&name.as_str())
+            || perl && PERL_OPTIONS.contains(&name.as_str())
     });
+    if let ("node" | "nodejs", [code]) = (call.name, codes.as_slice())
+        && let Some(file) = reads_data(&code.text).filter(|_| known)
+    {
+        return shell.touch(Act::Read, &Arg::known(file), &call.shown);
+    }
+    if is_managed(shell, &argv.rest) && argv.options.is_empty() {
+        let effect = Effect::new(Verb::Execute, "file:///*", call.shown.as_str());
+        return shell.add(effect.no_surer_than(Certainty::Bounded));
+    }
     if !known || codes.is_empty() || !codes.iter().all(|code| is_calm(&code.text)) {
         return shell.opaque(&format!("runs code: {}", call.shown));
     }
@@ -126,6 +142,45 @@ pub(super) fn interpreter(shell: &mut Shell<'_>, call: &Call<'_>) {
             shell.touch(Act::Read, file, &call.shown);
         }
     }
+}
+
+/// The options of an interpreter whose value is code, and those that bring no other code in.
+fn calm_options(name: &str) -> (&'static [&'static str], &'static [&'static str]) {
+    match name {
+        "node" | "nodejs" | "ts-node" | "tsx" | "deno" => {
+            (&["-e", "--eval", "-p", "--print"], &["--no-warnings"])
+        }
+        "perl" | "ruby" => (&["-e", "-E"], &[]),
+        "php" => (&["-r"], &["-q", "-n"]),
+        name if name.starts_with("py") => {
+            (&["-c"], &["-u", "-B", "-I", "-q", "-s", "-S", "-O", "-E"])
+        }
+        _ => (&["-e", "-E", "-c", "--eval"], &["-q", "-s"]),
+    }
+}
+
+/// True for `manage.py test`, if the workspace's own `manage.py` is meant.
+fn is_managed(shell: &Shell<'_>, rest: &[Arg]) -> bool {
+    let [script, word, ..] = rest else { return false };
+    let here = shell.state.cwd.is_some() && shell.state.cwd == shell.place.cwd;
+    here && matches!(script.text.as_str(), "manage.py" | "./manage.py")
+        && MANAGED.contains(&word.text.as_str())
+}
+
+/// Node reads a file of this name as data.
+fn reads_data(code: &str) -> Option<&str> {
+    let rest = code.trim_start().strip_prefix("require(")?;
+    let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+    let (file, rest) = rest.get(1..)?.split_once(quote)?;
+    let field = rest
+        .strip_prefix(')')?
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || ".'\"[]-_".contains(c));
+    let data = matches!(
+        file.rsplit('/').next(),
+        Some("package.json" | "package-lock.json" | "tsconfig.json")
+    );
+    (field && data && file.starts_with(['.', '/'])).then_some(file)
 }
 
 fn checks_module(module: &str) -> bool {
@@ -153,6 +208,8 @@ fn is_calm(code: &str) -> bool {
     let mut word = String::new();
     let mut quote: Option<char> = None;
     let mut calm = true;
+    // What is imported must be a module that is known, not a file that is called like a word here.
+    let mut imports = false;
     for c in code.chars().chain([' ']) {
         match quote {
             Some(open) => {
@@ -168,6 +225,9 @@ fn is_calm(code: &str) -> bool {
             None => {
                 let number = word.starts_with(|c: char| c.is_ascii_digit());
                 calm &= word.is_empty() || number || CALM.contains(&word.as_str());
+                calm &= !imports || !FREE.contains(&word.as_str());
+                imports |= matches!(word.as_str(), "import" | "from");
+                imports &= !matches!(c, ';' | '\n' | ':');
                 word.clear();
             }
         }

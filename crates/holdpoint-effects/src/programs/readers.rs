@@ -3,7 +3,7 @@
 //!
 //! Owns where such a language runs commands or writes files. What it cannot read is opaque.
 
-use super::{Call, Options, awk, interpreters, option_values};
+use super::{Call, Looks, awk, interpreters, option_values, unlisted};
 use crate::data::Reader;
 use crate::place::Act;
 use crate::shell::{Feed, Shell};
@@ -62,7 +62,7 @@ pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>, reader: Reader) {
 
 /// `sh -c text`, `sh file`, and `sh` that reads its input.
 fn inner_shell(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let options = Options { program: call.program, rule: None };
+    let options = call.options(None);
     let argv = options.part_until(call.args, 0);
     if argv.has("--version") || argv.has("--help") {
         return;
@@ -184,8 +184,9 @@ fn found(shell: &mut Shell<'_>, command: &[&Arg], found: &Arg) {
 
 /// `sed`: in place, and scripts that write or run.
 fn sed(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let options = Options { program: call.program, rule: None };
+    let options = call.options(None);
     let argv = options.part(call.args);
+    unlisted(shell, call, &argv, Looks::Only);
     let mut scripts: Vec<Arg> = Vec::new();
     for (name, value) in &argv.options {
         match (name.as_str(), value) {
@@ -209,6 +210,7 @@ fn sed(shell: &mut Shell<'_>, call: &Call<'_>) {
                 && !text.starts_with("--")
                 && text.trim_start_matches(['-', 'n', 'E', 'r', 's', 'u', 'z']).starts_with('i')
     });
+    let in_place = in_place || argv.has("-i") || argv.has("--in-place");
     let sandboxed = argv.has("--sandbox");
     if scripts.iter().any(|script| !sandboxed && sed_acts(&script.text)) {
         shell.opaque(&format!("a sed script writes or runs: {}", call.shown));
@@ -255,8 +257,10 @@ fn tar(shell: &mut Shell<'_>, call: &Call<'_>) {
     {
         first.text = format!("-{}", first.text);
     }
-    let options = Options { program: call.program, rule: None };
+    let options = call.options(None);
     let argv = options.part(&args);
+    unlisted(shell, call, &argv, Looks::Only);
+    option_values(shell, call, &argv, options);
     let runs = [
         "--checkpoint-action",
         "--to-command",
@@ -322,7 +326,7 @@ fn dd(shell: &mut Shell<'_>, call: &Call<'_>) {
 
 /// `chmod`: for everybody, with the rights of the owner, or a plain change.
 fn chmod(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let mut argv = Options { program: call.program, rule: None }.part(call.args);
+    let mut argv = call.options(None).part(call.args);
     // `chmod -x file`: a mode that looks like an option.
     let minus = call.args.iter().any(|arg| {
         arg.text.strip_prefix('-').is_some_and(|mode| mode.chars().all(|c| "rwxXst".contains(c)))
@@ -342,15 +346,21 @@ fn chmod(shell: &mut Shell<'_>, call: &Call<'_>) {
     let wide = octal && (world & 2 != 0 || digits.len() == 4 && !digits.starts_with('1'))
         || symbolic
         || mode.is_unknown();
-    for file in &argv.operands {
-        let act = if wide { Act::Grant } else { Act::Update };
-        shell.touch(act, file, &call.shown);
+    let touch = |shell: &mut Shell<'_>| {
+        for file in &argv.operands {
+            let act = if wide { Act::Grant } else { Act::Update };
+            shell.touch(act, file, &call.shown);
+        }
+    };
+    match argv.has("-R") || argv.has("--recursive") {
+        true => shell.below(touch),
+        false => touch(shell),
     }
 }
 
 /// `make` runs what the workspace says; its checks are what people ask for all day.
 fn make(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let options = Options { program: call.program, rule: None };
+    let options = call.options(None);
     let argv = options.part(call.args);
     option_values(shell, call, &argv, options);
     let known = |word: &Arg| {

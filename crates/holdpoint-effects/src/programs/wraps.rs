@@ -2,7 +2,7 @@
 //!
 //! Owns where the inner command begins and where it runs. It must never lose an inner command.
 
-use super::{Argv, Call, Options, add, option_values};
+use super::{Argv, Call, add, option_values};
 use crate::data::{Does, Rule, Wraps};
 use crate::shell::{Feed, Shell};
 use crate::words::{Arg, UNKNOWN};
@@ -23,13 +23,22 @@ pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, rule: &Ru
         inner = inner.get(wraps.skip..).unwrap_or_default().to_vec();
         if wraps.skip > 0 && inner.first().is_some_and(|arg| arg.text.starts_with('-')) {
             // Options may stand after the host or the container too.
-            let options = Options { program: call.program, rule: Some(rule) };
+            let options = call.options(Some(rule));
             let more = options.part_until(&inner, 0);
             option_values(shell, call, &more, options);
             inner = more.rest;
         }
         if let Some(elsewhere) = &wraps.elsewhere {
             move_to(shell, elsewhere, place.as_ref());
+        }
+        // A shell in a new container that gets nothing to read does what its image does.
+        let bare = |arg: &Arg| {
+            matches!(arg.text.as_str(), "sh" | "bash" | "ash" | "zsh" | "/bin/sh" | "/bin/bash")
+        };
+        let idle =
+            *call.feed == Feed::Inherited && matches!(inner.as_slice(), [only] if bare(only));
+        if idle && wraps.elsewhere.as_deref() == Some("container") {
+            return;
         }
         match inner.is_empty() {
             true => alone(shell, call, &wraps),
@@ -44,6 +53,26 @@ fn alone(shell: &mut Shell<'_>, call: &Call<'_>, wraps: &Wraps) {
         (_, Feed::Text(text)) if !text.is_unknown() => shell.text(&text.text),
         _ => shell.opaque(&format!("a shell without a command: {}", call.shown)),
     }
+}
+
+/// The daemon that `docker` and its kin are told to talk to.
+pub(super) fn daemon(shell: &Shell<'_>, call: &Call<'_>) -> Option<String> {
+    if !matches!(call.name, "docker" | "podman" | "nerdctl") {
+        return None;
+    }
+    let global = call.options(None).part_until(call.args, 0);
+    let given = ["-H", "--host", "-c", "--context", "--url", "--connection"];
+    let given = given.iter().find_map(|name| global.value(name));
+    let variable = |name: &str| shell.state.variables.get(name);
+    let given = given.or_else(|| variable("DOCKER_HOST")).or_else(|| variable("DOCKER_CONTEXT"));
+    let shown = given.or_else(|| variable("CONTAINER_HOST"))?.shown();
+    let (scheme, rest) = shown.split_once("://").unwrap_or(("", &shown));
+    if scheme == "unix" || matches!(rest, "" | "default") {
+        return None;
+    }
+    let host = rest.split('/').next().unwrap_or_default();
+    let host = host.rsplit('@').next().unwrap_or_default();
+    Some(host.split(':').next().unwrap_or_default().to_owned())
 }
 
 /// The inner command runs on another host, of which neither folder nor variables are known.
@@ -97,7 +126,7 @@ fn inside(shell: &mut Shell<'_>, call: &Call<'_>, wraps: &Wraps, inner: Vec<Arg>
 
 /// The command lines that `xargs` makes of `inner` and its input, as far as that is known.
 fn fed(call: &Call<'_>, inner: &[Arg]) -> Vec<Vec<Arg>> {
-    let argv = Options { program: call.program, rule: None }.part_until(call.args, 0);
+    let argv = call.options(None).part_until(call.args, 0);
     let placeholder = ["-I", "-i", "--replace"]
         .iter()
         .find(|name| argv.has(name))

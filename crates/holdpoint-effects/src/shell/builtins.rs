@@ -18,6 +18,19 @@ const HARMLESS: &[&str] = &[
 const NAMING: &[&str] =
     &["test", "[", "unset", "read", "mapfile", "readarray", "getopts", "let", "unalias"];
 
+/// What `SHELL` may be.
+const SHELLS: &[&str] = &[
+    "/bin/sh",
+    "/bin/bash",
+    "/bin/zsh",
+    "/usr/bin/sh",
+    "/usr/bin/bash",
+    "/usr/bin/zsh",
+    "bash",
+    "sh",
+    "zsh",
+];
+
 // === impl Shell ===
 
 impl Shell<'_> {
@@ -89,7 +102,10 @@ impl Shell<'_> {
     fn change_folder(&mut self, rest: &[Arg]) {
         let target =
             rest.iter().find(|arg| !matches!(arg.text.as_str(), "-P" | "-L" | "--" | "-e"));
+        let searched = self.state.variables.get("CDPATH").is_some_and(|path| !path.text.is_empty());
         self.state.cwd = match target {
+            // `CDPATH`: another folder of that name may be meant.
+            Some(target) if searched && !target.text.starts_with(['/', '.']) => None,
             None => self.place.home.clone(),
             Some(target)
                 if target.text == "-" || target.is_unknown() && target.starts_unknown() =>
@@ -218,8 +234,15 @@ impl Shell<'_> {
             if !self.path_is_sound(&value.text) {
                 self.state.tainted = Some("`PATH` was changed: programs may not be what they seem");
             }
-        } else if environment.loaders.contains(name) {
+        } else if environment.loaders.contains(name)
+            || environment.loading.iter().any(|start| name.starts_with(start.as_str()))
+            || environment.code.contains(name) && !self.is_own_code(&value.text)
+        {
             self.state.tainted = Some("a variable makes programs load other code");
+        } else if name == "SHELL" && !SHELLS.contains(&value.text.as_str()) {
+            self.opaque(&format!("`SHELL` makes programs run `{}`", value.shown()));
+        } else if matches!(name, "LESS" | "MORE") && acts_on_files(&value.text) {
+            self.opaque(&format!("`{name}` makes a pager do `{}`", value.shown()));
         } else if environment.commands.contains(name) && !self.is_plain_command(&value) {
             match value.text.strip_prefix("ssh ").filter(|_| !value.is_unknown()) {
                 // How to reach a host is a matter of the options alone.
@@ -245,6 +268,18 @@ impl Shell<'_> {
             && words.all(|word| word.starts_with('-') && !word.contains("Command"))
     }
 
+    /// True if all of these folders lie in the workspace.
+    fn is_own_code(&self, value: &str) -> bool {
+        let own = |folder: &str| {
+            let kept = folder.starts_with(UNKNOWN) && folder.chars().count() == 1;
+            let path = self.spot().path(&Arg::known(folder));
+            let relative = !folder.starts_with(['/', UNKNOWN]) && !folder.contains("..");
+            let here = self.state.cwd == self.place.cwd;
+            kept || relative && here || self.spot().in_workspace(&path).is_some()
+        };
+        value.split(':').all(own)
+    }
+
     /// True if what comes before the old `PATH` holds no folder that just anybody writes to.
     fn path_is_sound(&self, value: &str) -> bool {
         let home = self.place.home.as_deref().unwrap_or("/nowhere");
@@ -265,6 +300,15 @@ impl Shell<'_> {
         }
         true
     }
+}
+
+/// True if options of a pager run commands, or write a file.
+fn acts_on_files(options: &str) -> bool {
+    options.contains(['+', '!', '|', UNKNOWN])
+        || options.split_whitespace().any(|word| match word.strip_prefix("--") {
+            Some(long) => ["lo", "LO", "le", "tag"].iter().any(|start| long.starts_with(start)),
+            None => word.contains(['o', 'O', 'k', 't', 'T']),
+        })
 }
 
 /// What `printf` prints: the format is used again until no value is left.

@@ -233,7 +233,13 @@ impl Shell<'_> {
                 }
             }
             Change::Other(word) => {
-                self.value(word);
+                let change = self.value(word);
+                let value = self.held(name).text;
+                // `${x@P}` reads the value as a prompt, and a prompt runs what stands in it.
+                let runs = value.contains("$(") || value.contains('`') || value.contains(UNKNOWN);
+                if change.text.starts_with('P') && runs {
+                    self.opaque("a variable is read as a prompt, which runs commands");
+                }
                 Arg::unknown()
             }
         }

@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) tainted: Option<&'static str>,
     /// True in a branch that may not be taken.
     pub(crate) bounded: bool,
+    /// True where what is touched is a folder with everything below it.
+    deep: bool,
 }
 
 /// What a command reads.
@@ -108,7 +110,20 @@ impl<'a> Shell<'a> {
     pub(crate) fn touch(&mut self, act: Act, file: &Arg, evidence: &str) {
         let mut effects = Effects::default();
         self.spot().touch(act, file, evidence, &mut effects);
-        self.take(effects);
+        match self.state.deep {
+            true => {
+                let whole = effects.iter().cloned().map(Effect::whole).collect();
+                self.take(effects.with(whole));
+            }
+            false => self.take(effects),
+        }
+    }
+
+    /// Runs `run` where whatever is touched is touched with everything below it.
+    pub(crate) fn below(&mut self, run: impl FnOnce(&mut Self)) {
+        let before = std::mem::replace(&mut self.state.deep, true);
+        run(self);
+        self.state.deep = before;
     }
 
     /// Takes in the effects of another analysis, no surer than this branch is.

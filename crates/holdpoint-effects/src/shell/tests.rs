@@ -103,6 +103,9 @@ fn every_program_of_the_tables_is_in_the_corpus() {
         include_str!("../../corpus/shell/others.toml"),
         include_str!("../../corpus/shell/benign.toml"),
         include_str!("../../corpus/shell/found.toml"),
+        include_str!("../../corpus/shell/options.toml"),
+        include_str!("../../corpus/shell/everyday.toml"),
+        include_str!("../../corpus/shell/places.toml"),
         include_str!("../../corpus/git/git.toml"),
     ];
     let words: BTreeSet<&str> = corpus

@@ -145,6 +145,9 @@ fn shell_texts_are_read_as_bash_reads_them() {
         include_str!("../../corpus/shell/others.toml"),
         include_str!("../../corpus/shell/benign.toml"),
         include_str!("../../corpus/shell/found.toml"),
+        include_str!("../../corpus/shell/options.toml"),
+        include_str!("../../corpus/shell/everyday.toml"),
+        include_str!("../../corpus/shell/places.toml"),
         include_str!("../../corpus/git/git.toml"),
     ];
     run("shell", &corpus, 400, |input| {
