@@ -347,6 +347,15 @@ impl Git<'_> {
     fn branch(&self, shell: &mut Shell<'_>) {
         let deletes = self.has(&["-d", "-D", "--delete"]);
         let moves = self.has(&["-f", "--force", "-M", "-C"]);
+        let tracks =
+            self.has(&["-u", "--set-upstream-to", "--unset-upstream", "--edit-description"]);
+        let lists = self.has(&["-l", "--list", "-a", "--all", "-r", "--remotes"]);
+        if tracks {
+            return self.add(shell, Verb::Update, "config");
+        }
+        if lists && !deletes && !moves && !self.has(&["-m", "--move", "-c", "--copy"]) {
+            return self.add(shell, Verb::Read, "branches");
+        }
         for name in &self.argv.operands {
             match (deletes, moves) {
                 (true, _) => self.delete_ref(shell, &name.shown()),

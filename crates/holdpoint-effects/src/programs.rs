@@ -116,11 +116,7 @@ pub(crate) fn run(shell: &mut Shell<'_>, name: &str, all: &[Arg], feed: &Feed) -
     {
         return None;
     }
-    // `less +'!command' file`
-    let plus = |arg: &Arg| arg.text.starts_with('+') && arg.text.contains('!');
-    if args.iter().any(plus) {
-        shell.opaque(&format!("an argument runs a command: {shown}"));
-    }
+    hidden(shell, bare, args, &shown);
     if let Some(parts) = program.separator.and_then(|sign| parted(args, sign)) {
         for part in parts {
             let all = [&[Arg::known(bare)], part.as_slice()].concat();
@@ -151,6 +147,15 @@ pub(crate) fn run(shell: &mut Shell<'_>, name: &str, all: &[Arg], feed: &Feed) -
         ) => readers::run(shell, &call, reader),
     }
     output(bare, args)
+}
+
+/// Commands in arguments that are no options: `less +'!command' file`, and formats of tmux.
+fn hidden(shell: &mut Shell<'_>, name: &str, args: &[Arg], shown: &str) {
+    let plus = |arg: &Arg| arg.text.starts_with('+') && arg.text.contains('!');
+    let format = |arg: &Arg| name == "tmux" && arg.text.contains("#(");
+    if args.iter().any(|arg| plus(arg) || format(arg)) {
+        shell.opaque(&format!("an argument runs a command: {shown}"));
+    }
 }
 
 /// The commands that one call gives, if there are several.
@@ -255,7 +260,7 @@ fn apply_reading(shell: &mut Shell<'_>, call: &Call<'_>) {
     let script = SCRIPTED.contains(&call.name)
         && first.operands.first().is_some_and(|word| SCRIPTS.contains(&word.text.as_str()));
     let dry = !script && !argv.options.iter().any(takes_back);
-    if dry && argv.has_any(&call.program.dry) {
+    if dry && says_only(call, &argv) {
         let dry = Rule { does: Some(Does::Read), on: rule.on, ..Rule::default() };
         return add(shell, call, &argv, &dry);
     }
@@ -315,6 +320,14 @@ fn looks(rule: &Rule) -> Looks {
         && matches!(rule.operands, None | Some(Role::Plain | Role::Read | Role::Filter))
         && rule.wraps.is_none();
     if mild { Looks::Only } else { Looks::AndMore }
+}
+
+/// True if an option says so, for all that share an entry or for one: `apt-get -s`.
+fn says_only(call: &Call<'_>, argv: &Argv) -> bool {
+    call.program.dry.iter().any(|flag| match flag.split_once(' ') {
+        Some((name, flag)) => call.name == name && argv.has(flag),
+        None => argv.has(flag),
+    })
 }
 
 /// True if an option says that a dry run is none after all.

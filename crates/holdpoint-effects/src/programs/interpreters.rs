@@ -104,6 +104,15 @@ pub(super) fn interpreter(shell: &mut Shell<'_>, call: &Call<'_>) {
         let effect = Effect::new(Verb::Execute, format!("file://{host}/*"), call.shown.as_str());
         return shell.add(effect.no_surer_than(Certainty::Bounded));
     }
+    if argv.value("-m").is_some_and(|module| module.text == "json.tool") {
+        let mut files = argv.rest.iter().filter(|arg| !arg.text.starts_with('-'));
+        for act in [Act::Read, Act::Write(None)] {
+            if let Some(file) = files.next() {
+                shell.touch(act, file, &call.shown);
+            }
+        }
+        return;
+    }
     if let Some(module) = argv.value("-m").filter(|module| module.text == "pip") {
         let inner = [std::slice::from_ref(module), argv.rest.as_slice()].concat();
         shell.run(&inner, call.feed);
@@ -191,7 +200,6 @@ fn checks_module(module: &str) -> bool {
             | "mypy"
             | "black"
             | "ruff"
-            | "json.tool"
             | "venv"
             | "flake8"
             | "build"

@@ -38,6 +38,110 @@ pub(super) const CHECKS: &[&str] = &[
     "coverage",
     "info",
     "query",
+    "spec",
+    "vet",
+    "dependency",
+];
+
+/// Words of `find` that take another, and look.
+const TAKING: &[&str] = &[
+    "-name",
+    "-iname",
+    "-path",
+    "-ipath",
+    "-wholename",
+    "-iwholename",
+    "-regex",
+    "-iregex",
+    "-lname",
+    "-ilname",
+    "-mtime",
+    "-atime",
+    "-ctime",
+    "-mmin",
+    "-amin",
+    "-cmin",
+    "-newer",
+    "-anewer",
+    "-cnewer",
+    "-newermt",
+    "-newerat",
+    "-newerct",
+    "-newermm",
+    "-newerBt",
+    "-size",
+    "-type",
+    "-xtype",
+    "-user",
+    "-group",
+    "-uid",
+    "-gid",
+    "-perm",
+    "-maxdepth",
+    "-mindepth",
+    "-links",
+    "-inum",
+    "-samefile",
+    "-fstype",
+    "-printf",
+    "-regextype",
+    "-used",
+    "-context",
+    "-D",
+    "-Bmin",
+    "-Btime",
+    "-depth-",
+    "-flags",
+];
+/// Other words of `find` that only look.
+const FINDING: &[&str] = &[
+    "-print",
+    "-print0",
+    "-ls",
+    "-prune",
+    "-quit",
+    "-not",
+    "-a",
+    "-and",
+    "-o",
+    "-or",
+    "-empty",
+    "-depth",
+    "-d",
+    "-xdev",
+    "-mount",
+    "-follow",
+    "-H",
+    "-L",
+    "-P",
+    "-readable",
+    "-writable",
+    "-executable",
+    "-nouser",
+    "-nogroup",
+    "-true",
+    "-false",
+    "-daystart",
+    "-warn",
+    "-nowarn",
+    "-noleaf",
+    "-ignore_readdir_race",
+    "-noignore_readdir_race",
+    "-help",
+    "--help",
+    "--version",
+    "-version",
+    "-O0",
+    "-O1",
+    "-O2",
+    "-O3",
+    "-E",
+    "-X",
+    "-x",
+    "-s",
+    "-sparse",
+    "-acl",
+    "-f",
 ];
 
 pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>, reader: Reader) {
@@ -160,6 +264,10 @@ fn find(shell: &mut Shell<'_>, call: &Call<'_>) {
                 if let Some(file) = rest.next() {
                     shell.touch(Act::Write(None), file, &call.shown);
                 }
+            }
+            word if TAKING.contains(&word) => drop(rest.next()),
+            word if word.starts_with('-') && !FINDING.contains(&word) => {
+                shell.opaque(&format!("`{word}` is not a known option of `find`: {}", call.shown));
             }
             _ => {}
         }
@@ -358,16 +466,37 @@ fn chmod(shell: &mut Shell<'_>, call: &Call<'_>) {
     }
 }
 
+/// True for a target that only checks or builds, by its name, and for a variable that is a word.
+fn is_check(word: &str, one_dash: bool) -> bool {
+    if let Some((name, value)) = word.split_once('=') {
+        let named = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let plain = value.chars().all(|c| c.is_ascii_alphanumeric() || "._:/@+-,".contains(c));
+        let tool = ["CC", "CXX", "LD", "AR", "AS", "MAKE", "SHELL", "MAKEFLAGS", "RM", "PYTHON"];
+        return !one_dash && named && plain && !tool.contains(&name) && !value.contains('/');
+    }
+    let mut parts = word.split([':', '-', '_', '.']);
+    let first = parts.next().unwrap_or_default();
+    let more = parts.clone().next().is_some();
+    let bare = ["test", "tests", "lint", "check", "build", "fmt", "format", "typecheck", "docs"];
+    let known = CHECKS.contains(&word)
+        || CHECKS.contains(&first) && (one_dash && word.contains(':') || bare.contains(&first));
+    let acts = [
+        "deploy", "publish", "release", "push", "prod", "clean", "destroy", "install", "migrate",
+        "image", "apply", "upload", "delete", "reset", "run",
+    ];
+    known && !(more && parts.any(|part| acts.contains(&part)))
+}
+
 /// `make` runs what the workspace says; its checks are what people ask for all day.
 fn make(shell: &mut Shell<'_>, call: &Call<'_>) {
     let options = call.options(None);
     let argv = options.part(call.args);
     option_values(shell, call, &argv, options);
     let known = |word: &Arg| {
-        let exact = word.exact().map(|word| word.split(':').next().unwrap_or(word));
+        let exact = word.exact();
         let target =
             call.program.one_dash && ["//", ":"].iter().any(|start| word.text.starts_with(start));
-        target || exact.is_some_and(|word| CHECKS.contains(&word))
+        target || exact.is_some_and(|word| is_check(word, call.program.one_dash))
     };
     let files = ["-f", "--file", "--makefile", "--eval", "-b"].iter().any(|name| argv.has(name));
     let folders = ["-C", "--directory"].iter().filter_map(|name| argv.value(name));

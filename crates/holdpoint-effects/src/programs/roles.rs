@@ -29,7 +29,10 @@ pub(crate) fn option_values(
 ) {
     for (name, value) in &argv.options {
         if let (Some(role), Some(value)) = (options.role(name), value) {
-            one(shell, call, role, value);
+            // A key that is only shown, or looked for.
+            let shows = ["-l", "-F", "-y", "-B", "-e", "-L"].iter().any(|flag| argv.has(flag));
+            let key = call.name == "ssh-keygen" && name == "-f" && shows;
+            one(shell, call, if key { Role::Read } else { role }, value);
         }
     }
 }

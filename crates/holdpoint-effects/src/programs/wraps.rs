@@ -28,6 +28,9 @@ pub(super) fn run(shell: &mut Shell<'_>, call: &Call<'_>, argv: &Argv, rule: &Ru
             option_values(shell, call, &more, options);
             inner = more.rest;
         }
+        if let Some(entry) = argv.value("--entrypoint").filter(|entry| !entry.text.is_empty()) {
+            inner.insert(0, entry.clone());
+        }
         if let Some(elsewhere) = &wraps.elsewhere {
             move_to(shell, elsewhere, place.as_ref());
         }
