@@ -2,6 +2,7 @@
 //!
 //! Owns their form. It must never hold a program or a path itself: those are data.
 
+use crate::options::{Known, known};
 use crate::words::Pattern;
 use holdpoint_types::{EffectClass, Verb};
 use serde::Deserialize;
@@ -209,7 +210,7 @@ pub(crate) struct Environment {
 /// Programs by every name of theirs.
 pub(crate) struct Programs {
     programs: Vec<Program>,
-    names: BTreeMap<String, usize>,
+    names: BTreeMap<String, (usize, Option<&'static Known>)>,
 }
 
 static PROGRAMS: LazyLock<Programs> = LazyLock::new(Programs::load);
@@ -269,9 +270,10 @@ impl Programs {
                 program.subcommands =
                     std::mem::take(&mut program.sub).into_iter().map(read).collect();
                 let at = loaded.programs.len();
-                loaded.names.insert(name, at);
+                let listed = known(&name);
+                loaded.names.insert(name, (at, listed));
                 for alias in &program.aliases {
-                    loaded.names.insert(alias.clone(), at);
+                    loaded.names.insert(alias.clone(), (at, known(alias)));
                 }
                 loaded.programs.push(program);
             }
@@ -279,8 +281,10 @@ impl Programs {
         loaded
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&Program> {
-        self.names.get(name).and_then(|at| self.programs.get(*at))
+    /// The program that is called `name`, and its options, if they are listed.
+    pub(crate) fn get(&self, name: &str) -> Option<(&Program, Option<&'static Known>)> {
+        let (at, known) = self.names.get(name)?;
+        Some((self.programs.get(*at)?, *known))
     }
 
     /// The names under which the tables list programs, without aliases.

@@ -132,9 +132,9 @@ impl Effects {
         self.overflowed |= other.overflowed;
     }
 
-    /// The same notes with other effects.
-    pub(crate) fn with(self, effects: Vec<Effect>) -> Self {
-        Self { effects: effects.into_iter().collect(), ..self }
+    /// The same with each effect changed.
+    pub(crate) fn map(self, change: impl FnMut(Effect) -> Effect) -> Self {
+        Self { effects: self.effects.into_iter().map(change).collect(), ..self }
     }
 
     /// Every effect, in a fixed order.
@@ -174,6 +174,9 @@ impl Effects {
 }
 
 fn shorten(text: &mut String) {
+    if text.len() <= EVIDENCE_CHARS_MAX {
+        return;
+    }
     if let Some((at, _)) = text.char_indices().nth(EVIDENCE_CHARS_MAX) {
         text.truncate(at);
         text.push('…');

@@ -124,17 +124,21 @@ impl Spot<'_> {
 
 /// An absolute path without `.`, `..` and doubled slashes; unknown parts become `*`.
 pub(crate) fn normalise(path: &str) -> String {
-    let mut parts: Vec<String> = Vec::new();
+    let mut done = String::with_capacity(path.len() + 1);
     for part in path.split('/') {
         match part {
             "" | "." => {}
-            ".." => {
-                parts.pop();
+            ".." => done.truncate(done.rfind('/').unwrap_or_default()),
+            part => {
+                done.push('/');
+                done.extend(part.chars().map(|c| if c == UNKNOWN { '*' } else { c }));
             }
-            part => parts.push(part.replace(UNKNOWN, "*")),
         }
     }
-    format!("/{}", parts.join("/"))
+    if done.is_empty() {
+        done.push('/');
+    }
+    done
 }
 
 #[cfg(test)]

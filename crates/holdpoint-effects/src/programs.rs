@@ -16,7 +16,7 @@ pub(crate) use argv::{Argv, Options};
 pub(crate) use roles::{option_values, shell_text};
 
 use crate::data::{Does, Program, Reader, Role, Rule, programs};
-use crate::options::{Known, known};
+use crate::options::Known;
 use crate::shell::{Feed, Shell};
 use crate::words::{Arg, line, matches};
 use crate::{NoteCode, git, requests};
@@ -100,7 +100,7 @@ pub(crate) fn run(shell: &mut Shell<'_>, name: &str, all: &[Arg], feed: &Feed) -
         let all = [&[Arg::known("docker"), Arg::known("compose")], rest].concat();
         return run(shell, "docker", &all, feed);
     }
-    let Some(program) = programs().get(bare) else {
+    let Some((program, known)) = programs().get(bare) else {
         shell.opaque(&format!("`{bare}` is not a known program"));
         return None;
     };
@@ -124,7 +124,7 @@ pub(crate) fn run(shell: &mut Shell<'_>, name: &str, all: &[Arg], feed: &Feed) -
         }
         return None;
     }
-    let call = Call { name: bare, program, known: known(bare), args, feed, shown };
+    let call = Call { name: bare, program, known, args, feed, shown };
     if bare == "gh" && requests::github_graphql(shell, &call) {
         return None;
     }
@@ -192,7 +192,8 @@ fn output(name: &str, args: &[Arg]) -> Option<Arg> {
 /// its value, so that another one is the subcommand: then both readings count, as far as they are
 /// known.
 pub(crate) fn apply(shell: &mut Shell<'_>, call: &Call<'_>) {
-    let mut readings = vec![call.args.to_vec()];
+    let Some(other) = without_value(call, call.args) else { return apply_reading(shell, call) };
+    let mut readings = vec![call.args.to_vec(), other];
     while let Some(other) = readings.last().and_then(|args| without_value(call, args)) {
         readings.push(other);
     }
@@ -247,23 +248,49 @@ fn apply_reading(shell: &mut Shell<'_>, call: &Call<'_>) {
         };
     };
     let options = call.options(Some(rule));
+    let script = SCRIPTED.contains(&call.name)
+        && first.operands.first().is_some_and(|word| SCRIPTS.contains(&word.text.as_str()));
     let mut argv = match wraps_by(rule, call.program, &first) {
         true => options.part_until(call.args, words),
+        // The subcommand says nothing of options: they are parted already.
+        false if rule.values.is_empty() && rule.flags.is_empty() => first,
         false => options.part(call.args),
     };
     argv.operands.drain(..words.min(argv.operands.len()));
-    if rule.does != Some(Does::Opaque) {
-        unlisted(shell, call, &argv, looks(rule));
-    }
     let base = rule;
-    let mut rule = base.without_flags();
-    let script = SCRIPTED.contains(&call.name)
-        && first.operands.first().is_some_and(|word| SCRIPTS.contains(&word.text.as_str()));
     let dry = !script && !argv.options.iter().any(takes_back);
     if dry && says_only(call, &argv) {
-        let dry = Rule { does: Some(Does::Read), on: rule.on, ..Rule::default() };
+        unlisted(shell, call, &argv, looks(base));
+        let dry = Rule { does: Some(Does::Read), on: base.on.clone(), ..Rule::default() };
         return add(shell, call, &argv, &dry);
     }
+    let merged = with_options(call, &argv, base, dry);
+    let rule = merged.as_ref().unwrap_or(base);
+    if rule.does != Some(Does::Opaque) {
+        let weighed = if call.known.is_some() { rule } else { base };
+        unlisted(shell, call, &argv, looks(weighed));
+    }
+    option_values(shell, call, &argv, options);
+    if rule.wraps.is_some() {
+        return wraps::run(shell, call, &argv, rule);
+    }
+    let mut done = false;
+    if let Some(role) = rule.operands {
+        let from = rule.from.unwrap_or_default().min(argv.operands.len());
+        let mut before = argv.operands;
+        argv.operands = before.split_off(from);
+        done = !argv.operands.is_empty();
+        operands(shell, call, &argv, role);
+        before.append(&mut argv.operands);
+        argv.operands = before;
+    }
+    if !(done && rule.if_none) {
+        add(shell, call, &argv, rule);
+    }
+}
+
+/// The rule as the options that are there change it; none if they do not.
+fn with_options(call: &Call<'_>, argv: &Argv, base: &Rule, dry: bool) -> Option<Rule> {
     // What makes it look only is weighed first: beside another option it looks no more.
     let given = |flag: &str| match flag.contains('*') {
         _ if flag.starts_with("--dry-run") && !dry => false,
@@ -276,23 +303,13 @@ fn apply_reading(shell: &mut Shell<'_>, call: &Call<'_>) {
     };
     let flags = || call.program.flags.iter().chain(&base.flags).filter(|(flag, _)| given(flag));
     let mild = |change: &Rule| matches!(change.does, Some(Does::Read | Does::Nothing));
-    flags().filter(|(_, change)| mild(change)).for_each(|(_, change)| merge(&mut rule, change));
-    flags().filter(|(_, change)| !mild(change)).for_each(|(_, change)| merge(&mut rule, change));
-    option_values(shell, call, &argv, options);
-    if rule.wraps.is_some() {
-        return wraps::run(shell, call, &argv, &rule);
-    }
-    let mut done = false;
-    if let Some(role) = rule.operands {
-        let from = rule.from.unwrap_or_default().min(argv.operands.len());
-        let rest = Argv { operands: argv.operands.split_off(from), ..argv };
-        done = !rest.operands.is_empty();
-        operands(shell, call, &rest, role);
-        argv = Argv { operands: [argv.operands, rest.operands].concat(), ..rest };
-    }
-    if !(done && rule.if_none) {
-        add(shell, call, &argv, &rule);
-    }
+    let mut changes: Vec<&Rule> = flags().map(|(_, change)| change).collect();
+    changes.sort_by_key(|change| !mild(change));
+    (!changes.is_empty()).then(|| {
+        let mut merged = base.without_flags();
+        changes.iter().for_each(|change| merge(&mut merged, change));
+        merged
+    })
 }
 
 /// An option that is not listed makes a call that would only look, or do something mild, opaque;

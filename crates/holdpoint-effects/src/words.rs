@@ -48,14 +48,28 @@ impl Arg {
 
     /// For people and addresses: `*` for what is not known.
     pub(crate) fn shown(&self) -> String {
-        self.text.replace(UNKNOWN, "*")
+        match self.is_unknown() {
+            true => self.text.replace(UNKNOWN, "*"),
+            false => self.text.clone(),
+        }
     }
 }
 
 /// The arguments as one line for people.
 pub(crate) fn line(args: &[Arg]) -> String {
-    let shown: Vec<String> = args.iter().map(Arg::shown).collect();
-    shown.join(" ")
+    let mut line = String::with_capacity(args.iter().map(|arg| arg.text.len() + 1).sum());
+    for (at, arg) in args.iter().enumerate() {
+        if at > 0 {
+            line.push(' ');
+        }
+        let mut parts = arg.text.split(UNKNOWN);
+        line.push_str(parts.next().unwrap_or_default());
+        parts.for_each(|part| {
+            line.push('*');
+            line.push_str(part);
+        });
+    }
+    line
 }
 
 /// A pattern of paths: `*` is anything but `/`, `**` is anything, `?` one byte. A folder whose

@@ -108,13 +108,14 @@ impl<'a> Shell<'a> {
 
     /// Adds that something is done to a file.
     pub(crate) fn touch(&mut self, act: Act, file: &Arg, evidence: &str) {
+        if !self.state.deep && !self.state.bounded {
+            let (host, cwd) = (self.state.host.as_deref(), self.state.cwd.as_deref());
+            return Spot { place: self.place, host, cwd }.touch(act, file, evidence, self.effects);
+        }
         let mut effects = Effects::default();
         self.spot().touch(act, file, evidence, &mut effects);
         match self.state.deep {
-            true => {
-                let whole = effects.iter().cloned().map(Effect::whole).collect();
-                self.take(effects.with(whole));
-            }
+            true => self.take(effects.map(Effect::whole)),
             false => self.take(effects),
         }
     }
@@ -128,11 +129,12 @@ impl<'a> Shell<'a> {
 
     /// Takes in the effects of another analysis, no surer than this branch is.
     pub(crate) fn take(&mut self, effects: Effects) {
-        for note in effects.notes() {
-            self.effects.note(note.code, note.evidence.clone());
-        }
-        for effect in effects.iter() {
-            self.add(effect.clone());
+        match self.state.bounded {
+            true => {
+                let bounded = |effect: Effect| effect.no_surer_than(Certainty::Bounded);
+                self.effects.extend(effects.map(bounded));
+            }
+            false => self.effects.extend(effects),
         }
     }
 
