@@ -149,6 +149,8 @@ pub(crate) enum Role {
     Pipe,
     /// A text for a shell.
     Shell,
+    /// A command that gets files for its last arguments.
+    Program,
     /// A program that runs, by its name or command line.
     Command,
     /// A file or text of code that cannot be read here.

@@ -7,7 +7,7 @@ use crate::NoteCode;
 use crate::data::environment;
 use crate::http::is_allowed;
 use crate::place::Act;
-use crate::programs::{Argv, Call, shell_text};
+use crate::programs::{Argv, Call, shell_text, with_argument};
 use crate::shell::{Feed, Shell};
 use crate::words::{Arg, matches};
 use holdpoint_types::{Certainty, Effect, EffectClass, Reversibility, Verb};
@@ -241,6 +241,8 @@ impl Git<'_> {
             return;
         }
         shell_text(shell, text);
+        // What they are given besides: files, or a host.
+        with_argument(shell, text);
     }
 
     fn command(&self, shell: &mut Shell<'_>, name: &str) {

@@ -13,7 +13,7 @@ mod subcommands;
 mod wraps;
 
 pub(crate) use argv::{Argv, Options};
-pub(crate) use roles::{option_values, shell_text};
+pub(crate) use roles::{option_values, shell_text, with_argument};
 
 use crate::data::{Does, Program, Reader, Role, Rule, programs};
 use crate::options::Known;
@@ -67,6 +67,15 @@ pub(crate) enum Looks {
     Only,
     /// It changes something.
     AndMore,
+}
+
+/// Whether a dry run is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dry {
+    /// Only what would be done is said.
+    Counts,
+    /// Another option takes it back, or a script knows nothing of it.
+    Ignored,
 }
 
 // === impl Call ===
@@ -258,8 +267,11 @@ fn apply_reading(shell: &mut Shell<'_>, call: &Call<'_>) {
     };
     argv.operands.drain(..words.min(argv.operands.len()));
     let base = rule;
-    let dry = !script && !argv.options.iter().any(takes_back);
-    if dry && says_only(call, &argv) {
+    let dry = match script || argv.options.iter().any(takes_back) {
+        true => Dry::Ignored,
+        false => Dry::Counts,
+    };
+    if dry == Dry::Counts && says_only(call, &argv) {
         unlisted(shell, call, &argv, looks(base));
         let dry = Rule { does: Some(Does::Read), on: base.on.clone(), ..Rule::default() };
         return add(shell, call, &argv, &dry);
@@ -290,10 +302,10 @@ fn apply_reading(shell: &mut Shell<'_>, call: &Call<'_>) {
 }
 
 /// The rule as the options that are there change it; none if they do not.
-fn with_options(call: &Call<'_>, argv: &Argv, base: &Rule, dry: bool) -> Option<Rule> {
+fn with_options(call: &Call<'_>, argv: &Argv, base: &Rule, dry: Dry) -> Option<Rule> {
     // What makes it look only is weighed first: beside another option it looks no more.
     let given = |flag: &str| match flag.contains('*') {
-        _ if flag.starts_with("--dry-run") && !dry => false,
+        _ if flag.starts_with("--dry-run") && dry == Dry::Ignored => false,
         true => argv.options.iter().any(|(name, _)| matches(flag, name)),
         // `kill -9 -0`: a signal is the first word, and what follows is a group.
         false if flag == "-0" => {

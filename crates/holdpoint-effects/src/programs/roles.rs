@@ -156,6 +156,7 @@ fn one(shell: &mut Shell<'_>, call: &Call<'_>, role: Role, arg: &Arg) {
         Role::DeleteTree => Act::DeleteTree,
         Role::Grant => Act::Grant,
         Role::Shell => return shell_text(shell, arg),
+        Role::Program => return with_argument(shell, arg),
         Role::Command => return command(shell, arg),
         Role::Code => return shell.opaque(&format!("runs code: {}", call.shown)),
         Role::Mount => return mount(shell, arg),
@@ -181,6 +182,11 @@ pub(crate) fn shell_text(shell: &mut Shell<'_>, arg: &Arg) {
     }
 }
 
+/// Runs `arg` as the text of a shell, with an argument that is not known behind it.
+pub(crate) fn with_argument(shell: &mut Shell<'_>, arg: &Arg) {
+    shell_text(shell, &Arg { text: format!("{} \"$ARGUMENT\"", arg.text), ..arg.clone() });
+}
+
 /// Runs a program that an option names; pagers and the like do nothing.
 fn command(shell: &mut Shell<'_>, arg: &Arg) {
     let setting = arg.text.trim_start();
@@ -198,6 +204,7 @@ fn command(shell: &mut Shell<'_>, arg: &Arg) {
     let plain = crate::data::environment().plain.contains(first);
     if !plain || arg.text.contains("Command") {
         shell_text(shell, arg);
+        with_argument(shell, arg);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::run::{Feed, Shell};
 use crate::data::environment;
-use crate::place::normalise;
+use crate::place::{Act, normalise};
 use crate::programs;
 use crate::words::{Arg, UNKNOWN, line};
 
@@ -255,6 +255,9 @@ impl Shell<'_> {
                     self.opaque(&evidence);
                 }
             }
+        }
+        if name.starts_with("GIT_TRACE") && value.text.starts_with('/') {
+            self.touch(Act::Append(None), &value, "git writes its trace there");
         }
         self.state.variables.insert(name.to_owned(), value);
     }

@@ -6,6 +6,7 @@
 use super::syntax::{
     AndOr, Assignment, Body, Command, Joint, Redirect, RedirectKind, Script, Word,
 };
+use crate::data::paths;
 use crate::effects::{Effects, NoteCode};
 use crate::place::{Act, Place, Spot};
 use crate::words::Arg;
@@ -113,6 +114,13 @@ impl<'a> Shell<'a> {
             return Spot { place: self.place, host, cwd }.touch(act, file, evidence, self.effects);
         }
         let mut effects = Effects::default();
+        let path = self.spot().path(file);
+        if self.state.deep && act != Act::Read && paths().roots.contains(&path.text) {
+            // All that is the host's own lies there.
+            let text = format!("{}/**", path.text.trim_end_matches('/'));
+            let below = Arg { text, glob: true, loose: false };
+            self.spot().touch(act.clone(), &below, evidence, &mut effects);
+        }
         self.spot().touch(act, file, evidence, &mut effects);
         match self.state.deep {
             true => self.take(effects.map(Effect::whole)),
