@@ -9,7 +9,9 @@ use holdpoint_effects::{
     Cluster, Database, Dialect, Effects, HttpRules, Note, Place, Severity, graphql, iam,
     kubernetes_manifest, shell, sql, terraform,
 };
-use holdpoint_types::{AgentName, EffectClass, EffectFacts, GrantFacts, TargetFacts, Verb};
+use holdpoint_types::{
+    AgentName, EffectClass, EffectFacts, FindingResult, GrantFacts, TargetFacts, Verb,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -58,7 +60,7 @@ enum Kind {
 /// # Errors
 /// When the text, the call or the configuration cannot be read, or the tool is not analysed.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
-    let (effects, facts) = match &args.call {
+    let (effects, facts, words) = match &args.call {
         Some(file) => of_call(file, globals)?,
         None => {
             let effects = of_text(args)?;
@@ -74,10 +76,11 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
             });
             let mut facts: Vec<_> = facts.collect();
             facts.sort_by_key(|one| std::cmp::Reverse(one.effect.class));
-            (effects, facts)
+            let words = effects.notes().map(|note| severity(note.severity)).collect();
+            (effects, facts, words)
         }
     };
-    let notes: Vec<_> = effects.notes().collect();
+    let notes: Vec<_> = effects.notes().zip(words).collect();
     match globals.format {
         Format::Json => {
             let told = to_json(&facts, &notes, args.call.is_some());
@@ -88,7 +91,10 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn of_call(file: &Path, globals: &Globals) -> anyhow::Result<(Effects, Vec<EffectFacts>)> {
+/// The effects of a call, where they lie, and what each note does where they lie.
+type OfCall = (Effects, Vec<EffectFacts>, Vec<&'static str>);
+
+fn of_call(file: &Path, globals: &Globals) -> anyhow::Result<OfCall> {
     let config = globals.load()?;
     let agent: AgentName = "nobody".parse()?;
     let call = try_call::read_call(file, &agent)?;
@@ -98,7 +104,21 @@ fn of_call(file: &Path, globals: &Globals) -> anyhow::Result<(Effects, Vec<Effec
         format!("calls of `{}` are not analysed; say how with `effects` in {table}", call.tool)
     })?;
     let facts = config.settings.effect_facts(&agent, &call.tool, &effects);
-    Ok((effects, facts))
+    let said = effects.notes().map(|note| {
+        let finding = config.settings.findings(std::iter::once(note), &facts).next();
+        finding.map_or("off", |finding| word(finding.result))
+    });
+    let words = said.collect();
+    Ok((effects, facts, words))
+}
+
+/// What a finding does: opaque ones deny as those that fail.
+fn word(result: FindingResult) -> &'static str {
+    match result {
+        FindingResult::Pass => "off",
+        FindingResult::Warn => "warn",
+        FindingResult::Fail | FindingResult::Opaque => "fail",
+    }
 }
 
 fn of_text(args: &Args) -> anyhow::Result<Effects> {
@@ -146,7 +166,7 @@ fn quoted(word: &str) -> String {
     }
 }
 
-fn to_json(facts: &[EffectFacts], notes: &[&Note], placed: bool) -> Value {
+fn to_json(facts: &[EffectFacts], notes: &[(&Note, &'static str)], placed: bool) -> Value {
     let effects = facts.iter().map(|one| {
         let mut told = json!(one.effect);
         if placed {
@@ -156,10 +176,10 @@ fn to_json(facts: &[EffectFacts], notes: &[&Note], placed: bool) -> Value {
         }
         told
     });
-    let notes = notes.iter().map(|note| {
+    let notes = notes.iter().map(|(note, does)| {
         json!({
             "code": note.code.as_str(),
-            "severity": severity(note.severity),
+            "severity": does,
             "meaning": note.code.meaning(),
             "evidence": note.evidence,
         })
@@ -179,7 +199,7 @@ fn severity(severity: Severity) -> &'static str {
     }
 }
 
-fn render(facts: &[EffectFacts], notes: &[&Note], look: &Look) -> String {
+fn render(facts: &[EffectFacts], notes: &[(&Note, &'static str)], look: &Look) -> String {
     let Some(class) = facts.iter().map(|one| one.effect.class).max() else {
         return "It does nothing that lasts.\n".to_owned();
     };
@@ -207,11 +227,15 @@ fn render(facts: &[EffectFacts], notes: &[&Note], look: &Look) -> String {
     let mut text = table.render("", look);
     if !notes.is_empty() {
         let mut table = Table::default();
-        for note in notes {
-            let tone = if note.severity == Severity::Fail { Tone::Bad } else { Tone::Careful };
+        for (note, does) in notes {
+            let tone = match *does {
+                "fail" => Tone::Bad,
+                "off" => Tone::Dim,
+                _ => Tone::Careful,
+            };
             let said = format!("{} {}", note.code.meaning(), shortened(&note.evidence, 100));
             table.push(vec![
-                (tone, severity(note.severity).to_owned()),
+                (tone, (*does).to_owned()),
                 (Tone::Plain, note.code.as_str().to_owned()),
                 (Tone::Plain, said),
             ]);
@@ -253,7 +277,7 @@ mod tests {
         let mut effects = Effects::default();
         let place = Place { cwd: Some("/srv".to_owned()), ..Place::default() };
         shell("cat x; VAR=1 rm -rf y", &place, &mut effects);
-        let (facts, notes) = (facts(&effects), effects.notes().collect::<Vec<_>>());
+        let (facts, notes) = (facts(&effects), Vec::new());
         expect![[r#"
             CLASS        VERB    RESOURCE                     HOW MUCH  HOW SURE  TAKEN BACK  WHY
             read         read    file:///srv/x (prod?: auth)  part      exact     no_effect   cat x

@@ -8,7 +8,7 @@ mod template;
 use super::{Exit, Format, Globals, WrongUsage, answer};
 use crate::config;
 use anyhow::Context as _;
-use client::{Client, Endpoint, Imported};
+use client::{Client, Endpoint, Imported, Led};
 use holdpoint_types::{AgentName, TeamName};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -44,6 +44,8 @@ struct Done {
     written: Vec<PathBuf>,
     backup: Option<PathBuf>,
     replaced: Vec<PathBuf>,
+    /// Servers that only the replaced configuration declares.
+    dropped: Vec<String>,
     client: Option<(PathBuf, Client)>,
 }
 
@@ -66,12 +68,14 @@ fn init(args: &Args, program: &str) -> anyhow::Result<Done> {
     let file = std::path::absolute(&args.dir)?.join(config::FILE_NAME);
     let mut client = match &args.from {
         None => None,
-        Some(from) => Some((from.clone(), read_client(from)?)),
+        Some(from) => Some((from.clone(), read_client(from, &file)?)),
     };
     let servers = client.as_ref().map(|(_, client)| client.servers.as_slice()).unwrap_or_default();
     let text = template::config_text(args, servers);
     let (checked, report) = config::check(config::FILE_NAME, &file, &text);
-    anyhow::ensure!(checked.is_some(), "{}", report.render(config::Colour::Never));
+    let Some(checked) = checked else {
+        anyhow::bail!("{}", report.render(config::Colour::Never));
+    };
     let mut outputs = vec![(args.dir.join(config::FILE_NAME), text)];
     if args.policies {
         let pack = holdpoint_policy::starter_pack().into_iter();
@@ -79,7 +83,7 @@ fn init(args: &Args, program: &str) -> anyhow::Result<Done> {
             .extend(pack.map(|source| (args.dir.join("policies").join(source.name), source.text)));
     }
     refuse_to_overwrite(args, &outputs)?;
-    let mut done = Done::default();
+    let mut done = Done { dropped: dropped(&file, &checked), ..Done::default() };
     if let Some((from, client)) = &mut client
         && client.lead_through(program, &file, args.agent.as_str())
     {
@@ -100,9 +104,16 @@ fn init(args: &Args, program: &str) -> anyhow::Result<Done> {
     Ok(done)
 }
 
-fn read_client(from: &Path) -> anyhow::Result<Client> {
+/// The servers that the file which is there declares, and `new` does not.
+fn dropped(file: &Path, new: &config::Config) -> Vec<String> {
+    let old = config::load(file).ok();
+    let names = old.iter().flat_map(|old| old.config.servers.keys());
+    names.filter(|name| !new.servers.contains_key(*name)).map(ToString::to_string).collect()
+}
+
+fn read_client(from: &Path, ours: &Path) -> anyhow::Result<Client> {
     let text = config::read_text(from)?;
-    Client::parse(&text).with_context(|| format!("cannot import `{}`", from.display()))
+    Client::parse(&text, ours).with_context(|| format!("cannot import `{}`", from.display()))
 }
 
 fn refuse_to_overwrite(args: &Args, outputs: &[(PathBuf, String)]) -> anyhow::Result<()> {
@@ -146,6 +157,9 @@ impl Done {
         for path in &self.written {
             writeln!(text, "wrote   {}", path.display())?;
         }
+        for name in &self.dropped {
+            writeln!(text, "dropped `{name}`: only the old configuration declares it")?;
+        }
         if let Some((_, client)) = &self.client {
             for server in &client.servers {
                 server.write_text(text)?;
@@ -173,6 +187,7 @@ impl Done {
             "written": paths(&self.written),
             "replaced": paths(&self.replaced),
             "backup": self.backup.as_ref().map(|path| path.display().to_string()),
+            "dropped": self.dropped,
             "servers": servers.iter().map(Imported::to_json).collect::<Vec<_>>(),
             "already_led": client.map(|client| client.led_before.as_slice()).unwrap_or_default(),
             "unusable": unusable.collect::<Vec<_>>(),
@@ -186,6 +201,9 @@ impl Imported {
     fn write_text(&self, text: &mut String) -> std::fmt::Result {
         let name = &self.name;
         match &self.endpoint {
+            Endpoint::Command { .. } if self.led == Led::Already => {
+                writeln!(text, "server  {name}: its calls go through `holdpoint wrap` already")?;
+            }
             Endpoint::Command { .. } => {
                 writeln!(text, "server  {name}: its calls now go through `holdpoint wrap`")?;
             }

@@ -321,6 +321,27 @@ fn try_and_effects_explain_without_running() {
 }
 
 #[test]
+fn effects_of_a_call_say_what_the_operator_makes_of_an_invariant() {
+    let world = world();
+    let call = world.path().join("call.json");
+    let asked = json!({ "tool": "box__sqlite", "arguments": { "sql": "DELETE FROM users" } });
+    std::fs::write(&call, asked.to_string()).unwrap();
+    let path = world.path().join("holdpoint.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    for (rule, does) in [
+        ("", "fail"),
+        ("[invariant.mass_change]\nresult = \"warn\"", "warn"),
+        ("[invariant.mass_change]\nresult = \"off\"", "off"),
+        ("[invariant.mass_change]\nenvironments = [\"prod\"]", "off"),
+    ] {
+        std::fs::write(&path, format!("{config}\n{rule}\n")).unwrap();
+        let told = world.json(&["effects", "--call", call.to_str().unwrap()]);
+        assert_eq!(told["notes"][0]["code"], "mass_change");
+        assert_eq!(told["notes"][0]["severity"], does, "{rule}");
+    }
+}
+
+#[test]
 fn a_real_plan_is_judged_by_what_it_would_change() {
     let there = Command::new("terraform").arg("version").stdout(Stdio::null()).status();
     if there.is_err() {

@@ -42,6 +42,17 @@ pub(super) struct Imported {
     pub(super) values: Vec<(String, Kept)>,
     /// How many arguments were not copied because they look like secrets.
     pub(super) hidden: usize,
+    /// Whether the client leads it through Holdpoint already.
+    pub(super) led: Led,
+}
+
+/// Whether a client leads a server through Holdpoint already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Led {
+    /// It does.
+    Already,
+    /// It does not.
+    NotYet,
 }
 
 /// Where a server is.
@@ -65,11 +76,12 @@ pub(super) enum Kept {
 // === impl Client ===
 
 impl Client {
-    /// Reads a client's file.
+    /// Reads a client's file. Entries that go through Holdpoint with the configuration `ours` are
+    /// servers of ours.
     ///
     /// # Errors
     /// When it is not plain JSON, or lists no servers.
-    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
+    pub(super) fn parse(text: &str, ours: &Path) -> anyhow::Result<Self> {
         let bytes = text.trim_start_matches('\u{feff}').as_bytes();
         let root = holdpoint_types::parse(bytes, JsonLimits::default())
             .map_err(|fault| WrongUsage(format!("the file is not plain JSON: {fault}")))?;
@@ -88,15 +100,28 @@ impl Client {
         };
         let mut taken = BTreeSet::new();
         for (name, entry) in root.get(list).and_then(Value::as_object).into_iter().flatten() {
-            client.add(name, entry, &mut taken);
+            client.add(name, (entry, ours), &mut taken);
         }
         client.root = root;
         Ok(client)
     }
 
-    fn add(&mut self, listed_as: &str, entry: &Value, taken: &mut BTreeSet<String>) {
+    fn add(
+        &mut self,
+        listed_as: &str,
+        (entry, ours): (&Value, &Path),
+        taken: &mut BTreeSet<String>,
+    ) {
         if is_led(entry) {
-            self.led_before.push(listed_as.to_owned());
+            let before = unwrapped(entry, ours).filter(|(name, _)| !taken.contains(name.as_str()));
+            let read = before.map(|(name, entry)| Imported::read(name, listed_as, &entry));
+            match read {
+                Some(Ok(imported)) => {
+                    taken.insert(imported.name.to_string());
+                    self.servers.push(Imported { led: Led::Already, ..imported });
+                }
+                Some(Err(_)) | None => self.led_before.push(listed_as.to_owned()),
+            }
             return;
         }
         let Some(name) = free_name(listed_as, taken) else {
@@ -118,6 +143,10 @@ impl Client {
         let Some(Value::Object(entries)) = self.root.get_mut(self.list) else { return false };
         for server in &self.servers {
             let Some(Value::Object(entry)) = entries.get_mut(&server.listed_as) else { continue };
+            if server.led == Led::Already {
+                led |= lead_as(entry, agent);
+                continue;
+            }
             let Some(command) = entry.get("command").cloned() else { continue };
             let config = config.display().to_string();
             let mut words = vec![
@@ -180,7 +209,7 @@ impl Imported {
             let of_name = |key: &str| variable_for(&format!("{name}_{key}"));
             let values = keep(values("headers"), of_name);
             let endpoint = Endpoint::Url { url: url.to_string() };
-            return Ok(Self { name, listed_as, endpoint, values, hidden: 0 });
+            return Ok(Self { name, listed_as, endpoint, values, hidden: 0, led: Led::NotYet });
         }
         let mut words = words_of(entry)?;
         let hidden = hide_secrets(&mut words);
@@ -188,7 +217,7 @@ impl Imported {
         let cwd = entry.get("cwd").and_then(Value::as_str);
         let cwd = cwd.filter(|cwd| cwd.starts_with('/')).map(str::to_owned);
         let endpoint = Endpoint::Command { words, cwd };
-        Ok(Self { name, listed_as, endpoint, values, hidden })
+        Ok(Self { name, listed_as, endpoint, values, hidden, led: Led::NotYet })
     }
 }
 
@@ -198,6 +227,35 @@ fn is_led(entry: &Value) -> bool {
     let program = Path::new(command).file_name().is_some_and(|name| name == "holdpoint");
     let arguments = entry.get("args").and_then(Value::as_array).into_iter().flatten();
     program && arguments.take_while(|word| *word != "--").any(|word| word == "wrap")
+}
+
+/// The server behind an entry that `lead_through` wrote with the configuration `ours`, and the
+/// entry as it was before.
+fn unwrapped(entry: &Value, ours: &Path) -> Option<(ServerName, Value)> {
+    let words = entry.get("args")?.as_array()?;
+    let end = words.iter().position(|word| word == "--")?;
+    let (options, command) = words.split_at_checked(end)?;
+    let option = |name: &str| {
+        let at = options.iter().position(|word| word == name)?;
+        options.get(at.checked_add(1)?)?.as_str()
+    };
+    let (_, command) = command.split_first()?;
+    let (program, arguments) = command.split_first()?;
+    let name = option("--server")?.parse().ok()?;
+    let mut before = entry.clone();
+    before["command"] = program.clone();
+    before["args"] = Value::Array(arguments.to_vec());
+    (Path::new(option("--config")?) == ours).then_some((name, before))
+}
+
+/// Has an entry act as `agent`; true if it did not before.
+fn lead_as(entry: &mut Map<String, Value>, agent: &str) -> bool {
+    let words = entry.get_mut("args").and_then(Value::as_array_mut);
+    let mut words = words.into_iter().flatten().take_while(|word| *word != "--");
+    let Some(_) = words.find(|word| *word == "--agent") else { return false };
+    let Some(word) = words.next().filter(|word| *word != agent) else { return false };
+    *word = json!(agent);
+    true
 }
 
 fn words_of(entry: &Value) -> Result<Vec<String>, &'static str> {

@@ -143,12 +143,33 @@ fn a_second_import_changes_nothing_in_the_client() {
     let options = ["--force", "--from", from.to_str().unwrap()];
     run(&folder, &options).unwrap();
     let led = std::fs::read_to_string(&from).unwrap();
-    run(&folder, &options).unwrap();
+    let config = file(&folder, "holdpoint.toml");
+    let said = run(&folder, &options).unwrap();
     assert_eq!(std::fs::read_to_string(&from).unwrap(), led);
+    // Nor does it forget what goes through Holdpoint already.
+    assert!(said.contains("server  a: its calls go through `holdpoint wrap` already"), "{said}");
+    assert_eq!(file(&folder, "holdpoint.toml"), config);
+    assert!(config.contains("[server.a]"), "{config}");
     assert_eq!(
         names(&folder),
         ["holdpoint.toml", "holdpoint.toml.bak", "mcp.json", "mcp.json.bak"]
     );
+}
+
+#[test]
+fn what_an_import_would_forget_is_named() {
+    let folder = TempDir::new().unwrap();
+    let from = folder.path().join("mcp.json");
+    std::fs::write(&from, r#"{"servers": {"a": {"url": "https://a.example.com/mcp"}}}"#).unwrap();
+    let options = ["--force", "--from", from.to_str().unwrap()];
+    run(&folder, &options).unwrap();
+    std::fs::write(&from, r#"{"servers": {"b": {"command": "x"}}}"#).unwrap();
+    let said = run(&folder, &options).unwrap();
+    assert!(said.contains("dropped `a`: only the old configuration declares it"), "{said}");
+    let said = run(&folder, &["--force", "--from", from.to_str().unwrap(), "--agent", "ada"]);
+    assert!(!said.unwrap().contains("dropped"));
+    let led = std::fs::read_to_string(&from).unwrap();
+    assert!(led.contains("\"ada\"") && !led.contains("\"coder\""), "{led}");
 }
 
 #[test]
@@ -182,7 +203,7 @@ fn a_file_that_cannot_be_imported_leaves_everything_as_it_was() {
 fn names_that_collide_stay_apart() {
     let text = r#"{"mcpServers": {"A B": {"command": "x"}, "a b": {"command": "y"},
         "é": {"url": "http://h/"}, "": {"url": "file:///x"}, "s": {"command": "x", "args": 1}}}"#;
-    let client = Client::parse(text).unwrap();
+    let client = Client::parse(text, Path::new("/x")).unwrap();
     let found: Vec<_> = client.servers.iter().map(|server| server.name.as_str()).collect();
     assert_eq!(found, ["a_b", "a_b-2", "server"]);
     assert_eq!(client.unusable.len(), 2);
