@@ -1,6 +1,7 @@
 //! The policy set: loaded once, immutable, asked by many at the same time.
 //! Must never permit because something failed: an error is a deny.
 
+use crate::doubts;
 use crate::fault::{Place, PolicyFault};
 use crate::index::Index;
 use crate::load::{Loaded, load};
@@ -79,6 +80,12 @@ impl PolicySet {
     /// True if some policy looks at the change freezes in force; else declaring one does nothing.
     pub fn mentions_freezes(&self) -> bool {
         self.sight.sees("freezes")
+    }
+
+    /// Comparisons in policies with words that are never there, so that they mean something else
+    /// than they say: sorted by file, as faults, though the set is valid.
+    pub fn doubts(&self) -> Vec<PolicyFault> {
+        self.rules.iter().flat_map(doubts::of).collect()
     }
 
     /// How many policies there are.

@@ -149,7 +149,12 @@ impl PolicySpec {
             });
             guard.map_err(|fault| PoliciesFault::Guard { name: spec.name.clone(), fault })
         });
-        Ok(PolicySets::new(ordinary, guards.collect::<Result<Vec<_>, _>>()?))
+        let guards = guards.collect::<Result<Vec<_>, _>>()?;
+        for doubt in guards.iter().map(Guard::set).chain([&ordinary]).flat_map(PolicySet::doubts) {
+            let (place, help) = (doubt.to_string(), doubt.suggestion.unwrap_or_default());
+            tracing::warn!(place, help, "a policy does not mean what it says");
+        }
+        Ok(PolicySets::new(ordinary, guards))
     }
 
     /// True if there are files that may change.

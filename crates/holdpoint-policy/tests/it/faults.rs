@@ -27,6 +27,34 @@ fn check(files: &[(&str, &str)], expected: &Expect) {
 }
 
 #[test]
+fn a_word_that_is_never_there_is_doubtful() {
+    let doubts = |condition: &str| {
+        let text = format!(
+            "@id(\"p\") @reason(\"r\")\npermit (principal, action, resource) when {{ {condition} }};"
+        );
+        let said = crate::calls::set(&text).doubts();
+        said.iter().map(|doubt| format!("{doubt}")).collect::<Vec<_>>()
+    };
+    let never = |what: &str, word: &str| {
+        vec![format!("test.cedar:1:1: for policy `p`, `{what}` is never \"{word}\"")]
+    };
+    for (condition, expected) in [
+        ("context.certainty == \"sure\"", never("context.certainty", "sure")),
+        ("context.granted && !(\"drop\" != context.verb)", never("context.verb", "drop")),
+        ("[\"part\", \"all\"].contains(context.extent)", never("context.extent", "all")),
+        ("context.reversibility == \"never\"", never("context.reversibility", "never")),
+        ("context.door == \"http\"", never("context.door", "http")),
+        ("context.tool.class == \"destroy\"", never("context.tool.class", "destroy")),
+        ("principal.mode == \"Auto\"", never("principal.mode", "Auto")),
+        ("context.certainty == \"exact\" || context.verb == \"declared\"", vec![]),
+        ("context.tool.server == \"anything\"", vec![]),
+        ("principal.mode == \"read-only\" && context.door == \"try\"", vec![]),
+    ] {
+        assert_eq!(doubts(condition), expected, "{condition}");
+    }
+}
+
+#[test]
 fn every_fault_of_every_file_is_reported_at_once() {
     let one = r#"// The first file.
 @id("fine") @reason("fine") permit (principal, action == Action::"read", resource);

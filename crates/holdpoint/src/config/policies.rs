@@ -36,7 +36,13 @@ pub fn policy_report(config: &Config, sources: &[PolicySource]) -> Report {
                 report.push(diagnose(file_of(&fault.file), sources, fault));
             }
         }
-        Ok(set) => warn(config, &set, &mut report),
+        Ok(set) => {
+            warn(config, &set, &mut report);
+            for doubt in set.doubts() {
+                let found = diagnose(file_of(&doubt.file), sources, doubt);
+                report.push(Diagnostic { severity: Severity::Warning, ..found });
+            }
+        }
     }
     report
 }

@@ -158,3 +158,18 @@ fn a_server_with_broken_policies_does_not_start() {
     let said = crate::world::text(&output.stderr);
     assert!(said.contains("broken.cedar"), "{said}");
 }
+
+#[test]
+fn a_policy_that_does_not_mean_what_it_says_is_warned_of() {
+    let place = Place::new();
+    let never = "@id(\"never\") @reason(\"r\") forbid (principal, action, resource)\n\
+        when { context.certainty == \"sure\" };";
+    write(&place.world, "never", never);
+    until("the log says so", || {
+        let log = place.world.serve_log();
+        (log.contains("does not mean what it says") && log.contains("never.cedar:1")).then_some(())
+    });
+    let check = place.world.run(&["check"]);
+    let told = crate::world::text(&check.stderr);
+    assert!(check.status.success() && told.contains("`context.certainty` is never"), "{told}");
+}
