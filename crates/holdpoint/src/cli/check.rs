@@ -2,7 +2,7 @@
 //! catalog, at once. Must not start a server, nor change anything.
 
 use super::{Exit, Format, Globals, answer, operator, print_report};
-use crate::config::{self, Config, Loaded, Report, Severity, Unusable};
+use crate::config::{self, Asked, Config, Loaded, Report, Severity, Unusable, UpstreamCommand};
 use holdpoint_server::policies::GuardSpec;
 use serde_json::json;
 use std::path::Path;
@@ -46,8 +46,43 @@ fn examine(file: &Path) -> Result<(Option<Config>, Report), Unusable> {
         }
     }
     report.append(config::lapsed_report(&config));
+    report.append(validator_report(&config));
     report.append(catalog_report(&config));
     Ok((Some(config), report))
+}
+
+/// What validators need and this machine does not have, as far as this user can tell. Warnings: a
+/// service may have another environment.
+fn validator_report(config: &Config) -> Report {
+    let mut report = Report::default();
+    for validator in &config.validators {
+        let (values, command) = match &validator.asked {
+            Asked::Cel(_) => continue,
+            Asked::Command(command) => (&command.env, Some(command)),
+            Asked::Url(url) => (&url.headers, None),
+        };
+        let name = &validator.name;
+        if let Some(command) = command.filter(|command| !is_there(command)) {
+            let message = format!("validator `{name}`: there is no program `{}`", command.program);
+            report.warn(&config.file, message, "install it, or write its path in full");
+        }
+        for fault in values.values().filter_map(|source| crate::gateway::value(source).err()) {
+            let message = format!("validator `{name}`: {fault:#}");
+            report.warn(&config.file, message, "it is read when a process begins to govern");
+        }
+    }
+    report
+}
+
+/// True if the program can be found, as whoever starts it would look for it.
+fn is_there(command: &UpstreamCommand) -> bool {
+    let program = Path::new(&command.program);
+    if program.components().count() > 1 {
+        let folder = command.cwd.as_deref().unwrap_or(Path::new("."));
+        return program.is_file() || folder.join(program).is_file();
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
 }
 
 /// What is wrong with the catalog: the slot for pins whose tools or servers are gone, and for

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::path::Path;
 
 /// Most faults that are reported at once.
 pub const FAULTS_MAX: usize = 100;
@@ -69,6 +70,17 @@ impl Report {
     /// Makes the text of `file` known, so that diagnostics can show it.
     pub fn add_text(&mut self, file: impl Into<String>, text: impl Into<String>) {
         self.texts.insert(file.into(), text.into());
+    }
+
+    /// Adds a warning about a whole file.
+    pub fn warn(&mut self, file: &Path, message: String, suggestion: &str) {
+        self.push(Diagnostic {
+            severity: Severity::Warning,
+            file: file.display().to_string(),
+            span: None,
+            message,
+            suggestion: Some(suggestion.to_owned()),
+        });
     }
 
     /// Adds a diagnostic.

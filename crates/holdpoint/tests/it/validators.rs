@@ -186,3 +186,25 @@ fn a_faulty_validator_is_found_before_anything_starts() {
     check("class = \"write\"", "exactly one of");
     check("cel = \"true\"\ntimeout_ms = 60000", "1 to 20000 ms");
 }
+
+#[test]
+fn check_says_what_validators_lack_on_this_machine() {
+    let world = World::new(
+        "[validator.gone]\ncommand = [\"no-such-program\", \"x\"]\n\
+         env = { KEY = { from_env = \"HOLDPOINT_NO_SUCH_KEY\" } }\n\
+         [validator.far]\nurl = \"https://validator.example.com/\"\n\
+         headers = { Authorization = { from_file = \"no-such-file\" } }\n\
+         [validator.here]\ncommand = [\"sh\", \"-c\", \"true\"]\n",
+    );
+    let check = world.run(&["check"]);
+    assert!(check.status.success(), "{check:?}");
+    let told = crate::world::text(&check.stderr);
+    for expected in [
+        "validator `gone`: there is no program `no-such-program`",
+        "validator `gone`: the environment variable `HOLDPOINT_NO_SUCH_KEY` is not set",
+        "validator `far`: cannot read",
+        "3 warnings",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+}
