@@ -276,7 +276,7 @@ fn suggested(server: Option<&ServerName>, config: &Config, format: Format) -> an
         return Ok(Exit::Fault);
     }
     answer(&match format {
-        Format::Json => json_lines(&suggest::to_json(&rows)),
+        Format::Json => json_lines(&suggest::to_json(&rows, &config.settings)),
         Format::Text => suggest::lists(&rows, &config.settings),
     })?;
     Ok(Exit::Ok)
@@ -441,6 +441,16 @@ mod tests {
         .assert_eq(&text);
         let lists: toml::Table = text.parse().unwrap();
         assert_eq!(lists.len(), 3);
-        assert_eq!(to_json(&rows)["fs"]["destructive"], json!(["rm", "write_file"]));
+        let json = to_json(&rows, &config.settings);
+        assert_eq!(json["fs"]["destructive"], json!(["rm", "write_file"]));
+        assert_eq!(json["fs"]["analysed"], json!([]));
+        let file = std::path::Path::new("/srv/holdpoint.toml");
+        let analysed = "[server.fs]\ncommand = [\"fs\"]\n\
+            tool.rm.effects = [{ family = \"shell\", text = \"/command\" }]\n";
+        let config = config::check("holdpoint.toml", file, analysed).0.unwrap();
+        let text = super::suggest::lists(&rows, &config.settings);
+        assert!(text.contains("so no list counts for them: rm.\n"), "{text}");
+        assert!(!text.contains("\"rm\""), "{text}");
+        assert_eq!(to_json(&rows, &config.settings)["fs"]["analysed"], json!(["rm"]));
     }
 }

@@ -17,14 +17,17 @@ pub fn lists(rows: &[&PinRow], settings: &Settings) -> String {
     format!("{head}{}", each.collect::<String>())
 }
 
-/// The same for programs: `{"SERVER": {"read": […], "write": […], "destructive": […]}}`.
-pub fn to_json(rows: &[&PinRow]) -> Value {
+/// The same for programs: `{"SERVER": {"read": […], "write": […], "destructive": […],
+/// "analysed": […]}}`.
+pub fn to_json(rows: &[&PinRow], settings: &Settings) -> Value {
     let of_server = |(server, rows): (&ServerName, Vec<&PinRow>)| {
+        let (analysed, rows) = parted(&rows, settings);
         let of_class = |class: EffectClass| {
             let names: Vec<_> = fitting(&rows, class).map(|row| row.tool.name()).collect();
             (class.to_string(), json!(names))
         };
-        let lists: Map<String, Value> = EffectClass::ALL.into_iter().map(of_class).collect();
+        let mut lists: Map<String, Value> = EffectClass::ALL.into_iter().map(of_class).collect();
+        lists.insert("analysed".to_owned(), json!(analysed));
         (server.to_string(), Value::Object(lists))
     };
     Value::Object(by_server(rows).into_iter().map(of_server).collect())
@@ -38,6 +41,14 @@ fn by_server<'a>(rows: &[&'a PinRow]) -> BTreeMap<&'a ServerName, Vec<&'a PinRow
     servers
 }
 
+/// The names of the tools whose calls are analysed, and the other tools: no list counts for the
+/// former.
+fn parted<'a>(rows: &[&'a PinRow], settings: &Settings) -> (Vec<&'a str>, Vec<&'a PinRow>) {
+    let (analysed, others): (Vec<&PinRow>, Vec<&PinRow>) =
+        rows.iter().copied().partition(|row| settings.analyses(&row.tool));
+    (analysed.into_iter().map(|row| row.tool.name()).collect(), others)
+}
+
 /// The tools that are best put into `class`.
 fn fitting<'a>(rows: &'a [&PinRow], class: EffectClass) -> impl Iterator<Item = &'a PinRow> {
     rows.iter().copied().filter(move |row| proposed(ToolHints::of(offered(row))) == class)
@@ -45,12 +56,20 @@ fn fitting<'a>(rows: &'a [&PinRow], class: EffectClass) -> impl Iterator<Item = 
 
 fn of_server(server: &ServerName, rows: &[&PinRow], settings: &Settings) -> String {
     let mut text = format!("\n# [server.{server}]\n");
+    let (analysed, rows) = parted(rows, settings);
     for class in EffectClass::ALL {
-        let lines: String = fitting(rows, class).map(|row| line(row, settings)).collect();
+        let lines: String = fitting(&rows, class).map(|row| line(row, settings)).collect();
         match lines.is_empty() {
             true => text.push_str(&format!("{class} = []\n")),
             false => text.push_str(&format!("{class} = [\n{lines}]\n")),
         }
+    }
+    if !analysed.is_empty() {
+        let names = analysed.join(", ");
+        text.push_str(&format!(
+            "# Judged by what each call would do, so no list counts for them: {names}.\n\
+             # Grant the classes that their calls may have: `holdpoint effects` shows them.\n"
+        ));
     }
     text
 }
