@@ -5,7 +5,7 @@
 use crate::catalog::Catalog;
 use crate::doors::local::{self, Kind, Registered};
 use crate::governor::{Governor, Limits};
-use crate::policies::{self, PoliciesFault, PolicySpec};
+use crate::policies::{self, PoliciesFault, PolicySpec, Seen};
 use crate::store::{Access, Store, StoreFault, StoreOptions};
 use crate::validators::Validators;
 use holdpoint_control::Settings;
@@ -75,6 +75,8 @@ impl Runtime {
     /// # Errors
     /// When any part cannot start; nothing governs then.
     pub async fn start(spec: RuntimeSpec) -> Result<Self, StartFault> {
+        // Before they are read, so that no change falls between.
+        let seen = spec.policies.fingerprint();
         let policies = spec.policies.load(time_now(), &spec.store)?;
         for guard in policies::lapsed(&spec.store, &spec.policies) {
             tracing::warn!(guard, "this guard set was in force and is not declared any more");
@@ -98,7 +100,8 @@ impl Runtime {
         let (checking, until) = (governor.clone(), done.clone());
         tokio::spawn(async move { checking.make_checks(until).await });
         if spec.policies.has_files() {
-            tokio::spawn(watch_policies(governor.clone(), spec.policies, done.clone()));
+            let files = (spec.policies, seen);
+            tokio::spawn(watch_policies(governor.clone(), files, done.clone()));
         }
         Ok(Self { governor, registered, done, moved })
     }
@@ -156,8 +159,11 @@ async fn watch_store(governor: Governor, moved: watch::Sender<u64>, done: Cancel
 }
 
 /// Brings changed policies into force, all or nothing; the old ones stay if the new are not valid.
-async fn watch_policies(governor: Governor, spec: PolicySpec, done: CancellationToken) {
-    let mut known = spec.fingerprint();
+async fn watch_policies(
+    governor: Governor,
+    (spec, mut known): (PolicySpec, Vec<Option<Seen>>),
+    done: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = done.cancelled() => return,
