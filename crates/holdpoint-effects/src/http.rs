@@ -3,9 +3,10 @@
 //! Owns how a URL is read and what a method may do. It must never resolve a name or follow a
 //! redirect: where those lead is not known here.
 
+use self::openapi::Basis;
 use crate::graphql;
 use crate::place::{Act, Place};
-use crate::words::{Arg, matches};
+use crate::words::Arg;
 use crate::{Effects, NoteCode, TEXT_BYTES_MAX};
 use holdpoint_types::{Certainty, Effect, EffectClass, Verb};
 use percent_encoding::percent_decode_str;
@@ -14,8 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
 
-/// Most operations of one document.
-const OPERATIONS_MAX: usize = 4096;
+mod openapi;
+
+pub use openapi::{OPENAPI_BYTES_MAX, OpenApiFault, Operation, Operations, openapi, server_url};
+
 /// Most values of a request that may be addresses.
 const VALUES_MAX: usize = 512;
 /// Words that say what a request does whose method does not.
@@ -98,22 +101,9 @@ pub struct HttpRules {
     /// Headers, in lower case, whose credentials Holdpoint itself puts in.
     pub brokered_headers: BTreeSet<String>,
     /// Operations that are declared.
-    pub operations: Vec<Operation>,
+    pub operations: Operations,
     /// GraphQL mutations by their field, and what each of them is.
     pub mutations: BTreeMap<String, EffectClass>,
-}
-
-/// One operation of an API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operation {
-    /// The host that it is on.
-    pub host: String,
-    /// The method, in upper case.
-    pub method: String,
-    /// The path, with `*` for each parameter.
-    pub path: String,
-    /// What it is.
-    pub class: EffectClass,
 }
 
 /// Adds what sending `request` would do.
@@ -152,16 +142,31 @@ fn web(request: &HttpRequest, url: &Url, place: &Place, effects: &mut Effects) {
     if graphql::is_request(url, request, &method) {
         return graphql::request(url, request, &address, rules, effects);
     }
-    if let Some(class) = declared(url, &method, rules) {
-        let effect = match class {
-            Some(class) => {
-                Effect::new(verb(&method), address, format!("declared {method}")).at_least(class)
-            }
-            None => Effect::opaque(address, format!("{method} is not declared for this host")),
-        };
-        return effects.add(effect);
+    if !rules.operations.knows(&host_name(url)) {
+        return effects.add(undeclared(request, url, &method, address));
     }
-    effects.add(undeclared(request, url, &method, address));
+    let path = percent_decode_str(url.path()).decode_utf8_lossy().into_owned();
+    effects.add(match rules.operations.of(url, &method, &path) {
+        Some(operation) => declared(operation, undeclared(request, url, &method, address)),
+        None => Effect::opaque(address, format!("{method} is not declared for this host")),
+    });
+}
+
+/// What a declared operation does. What the request says besides counts, unless the operator has
+/// said what the operation is.
+fn declared(operation: &Operation, plain: Effect) -> Effect {
+    let evidence = format!("{}, declared as {}", plain.evidence, operation.name());
+    match operation.basis {
+        Basis::Document => Effect { evidence, ..plain }.at_least(operation.class),
+        Basis::Operator => {
+            let verb = match operation.class {
+                EffectClass::Read => Verb::Read,
+                EffectClass::Write if plain.verb.floor() > EffectClass::Write => Verb::Send,
+                EffectClass::Write | EffectClass::Destructive => plain.verb,
+            };
+            Effect::new(verb, plain.resource, evidence).at_least(operation.class)
+        }
+    }
 }
 
 /// What a request does of which only the method is known.
@@ -485,51 +490,5 @@ fn may_be_address(text: &str) -> bool {
         || text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("http"))
 }
 
-/// What the operation is declared to be: `None` without a document for the host, `Some(None)` if
-/// the document does not know it.
-fn declared(url: &Url, method: &str, rules: &HttpRules) -> Option<Option<EffectClass>> {
-    let name = host_name(url);
-    let mut known = rules.operations.iter().filter(|operation| operation.host == name).peekable();
-    known.peek()?;
-    let path = percent_decode_str(url.path()).decode_utf8_lossy().into_owned();
-    let fits = |operation: &&Operation| {
-        operation.method == method && matches(&operation.path, path.trim_end_matches('/'))
-    };
-    Some(known.filter(fits).map(|operation| operation.class).max())
-}
-
-/// The operations of an OpenAPI document. Its `x-holdpoint-class` says what one is; without it,
-/// the method does.
-pub fn operations(document: &Value) -> Vec<Operation> {
-    let mut found = Vec::new();
-    let servers = document.get("servers").and_then(Value::as_array);
-    let servers = servers.into_iter().flatten().filter_map(|server| server.get("url")?.as_str());
-    let servers: Vec<Url> = servers.filter_map(|text| Url::parse(text).ok()).collect();
-    let paths = document.get("paths").and_then(Value::as_object);
-    for server in &servers {
-        for (path, methods) in paths.into_iter().flatten() {
-            for (method, operation) in methods.as_object().into_iter().flatten() {
-                let method = method.to_ascii_uppercase();
-                if found.len() >= OPERATIONS_MAX || verb(&method) == Verb::Unknown {
-                    continue;
-                }
-                let said = operation.get("x-holdpoint-class").and_then(Value::as_str);
-                let class = match said.map(str::parse::<EffectClass>) {
-                    Some(Ok(class)) => class,
-                    Some(Err(_)) => EffectClass::Destructive,
-                    None => rank(&method),
-                };
-                let base = server.path().trim_end_matches('/');
-                let path = format!("{base}{}", parameters(path).trim_end_matches('/'));
-                found.push(Operation { host: host_name(server), method, path, class });
-            }
-        }
-    }
-    found
-}
-
-/// A path template with `*` for each parameter.
-fn parameters(path: &str) -> String {
-    let part = |part: &str| if part.contains('{') { "*".to_owned() } else { part.to_owned() };
-    path.split('/').map(part).collect::<Vec<String>>().join("/")
-}
+#[cfg(test)]
+mod tests;

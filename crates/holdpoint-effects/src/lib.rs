@@ -33,7 +33,10 @@ pub use files::{
     file_delete, file_edit, file_move, file_read, file_write, folder_create, folder_delete,
 };
 pub use graphql::graphql;
-pub use http::{Body, HttpRequest, HttpRules, Operation, http, operations};
+pub use http::{
+    Body, HttpRequest, HttpRules, OPENAPI_BYTES_MAX, OpenApiFault, Operation, Operations, http,
+    openapi, server_url,
+};
 pub use iam::iam;
 pub use kubernetes::{Cluster, Objects, kubernetes_manifest, kubernetes_verb};
 pub use place::Place;

@@ -3,8 +3,8 @@
 
 use holdpoint_effects::{
     Body, Cluster, Database, Dialect, EFFECTS_MAX, Effects, HttpRequest, HttpRules, NoteCode,
-    Place, TEXT_BYTES_MAX, file_write, graphql, http, iam, kubernetes_manifest, operations, shell,
-    sql, terraform,
+    OPENAPI_BYTES_MAX, Place, TEXT_BYTES_MAX, file_write, graphql, http, iam, kubernetes_manifest,
+    openapi, shell, sql, terraform,
 };
 use holdpoint_types::{EffectClass, Verb};
 use serde_json::{Value, json};
@@ -190,16 +190,17 @@ fn plans_of_many_values_are_refused() {
     refused("values", |effects| terraform(&plan.to_string(), "s", effects));
 }
 
-/// An operation beyond the limit is not declared, and so it is opaque.
 #[test]
 fn an_api_has_a_number_of_operations() {
-    let paths: serde_json::Map<String, Value> =
-        (0..5000).map(|at| (format!("/{at:05}"), json!({"get": {}}))).collect();
-    let document = json!({"servers": [{"url": "https://api.example.com"}], "paths": paths});
-    let mut place = place();
-    place.http.operations = operations(&document);
-    assert_eq!(place.http.operations.len(), 4096);
-    let request =
-        HttpRequest { url: "https://api.example.com/04999".to_owned(), ..HttpRequest::default() };
-    refused("operations", |effects| http(&request, &place, effects));
+    let document = |count: usize| {
+        let paths: serde_json::Map<String, Value> =
+            (0..count).map(|at| (format!("/{at:05}"), json!({"get": {}}))).collect();
+        let servers = json!([{"url": "https://api.example.com"}]);
+        json!({"openapi": "3.1.0", "servers": servers, "paths": paths}).to_string()
+    };
+    assert_eq!(openapi(&document(4096), &[]).unwrap().len(), 4096);
+    let faults = openapi(&document(4097), &[]).unwrap_err();
+    assert_eq!(faults[0].message, "more than 4096 operations");
+    let long = " ".repeat(OPENAPI_BYTES_MAX + 1);
+    assert!(openapi(&long, &[]).unwrap_err()[0].message.contains("longer"));
 }

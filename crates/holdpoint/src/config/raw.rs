@@ -7,7 +7,9 @@ mod policies;
 mod validators;
 
 pub use credentials::{RawCredentials, RawGrantKind, RawSharing};
-pub use effects::{RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawPlace};
+pub use effects::{
+    RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawOpenApi, RawPlace,
+};
 pub use policies::{RawGuard, RawPolicies};
 pub use validators::{RawValidator, RawWhen};
 

@@ -6,6 +6,7 @@ use crate::raw::{Pipe, reason};
 use crate::world::{World, left_out, text};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -375,4 +376,98 @@ fn a_real_plan_is_judged_by_what_it_would_change() {
     let removes = plan(one);
     let removed = came(&coder.call(2, "terraform_apply", removes));
     assert_eq!(removed, DENIED);
+}
+
+/// A real HTTP server whose requests are counted by the lines of its log.
+struct Shop {
+    child: std::process::Child,
+    address: String,
+    log: std::path::PathBuf,
+}
+
+// === impl Shop ===
+
+impl Shop {
+    fn start(folder: &Path) -> Self {
+        let program = "const http = require('node:http'); const fs = require('node:fs');
+            http.createServer((asked, answer) => {
+              fs.appendFileSync('shop.log', `${asked.method} ${asked.url}\\n`);
+              answer.end(`did ${asked.method} ${asked.url}`);
+            }).listen(0, '127.0.0.1', function () { console.log(this.address().port); });";
+        let mut child = Command::new("node")
+            .args(["-e", &program.replace("\\\\", "\\")])
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut port = String::new();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        lines.read_line(&mut port).unwrap();
+        let address = format!("http://127.0.0.1:{}", port.trim());
+        Self { child, address, log: folder.join("shop.log") }
+    }
+
+    fn asked(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn requests_are_judged_by_the_document_of_their_api() {
+    let world = world();
+    let shop = Shop::start(&world.files());
+    let document = format!(
+        "openapi: 3.1.0\nservers: [{{ url: \"{}/v1\" }}]\npaths:\n  /orders:\n    get: {{}}\n    \
+         post: {{ operationId: createOrder }}\n  /orders/{{id}}/refund:\n    post: {{ \
+         operationId: refund, x-holdpoint-class: destructive }}\n  /search:\n    post: {{ \
+         operationId: search }}\n  /reset:\n    post: {{ x-holdpoint-class: read }}\n",
+        shop.address,
+    );
+    std::fs::write(world.path().join("shop.yaml"), document).unwrap();
+    let config = std::fs::read_to_string(world.path().join("holdpoint.toml")).unwrap();
+    let openapi = "[[server.box.place.openapi]]\nfile = \"shop.yaml\"\n\
+                   classes = { search = \"read\" }\n";
+    // A table of its own cannot follow an inline one.
+    let place = "place = { workspace";
+    let (before, after) = config.split_once(place).unwrap();
+    let (inline, after) = after.split_once(" }\n").unwrap();
+    let place = inline.replace(", ", "\n");
+    let config = format!("{before}\n[server.box.place]\nworkspace{place}\n{openapi}{after}");
+    world.write_config(&config);
+    let mut pipe = pipe(&world, "coder");
+    let mut call = |method: &str, path: &str| {
+        let url = format!("{}{path}", shop.address);
+        came(&pipe.call(1, "http", json!({ "method": method, "url": url })))
+    };
+    assert_eq!(call("GET", "/v1/orders?page=2"), "did GET /v1/orders?page=2");
+    assert_eq!(call("POST", "/v1/orders"), "did POST /v1/orders");
+    assert_eq!(call("POST", "/v1/search"), "did POST /v1/search");
+    assert_eq!(call("POST", "/v1/orders/7/refund"), DENIED);
+    assert_eq!(call("GET", "/v1/users"), DENIED);
+    assert_eq!(call("POST", "/v1/orders/..%2freset"), DENIED);
+    // The shell's `curl` is held to the same document.
+    let curl = |path: &str| json!({ "command": format!("curl -s {}{path}", shop.address) });
+    assert_eq!(came(&pipe.call(1, "run", curl("/v1/orders"))), "did GET /v1/orders");
+    assert_eq!(came(&pipe.call(1, "run", curl("/v1/users"))), DENIED);
+    let asked = "GET /v1/orders?page=2\nPOST /v1/orders\nPOST /v1/search\nGET /v1/orders\n";
+    assert_eq!(shop.asked(), asked);
+    // Who may only read may search, and learns why.
+    let file = world.path().join("call.json");
+    let search = json!({ "method": "POST", "url": format!("{}/v1/search", shop.address) });
+    std::fs::write(&file, json!({ "tool": "box__http", "arguments": search }).to_string()).unwrap();
+    let told = world.json(&["effects", "--call", file.to_str().unwrap()]);
+    assert_eq!(told["class"], "read");
+    assert_eq!(told["effects"][0]["evidence"], "POST /v1/search, declared as search");
+    // A document that cannot be read is a fault, and nothing starts with it.
+    std::fs::write(world.path().join("shop.yaml"), "openapi: 3.1.0\npaths: [").unwrap();
+    let checked = world.run(&["check"]);
+    let said = text(&checked.stdout) + &text(&checked.stderr);
+    assert!(!checked.status.success() && said.contains("shop.yaml:"), "{said}");
 }

@@ -108,7 +108,7 @@ impl Checker<'_> {
                     .iter()
                     .map(|name| name.to_ascii_lowercase())
                     .collect(),
-                operations: Vec::new(),
+                operations: self.operations_of(raw),
                 mutations: raw
                     .mutations
                     .iter()

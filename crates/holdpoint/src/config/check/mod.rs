@@ -1,11 +1,13 @@
 //! From raw structs to the checked configuration, collecting every fault on the way.
-//! Must not touch the disk or the network, nor look for secrets.
+//! Must not touch the network, nor look for secrets; of the disk it reads only the documents that
+//! the file names.
 
 mod agents;
 mod credentials;
 mod edges;
 mod effects;
 mod oauth;
+mod openapi;
 mod places;
 mod policies;
 mod servers;
@@ -38,6 +40,8 @@ pub fn check(name: &str, file: &Path, text: &str) -> (Option<Config>, Report) {
         dropped: std::mem::take(&mut reading.dropped),
         declared: Declared::of(&reading.raw),
         found: Vec::new(),
+        elsewhere: Vec::new(),
+        documents: Vec::new(),
         secrets: Vec::new(),
     };
     let config = checker.check_all(&reading.raw, file);
@@ -46,7 +50,9 @@ pub fn check(name: &str, file: &Path, text: &str) -> (Option<Config>, Report) {
     checker.found.retain(|found| !broken(found));
     let mut report = Report::default();
     report.add_text(name, mask(text, &checker.secrets));
-    reading.faults.into_iter().chain(checker.found).for_each(|diagnostic| report.push(diagnostic));
+    checker.documents.into_iter().for_each(|(name, text)| report.add_text(name, text));
+    let found = reading.faults.into_iter().chain(checker.found).chain(checker.elsewhere);
+    found.for_each(|diagnostic| report.push(diagnostic));
     let config = if report.has_faults() { None } else { config };
     (config, report)
 }
@@ -58,6 +64,10 @@ struct Checker<'a> {
     dropped: Dropped,
     declared: Declared,
     found: Vec<Diagnostic>,
+    /// What is wrong with documents that the file names.
+    elsewhere: Vec<Diagnostic>,
+    /// Those documents, by the names in `elsewhere`.
+    documents: Vec<(String, String)>,
     /// Where secrets stand in plain text; nothing may show them.
     secrets: Vec<Range<usize>>,
 }
@@ -111,6 +121,10 @@ impl Checker<'_> {
         let mut own = vec![file.to_owned(), store.clone()];
         own.extend(policies.ordinary.clone());
         own.extend(policies.guards.iter().map(|guard| guard.folder.clone()));
+        let places = raw.server.values().filter_map(|server| server.get().place.as_ref());
+        let documents = places.flat_map(|place| &place.get().openapi);
+        let documents = documents.filter_map(|document| document.get().file.as_ref());
+        own.extend(documents.map(|document| self.folder.join(document.get())));
         self.reach(&raw.server, &own);
         if self.has_faults() {
             return None;
@@ -138,7 +152,8 @@ impl Checker<'_> {
     }
 
     fn has_faults(&self) -> bool {
-        self.found.iter().any(|found| found.severity == Severity::Fault)
+        let mut found = self.found.iter().chain(&self.elsewhere);
+        found.any(|found| found.severity == Severity::Fault)
     }
 
     fn fault(

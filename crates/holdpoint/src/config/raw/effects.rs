@@ -124,6 +124,23 @@ pub struct RawPlace {
     pub brokered_headers: Vec<String>,
     /// GraphQL mutations by their field, and what each is.
     pub mutations: BTreeMap<String, RawClass>,
+    /// OpenAPI documents of the hosts that are addressed.
+    pub openapi: Vec<At<RawOpenApi>>,
+}
+
+/// An OpenAPI 3 document: on its hosts, what it does not declare is opaque.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawOpenApi {
+    /// The document, JSON or YAML, relative to this file.
+    #[schemars(extend("x-required" = true))]
+    pub file: Option<At<String>>,
+    /// Where the API is served: `https://api.example.com/v1`.
+    #[schemars(extend("x-default" = "the document's own `servers`"))]
+    pub servers: Vec<At<String>>,
+    /// What single operations are, by `operationId` or as `POST /orders/{id}`. Only here can one be
+    /// milder than its method.
+    pub classes: BTreeMap<At<String>, RawClass>,
 }
 
 /// What a broken invariant does.
