@@ -3,6 +3,7 @@
 //! Owns the way from a call's parameters to the families. It must never pass over a parameter that
 //! is missing or of another kind than expected: that is opaque.
 
+use crate::kept;
 use crate::kubernetes::{Cluster, Objects, kubernetes_manifest, kubernetes_verb};
 use crate::sql::{Database, sql};
 use crate::{Body, Effects, HttpRequest, NoteCode, Place, files};
@@ -11,6 +12,9 @@ use serde_json::Value;
 
 /// Most paths in one parameter.
 const PATHS_MAX: usize = 64;
+/// What tools call the text that an edit replaces, and the one that it puts there.
+const OLD_KEYS: &[&str] = &["oldText", "old_text", "old_string", "old_str", "old", "search"];
+const NEW_KEYS: &[&str] = &["newText", "new_text", "new_string", "new_str", "new", "replace"];
 
 /// How one tool's parameters are read.
 #[derive(Clone, Debug)]
@@ -44,8 +48,16 @@ pub enum Family {
         act: FileAct,
         /// The file, or a list of files.
         path: Source,
-        /// What is written, or where it is moved to.
+        /// What is written, or where it is moved to. Of an edit, also a list of objects with what
+        /// is replaced and by what.
         other: Option<Source>,
+        /// Of an edit: what is replaced.
+        before: Option<Source>,
+    },
+    /// A patch to files.
+    Patch {
+        /// The patch.
+        text: Source,
     },
     /// An HTTP request.
     Http {
@@ -180,7 +192,9 @@ impl Analyser {
     pub fn address(&self) -> String {
         match &self.family {
             Family::Sql { database, .. } => database.address.clone(),
-            Family::Shell { .. } | Family::File { .. } => "host://localhost".to_owned(),
+            Family::Shell { .. } | Family::File { .. } | Family::Patch { .. } => {
+                "host://localhost".to_owned()
+            }
             Family::Http { .. } => "https://*".to_owned(),
             Family::Graphql { address, .. } => address.clone(),
             Family::Terraform { state, .. } => format!("tf://{state}"),
@@ -201,10 +215,18 @@ impl Analyser {
                     None => crate::shell(&command, place, effects),
                     Some(cwd) => crate::shell(&command, &moved(place, &cwd), effects),
                 }
+                kept::anywhere(place, effects);
             }
-            Family::File { act, path, other } => {
+            Family::File { act: FileAct::Edit, path, other, before } => {
+                let edits = edits((other.as_ref(), before.as_ref()), parameters)?;
+                for path in path.texts(parameters)? {
+                    edit(&path, &edits, place, effects);
+                }
+            }
+            Family::File { act, path, other, .. } => {
                 return file(place, *act, (path, other.as_ref()), (parameters, effects));
             }
+            Family::Patch { text } => crate::patch(&text.text(parameters)?, place, effects),
             Family::Http { method, url, headers, body } => {
                 let request = HttpRequest {
                     url: url.word(parameters)?,
@@ -440,6 +462,47 @@ fn with_method(request: HttpRequest) -> HttpRequest {
     }
 }
 
+/// What an edit puts in.
+enum Edits {
+    /// In place of what is not told.
+    Inserted(String),
+    /// Each in place of a text.
+    Pairs(Vec<(String, String)>),
+}
+
+/// What an edit replaces, and by what.
+fn edits(
+    (contents, before): (Option<&Source>, Option<&Source>),
+    parameters: &Value,
+) -> Result<Edits, Missing> {
+    let value = contents.and_then(|source| source.value(parameters));
+    let pair = |object: &Value| {
+        let find = |keys: &[&str]| keys.iter().find_map(|key| object.get(key)?.as_str());
+        Some((find(OLD_KEYS)?.to_owned(), find(NEW_KEYS)?.to_owned()))
+    };
+    let pairs = match value {
+        Some(Value::Array(all)) if all.len() <= PATHS_MAX => all.iter().map(pair).collect(),
+        Some(object @ Value::Object(_)) => pair(object).map(|pair| vec![pair]),
+        _ => None,
+    };
+    let contents = document(contents, parameters)?.unwrap_or_default();
+    Ok(match (pairs, document(before, parameters)?) {
+        (Some(pairs), _) => Edits::Pairs(pairs),
+        (None, Some(before)) => Edits::Pairs(vec![(before, contents)]),
+        (None, None) => Edits::Inserted(contents),
+    })
+}
+
+fn edit(path: &str, edits: &Edits, place: &Place, effects: &mut Effects) {
+    match edits {
+        Edits::Inserted(text) => files::file_edit(path, text, place, effects),
+        Edits::Pairs(pairs) => {
+            let pairs: Vec<_> = pairs.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+            files::file_replace(path, &pairs, place, effects);
+        }
+    }
+}
+
 fn file(
     place: &Place,
     act: FileAct,
@@ -456,10 +519,7 @@ fn file(
                 let contents = document(other, parameters)?.unwrap_or_default();
                 files::file_write(&path, &contents, place, effects);
             }
-            FileAct::Edit => {
-                let inserted = document(other, parameters)?.unwrap_or_default();
-                files::file_edit(&path, &inserted, place, effects);
-            }
+            FileAct::Edit => {}
             FileAct::Move => {
                 let to = other.ok_or(Missing)?.word(parameters)?;
                 files::file_move(&path, &to, place, effects);
@@ -507,7 +567,7 @@ mod tests {
         assert_eq!(found(shell("/c"), &json!({ "c": ["rm", "/tmp/x"] })), removed);
         assert_eq!(found(shell("rm {/f}"), &json!({ "f": "/tmp/x" })), removed);
         let path = source("/paths");
-        let file = Family::File { act: FileAct::Delete, path, other: None };
+        let file = Family::File { act: FileAct::Delete, path, other: None, before: None };
         assert_eq!(found(file, &json!({ "paths": ["/tmp/x"] })), removed);
     }
 
@@ -535,7 +595,7 @@ mod tests {
     fn a_list_of_paths_has_a_limit() {
         let paths: Vec<_> = (0..=super::PATHS_MAX).map(|at| format!("/tmp/{at}")).collect();
         let path = source("/paths");
-        let file = Family::File { act: FileAct::Read, path, other: None };
+        let file = Family::File { act: FileAct::Read, path, other: None, before: None };
         let found = |paths: &[String]| found(file.clone(), &json!({ "paths": paths }));
         assert!(found(&paths).iter().any(|effect| effect.starts_with("destructive unknown")));
         assert_eq!(found(&paths[1..]).len(), super::PATHS_MAX);

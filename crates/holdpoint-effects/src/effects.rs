@@ -80,6 +80,7 @@ notes! {
     OutsideWorkspace, "outside_workspace", Warn, "Something outside the workspace is changed.";
     HostNotAllowed, "host_not_allowed", Fail, "A host that is not on the list is addressed.";
     DeferredExecution, "deferred_execution", Warn, "Something is made to run later.";
+    CheckRemoved, "check_removed", Fail, "Code that must stay is taken away, or may be.";
     UnseenCode, "unseen_code", Warn, "Code runs that was not seen here.";
 }
 

@@ -5,6 +5,7 @@
 
 use crate::data::paths;
 use crate::deferred;
+use crate::kept;
 use crate::place::{Act, Path, Place, Spot};
 use crate::words::{Arg, Pattern};
 use crate::{Effects, NoteCode};
@@ -44,9 +45,18 @@ pub fn file_write(path: &str, contents: &str, place: &Place, effects: &mut Effec
     tool(Act::Write(Some(Arg::known(contents))), path, place, effects);
 }
 
-/// Adds that a tool puts `inserted` into the file at `path`, in place of a part of it.
+/// Adds that a tool puts `inserted` into the file at `path`, in place of a part of it that is not
+/// told.
 pub fn file_edit(path: &str, inserted: &str, place: &Place, effects: &mut Effects) {
     tool(Act::Append(Some(Arg::known(inserted))), path, place, effects);
+    kept::edited(&place.spot(), &place.spot().path(&named(path, place)), None, effects);
+}
+
+/// Adds that a tool puts texts into the file at `path`: each pair is what is replaced, and by what.
+pub fn file_replace(path: &str, edits: &[(&str, &str)], place: &Place, effects: &mut Effects) {
+    let inserted: Vec<&str> = edits.iter().map(|(_, new)| *new).collect();
+    tool(Act::Append(Some(Arg::known(inserted.join("\n")))), path, place, effects);
+    kept::edited(&place.spot(), &place.spot().path(&named(path, place)), Some(edits), effects);
 }
 
 /// Adds that a tool deletes the file at `path`.
@@ -67,10 +77,13 @@ pub fn file_move(from: &str, to: &str, place: &Place, effects: &mut Effects) {
 }
 
 fn tool(act: Act, path: &str, place: &Place, effects: &mut Effects) {
-    // A tool takes a path as it is, but some of them expand `~`.
+    place.spot().touch(act, &named(path, place), "named by the call", effects);
+}
+
+/// A tool takes a path as it is, but some of them expand `~`.
+fn named(path: &str, place: &Place) -> Arg {
     let home = place.home.as_deref().filter(|_| path == "~" || path.starts_with("~/"));
-    let path = home.map_or_else(|| path.to_owned(), |home| path.replacen('~', home, 1));
-    place.spot().touch(act, &Arg::known(path), "named by the call", effects);
+    Arg::known(home.map_or_else(|| path.to_owned(), |home| path.replacen('~', home, 1)))
 }
 
 /// Adds what `act` on `file` is.
@@ -88,6 +101,7 @@ pub(crate) fn touch(spot: &Spot<'_>, act: Act, file: &Arg, evidence: &str, effec
             .add(Effect::new(Verb::Send, address, evidence).at_least(EffectClass::Destructive));
     }
     let path = spot.path(file);
+    kept::touched(spot, &act, &path, effects);
     let changes = act != Act::Read;
     let meaning = meaning(spot, &path, &act);
     if changes {

@@ -17,8 +17,10 @@ mod git;
 mod graphql;
 mod http;
 mod iam;
+mod kept;
 mod kubernetes;
 mod options;
+mod patch;
 mod place;
 mod programs;
 mod requests;
@@ -30,7 +32,8 @@ mod words;
 pub use analyser::{Analyser, Family, FileAct, Source, SourceFault};
 pub use effects::{EFFECTS_MAX, Effects, NESTING_MAX, Note, NoteCode, Severity, TEXT_BYTES_MAX};
 pub use files::{
-    file_delete, file_edit, file_move, file_read, file_write, folder_create, folder_delete,
+    file_delete, file_edit, file_move, file_read, file_replace, file_write, folder_create,
+    folder_delete,
 };
 pub use graphql::graphql;
 pub use http::{
@@ -38,7 +41,9 @@ pub use http::{
     openapi, server_url,
 };
 pub use iam::iam;
+pub use kept::{Keep, PatternFault};
 pub use kubernetes::{Cluster, Objects, kubernetes_manifest, kubernetes_verb};
+pub use patch::patch;
 pub use place::Place;
 pub use shell::shell;
 pub use sql::{Database, Dialect, sql};

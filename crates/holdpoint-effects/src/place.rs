@@ -4,9 +4,11 @@
 
 use crate::files;
 use crate::http::HttpRules;
+use crate::kept::Keep;
 use crate::words::{Arg, UNKNOWN};
 use crate::{Effects, NoteCode};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Where a call runs.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +27,8 @@ pub struct Place {
     pub protected_branches: BTreeSet<String>,
     /// What is known of the hosts that requests go to.
     pub http: HttpRules,
+    /// Code that must stay in its files.
+    pub keeps: Arc<Vec<Keep>>,
 }
 
 /// A place at one point of a text: the folder and the host may have changed.

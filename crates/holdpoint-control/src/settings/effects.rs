@@ -215,6 +215,7 @@ fn reason(code: NoteCode) -> Reason {
         | NoteCode::OutsideWorkspace
         | NoteCode::HostNotAllowed
         | NoteCode::DeferredExecution
+        | NoteCode::CheckRemoved
         | NoteCode::UnseenCode => Reason::InvariantBroken,
     }
 }

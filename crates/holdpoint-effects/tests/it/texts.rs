@@ -1,7 +1,8 @@
 //! Laws that hold for any input: an answer comes, soon, and more text never makes it milder.
 
 use holdpoint_effects::{
-    Body, Effects, HttpRequest, HttpRules, Place, file_write, graphql, http, shell,
+    Body, Effects, HttpRequest, HttpRules, Keep, Place, file_replace, file_write, graphql, http,
+    patch, shell,
 };
 use proptest::prelude::*;
 
@@ -94,6 +95,12 @@ proptest! {
         let mut effects = Effects::default();
         file_write(".github/workflows/x.yml", &text, &place(), &mut effects);
         file_write(&text, &shellish, &place(), &mut effects);
+        let keep = Keep::new(&["**".to_owned()], "echo $X ($$$) rm", &place()).unwrap();
+        let kept = Place { keeps: std::sync::Arc::new(vec![keep]), ..place() };
+        file_replace("a", &[(&text, &shellish), (&shellish, &text)], &kept, &mut effects);
+        file_write("a.rs", &text, &kept, &mut effects);
+        patch(&text, &kept, &mut effects);
+        patch(&format!("--- a\n+++ a\n@@ -1 +1 @@\n{text}"), &kept, &mut effects);
         graphql(&text, "https://x", &HttpRules::default(), &mut effects);
         let body = Body::Text(shellish);
         let request = HttpRequest { url: format!("http://{text}"), body, ..HttpRequest::default() };

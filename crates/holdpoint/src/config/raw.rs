@@ -8,7 +8,8 @@ mod validators;
 
 pub use credentials::{RawCredentials, RawGrantKind, RawSharing};
 pub use effects::{
-    RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawOpenApi, RawPlace,
+    RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawKeep, RawOpenApi,
+    RawPlace,
 };
 pub use policies::{RawGuard, RawPolicies};
 pub use validators::{RawValidator, RawWhen};

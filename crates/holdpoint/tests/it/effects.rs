@@ -50,6 +50,8 @@ postgres.effects = [
 ]
 http.effects = [{ family = "http", url = "/url", method = "/method", body = "/body" }]
 write_file.effects = [{ family = "file", act = "write", path = "/path", contents = "/content" }]
+edit_file.effects = [{ family = "file", act = "edit", path = "/path", contents = "/edits" }]
+apply_patch.effects = [{ family = "patch", text = "/patch" }]
 delete_files.effects = [{ family = "file", act = "delete", path = "/paths" }]
 terraform_apply.effects = [{ family = "terraform", text = "/plan", address = "tf://shop" }]
 kubernetes_apply.effects = [{ family = "kubernetes", text = "/manifest", address = "k8s://dev" }]
@@ -376,6 +378,50 @@ fn a_real_plan_is_judged_by_what_it_would_change() {
     let removes = plan(one);
     let removed = came(&coder.call(2, "terraform_apply", removes));
     assert_eq!(removed, DENIED);
+}
+
+#[test]
+fn a_check_that_must_stay_is_not_taken_away() {
+    let world = world();
+    let config = std::fs::read_to_string(world.path().join("holdpoint.toml")).unwrap();
+    let keeps = "[invariant.check_removed]\n\
+                 keeps = [{ paths = [\"src/api/**\"], pattern = \"require_role($$$)\" }]\n";
+    world.write_config(&format!("{config}\n{keeps}"));
+    let file = world.files().join("src/api/users.py");
+    let mut pipe = pipe(&world, "coder");
+    let mut call = |tool: &str, arguments: Value| came(&pipe.call(1, tool, arguments));
+    let path = "src/api/users.py";
+    let good = "def rows(user):\n    require_role(user, 'admin')\n    return []\n";
+    let removed = |answer: &str| answer == "invariant_broken";
+    assert_eq!(call("write_file", json!({ "path": path, "content": good })), "written");
+    let bare = good.replace("require_role", "# require_role");
+    assert!(removed(&call("write_file", json!({ "path": path, "content": bare }))));
+    let mut edit = |old: &str, new: &str| {
+        let edits = json!([{ "oldText": old, "newText": new }]);
+        call("edit_file", json!({ "path": path, "edits": edits }))
+    };
+    assert_eq!(edit("    return []\n", "    return [user]\n"), "edited");
+    assert_eq!(edit("'admin'", "'owner'"), "edited");
+    assert!(removed(&edit("    require_role(user, 'owner')\n", "")));
+    assert!(removed(&edit("require_ro", "# require_ro")));
+    let patch = |gone: &str| {
+        let lines = format!(" def rows(user):\n{gone}     return [user]\n");
+        format!("--- a/{path}\n+++ b/{path}\n@@ -1,3 +1,3 @@\n{lines}")
+    };
+    let loosens = "-    require_role(user, 'owner')\n+    pass\n";
+    assert!(removed(&call("apply_patch", json!({ "patch": patch(loosens) }))));
+    let tightens = "-    require_role(user, 'owner')\n+    require_role(user, 'root')\n";
+    assert_eq!(call("apply_patch", json!({ "patch": patch(tightens) })), "patched");
+    let sed = format!("sed -i /require_role/d {path}");
+    assert!(removed(&call("run", json!({ "command": sed }))));
+    let gone = call("run", json!({ "command": format!("rm {path}") }));
+    assert!(gone.contains("invariant_broken"), "{gone}");
+    let heredoc = format!("cat > {path} <<'E'\n{}E", good.replace("admin", "boss"));
+    assert_eq!(call("run", json!({ "command": heredoc })), "");
+    assert!(std::fs::read_to_string(&file).unwrap().contains("require_role(user, 'boss')"));
+    let why = world.json(&["log", "--decision", "deny", "--limit", "1"]);
+    let why = world.must(&["why", why["records"][0]["action"].as_str().unwrap()]);
+    assert!(why.contains("check_removed") && why.contains("require_role($$$)"), "{why}");
 }
 
 /// A real HTTP server whose requests are counted by the lines of its log.

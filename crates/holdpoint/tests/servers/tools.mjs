@@ -2,7 +2,7 @@
 // terraform, HTTP and files. Works in the folder where it is started.
 import { spawnSync } from "node:child_process";
 import { createInterface } from "node:readline";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 
 const program = (file, args, input) => {
@@ -23,6 +23,15 @@ const tools = {
     writeFileSync(path, content);
     return "written";
   },
+  edit_file: ({ path, edits }) => {
+    const edited = edits.reduce((text, { oldText, newText }) => {
+      if (!text.includes(oldText)) throw new Error("not there: " + oldText);
+      return text.replace(oldText, () => newText);
+    }, readFileSync(path, "utf8"));
+    writeFileSync(path, edited);
+    return "edited";
+  },
+  apply_patch: ({ patch }) => program("git", ["apply", "-"], patch) + "patched",
   delete_files: ({ paths }) => paths.map((path) => rmSync(path)).length + " deleted",
   // The plan is what is judged; what is applied is the file that it was shown from.
   terraform_apply: () => program("terraform", ["apply", "-no-color", "plan.out"]),

@@ -2,15 +2,16 @@
 
 use super::Checker;
 use crate::config::raw::{
-    At, Named, RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawPlace,
-    RawServer,
+    At, Named, RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawKeep,
+    RawPlace, RawServer,
 };
 use holdpoint_control::Invariant;
 use holdpoint_effects::{
-    Analyser, Cluster, Database, Dialect, Family, FileAct, HttpRules, NoteCode, Place, Source,
+    Analyser, Cluster, Database, Dialect, Family, FileAct, HttpRules, Keep, NoteCode, Place, Source,
 };
 use holdpoint_types::{FindingResult, Verb};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// An entry, with what it is called in faults.
 struct Entry<'a> {
@@ -34,7 +35,8 @@ impl RawFamily {
         match self {
             Self::Sql => (&["text", "address", "dialect"], &["views", "read_functions"]),
             Self::Shell => (&["text"], &["cwd"]),
-            Self::File => (&["act", "path"], &["contents", "to"]),
+            Self::File => (&["act", "path"], &["contents", "to", "before"]),
+            Self::Patch => (&["text"], &[]),
             Self::Http => (&["url"], &["method", "headers", "body"]),
             Self::Graphql | Self::Terraform => (&["text", "address"], &[]),
             Self::Kubernetes => (&["text", "address"], &["verb", "namespace"]),
@@ -94,7 +96,7 @@ impl Checker<'_> {
             }
         }
         let own = server.cwd.as_ref().map(|cwd| self.folder.join(cwd.get()).display().to_string());
-        Place {
+        let place = Place {
             host: None,
             cwd: folder(&raw.cwd).or(own),
             home: folder(&raw.home),
@@ -115,7 +117,11 @@ impl Checker<'_> {
                     .map(|(name, class)| (name.clone(), (*class).into()))
                     .collect(),
             },
-        }
+            keeps: Arc::default(),
+        };
+        let keeps = self.keeps.iter();
+        let keeps = keeps.filter_map(|(paths, pattern)| Keep::new(paths, pattern, &place).ok());
+        Place { keeps: Arc::new(keeps.collect()), ..place }
     }
 
     /// One analyser of a tool whose calls run at `place`.
@@ -170,6 +176,7 @@ impl Checker<'_> {
                 cwd: self.possible(raw.cwd.as_ref())?,
             },
             RawFamily::File => self.file(raw)?,
+            RawFamily::Patch => Family::Patch { text: self.source(raw.text.as_ref())? },
             RawFamily::Http => Family::Http {
                 url: self.source(raw.url.as_ref())?,
                 method: self.possible(raw.method.as_ref())?,
@@ -221,8 +228,14 @@ impl Checker<'_> {
             self.missing(&written.span(), "to", "\"/destination\"");
             return None;
         }
+        if let Some(before) = raw.before.as_ref().filter(|_| act != FileAct::Edit) {
+            let message = "`before` is told only of an edit".to_owned();
+            self.fault(before.span(), message, "write `act = \"edit\"`".to_owned());
+            return None;
+        }
         let path = self.source(raw.path.as_ref())?;
-        Some(Family::File { act, path, other: self.possible(other)? })
+        let before = self.possible(raw.before.as_ref())?;
+        Some(Family::File { act, path, other: self.possible(other)?, before })
     }
 
     /// What is done with the objects of a manifest.
@@ -255,6 +268,35 @@ impl Checker<'_> {
         }
     }
 
+    /// The code that must stay, as far as it is written well.
+    pub(super) fn keeps(&mut self, raw: &Named<RawInvariant>) -> Vec<(Vec<String>, String)> {
+        let mut keeps = Vec::new();
+        for keep in raw.values().flat_map(|invariant| &invariant.get().keeps) {
+            let RawKeep { paths, pattern } = keep.get();
+            let Some(pattern) = pattern else {
+                self.missing(&keep.span(), "pattern", "\"authorize($$$)\"");
+                continue;
+            };
+            if paths.is_empty() {
+                self.missing(&keep.span(), "paths", "[\"src/api/**\"]");
+                continue;
+            }
+            if let Some(odd) = paths.iter().find(|path| path.get().is_empty()) {
+                self.fault(odd.span(), "an empty path names no file".to_owned(), None);
+                continue;
+            }
+            let paths: Vec<_> = paths.iter().map(|path| path.get().clone()).collect();
+            match Keep::new(&paths, pattern.get(), &Place::default()) {
+                Ok(_) => keeps.push((paths, pattern.get().clone())),
+                Err(error) => {
+                    let next = "for example `require_role($$$)`".to_owned();
+                    self.fault(pattern.span(), error.to_string(), next);
+                }
+            }
+        }
+        keeps
+    }
+
     pub(super) fn invariants(
         &mut self,
         raw: &Named<RawInvariant>,
@@ -268,7 +310,16 @@ impl Checker<'_> {
                 self.fault(name.span(), message, format!("they are {}", names.join(", ")));
                 continue;
             };
-            let RawInvariant { result, environments } = invariant.get();
+            let RawInvariant { result, environments, keeps } = invariant.get();
+            let watches = *code == NoteCode::CheckRemoved;
+            if keeps.is_empty() == watches && !self.dropped.has(invariant.span().start, "keeps") {
+                let message = match watches {
+                    true => "nothing is said that must stay",
+                    false => "`keeps` means something to `check_removed` only",
+                };
+                let next = "`keeps = [{ paths = [\"src/api/**\"], pattern = \"authorize($$$)\" }]`";
+                self.fault(invariant.span(), message.to_owned(), format!("for example {next}"));
+            }
             let result = match result.as_ref().map(|result| *result.get()) {
                 Some(RawInvariantResult::Fail) | None => FindingResult::Fail,
                 Some(RawInvariantResult::Warn) => FindingResult::Warn,

@@ -40,6 +40,7 @@ pub fn check(name: &str, file: &Path, text: &str) -> (Option<Config>, Report) {
         dropped: std::mem::take(&mut reading.dropped),
         declared: Declared::of(&reading.raw),
         found: Vec::new(),
+        keeps: Vec::new(),
         elsewhere: Vec::new(),
         documents: Vec::new(),
         secrets: Vec::new(),
@@ -64,6 +65,8 @@ struct Checker<'a> {
     dropped: Dropped,
     declared: Declared,
     found: Vec<Diagnostic>,
+    /// The code that must stay: paths and pattern.
+    keeps: Vec<(Vec<String>, String)>,
     /// What is wrong with documents that the file names.
     elsewhere: Vec<Diagnostic>,
     /// Those documents, by the names in `elsewhere`.
@@ -102,6 +105,7 @@ impl Checker<'_> {
         if let Some(listen) = &mut listen {
             listen.oauth = oauth;
         }
+        self.keeps = self.keeps(&raw.invariant);
         let (servers, rules) = self.servers(&raw.server, limits.call_timeout_ms);
         let parts = SettingsParts {
             teams: self.teams(&raw.team),

@@ -527,3 +527,108 @@ grants = [{ class = "read", tools = ["*"] }]
     let all: String = elsewhere.iter().map(|text| shown(text)).collect();
     expect_file!["snapshots/oauth_elsewhere.txt"].assert_eq(&all);
 }
+
+#[test]
+fn code_that_must_stay_is_written_in_full() {
+    let good =
+        "[invariant.check_removed]\nkeeps = [{ paths = [\"a/**\"], pattern = \"auth($$$)\" }]\n";
+    assert_eq!(shown(good), "");
+    let text = r#"[invariant.mass_change]
+keeps = [
+  { paths = ["a"], pattern = "auth(" },
+  { paths = ["a"], pattern = "$$$" },
+  { paths = [], pattern = "auth()" },
+  { paths = ["a"] },
+]
+"#;
+    expect![[r#"
+        error: `keeps` means something to `check_removed` only
+         --> holdpoint.toml:1:1
+          |
+        1 | [invariant.mass_change]
+          | ^^^^^^^^^^^^^^^^^^^^^^^
+          |
+          = help: for example `keeps = [{ paths = ["src/api/**"], pattern = "authorize($$$)" }]`
+
+        error: the brackets or quotes of a pattern do not pair
+         --> holdpoint.toml:3:30
+          |
+        3 |   { paths = ["a"], pattern = "auth(" },
+          |                              ^^^^^^^
+          |
+          = help: for example `require_role($$$)`
+
+        error: a pattern begins and ends with what stands in the code, not with `$`
+         --> holdpoint.toml:4:30
+          |
+        4 |   { paths = ["a"], pattern = "$$$" },
+          |                              ^^^^^
+          |
+          = help: for example `require_role($$$)`
+
+        error: the key `paths` is missing
+         --> holdpoint.toml:5:3
+          |
+        5 |   { paths = [], pattern = "auth()" },
+          |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          |
+          = help: add `paths = ["src/api/**"]`
+
+        error: the key `pattern` is missing
+         --> holdpoint.toml:6:3
+          |
+        6 |   { paths = ["a"] },
+          |   ^^^^^^^^^^^^^^^^^
+          |
+          = help: add `pattern = "authorize($$$)"`
+
+        5 faults, 0 warnings
+    "#]].assert_eq(&shown(text));
+}
+
+#[test]
+fn an_invariant_or_an_edit_without_its_keys_is_a_fault() {
+    let text = r#"[invariant.check_removed]
+result = "warn"
+[server.s]
+command = ["s"]
+[server.s.tool]
+write.effects = [{ family = "file", act = "write", path = "/p", before = "/b" }]
+patch.effects = [{ family = "patch", path = "/p" }]
+"#;
+    expect![[r#"
+        error: nothing is said that must stay
+         --> holdpoint.toml:1:1
+          |
+        1 | [invariant.check_removed]
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^
+          |
+          = help: for example `keeps = [{ paths = ["src/api/**"], pattern = "authorize($$$)" }]`
+
+        error: `before` is told only of an edit
+         --> holdpoint.toml:6:74
+          |
+        6 | write.effects = [{ family = "file", act = "write", path = "/p", before = "/b" }]
+          |                                                                          ^^^^
+          |
+          = help: write `act = "edit"`
+
+        error: the key `text` is missing
+         --> holdpoint.toml:7:18
+          |
+        7 | patch.effects = [{ family = "patch", path = "/p" }]
+          |                  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          |
+          = help: add `text = "…"`
+
+        error: `path` means nothing to the family `patch`
+         --> holdpoint.toml:7:18
+          |
+        7 | patch.effects = [{ family = "patch", path = "/p" }]
+          |                  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          |
+          = help: it takes `text`
+
+        4 faults, 0 warnings
+    "#]].assert_eq(&shown(text));
+}

@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawEffects {
-    /// What the parameters hold: `sql`, `shell`, `file`, `http`, `graphql`, `terraform`,
+    /// What the parameters hold: `sql`, `shell`, `file`, `patch`, `http`, `graphql`, `terraform`,
     /// `kubernetes`, `kubectl` or `iam`.
     #[schemars(extend("x-required" = true))]
     pub family: Option<At<RawFamily>>,
-    /// The statements, command, document, plan, manifest or policy. A list is the words of a
+    /// The statements, command, patch, document, plan, manifest or policy. A list is the words of a
     /// command.
     pub text: Option<At<String>>,
     /// What it works on: `pg://orders-prod/orders`, `tf://network`, `k8s://prod`, the URL of a
@@ -33,7 +33,8 @@ pub struct RawEffects {
     pub act: Option<At<String>>,
     /// Of `file`: the path, or a list of paths.
     pub path: Option<At<String>>,
-    /// Of `file`: what is written.
+    /// Of `file`: what is written. Of an edit also a list of objects, each with what is replaced
+    /// and by what: `oldText` and `newText`, `old_string` and `new_string`, and the like.
     pub contents: Option<At<String>>,
     /// Of `file`: where it is moved to.
     pub to: Option<At<String>>,
@@ -58,7 +59,7 @@ pub struct RawEffects {
     /// for word.
     #[schemars(extend("x-default" = "default"))]
     pub namespace: Option<At<String>>,
-    /// Of `iam`: the policy before.
+    /// Of `iam`: the policy before. Of a `file` that is edited: the text that is replaced.
     pub before: Option<At<String>>,
 }
 
@@ -72,6 +73,8 @@ pub enum RawFamily {
     Shell,
     /// A path.
     File,
+    /// A patch to files: a unified diff, or the envelope of `apply_patch`.
+    Patch,
     /// An HTTP request.
     Http,
     /// A GraphQL document or body.
@@ -153,6 +156,20 @@ pub struct RawInvariant {
     /// The environments where it speaks.
     #[schemars(extend("x-default" = "all"))]
     pub environments: Vec<At<String>>,
+    /// Of `check_removed`: the code that must stay.
+    pub keeps: Vec<At<RawKeep>>,
+}
+
+/// Code that must stay where it is.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawKeep {
+    /// The files that have it: patterns with `*` and `**`, from `/` or a server's workspace on.
+    #[schemars(extend("x-required" = true))]
+    pub paths: Vec<At<String>>,
+    /// The code: words and signs as they stand; `$X` is one argument, `$$$` any number of pieces.
+    #[schemars(extend("x-required" = true))]
+    pub pattern: Option<At<String>>,
 }
 
 /// What a broken invariant does.
