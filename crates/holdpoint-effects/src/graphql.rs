@@ -46,15 +46,27 @@ pub(crate) fn is_request(url: &Url, request: &HttpRequest, method: &str) -> bool
         Body::Text(text) => serde_json::from_str::<Value>(text).is_ok_and(|value| {
             let asks = |value: &Value| {
                 let query = value.get("query").and_then(Value::as_str);
-                query.is_some_and(|query| query.contains('{'))
+                query.is_some_and(|query| query.contains('{')) || is_stored(value)
             };
             asks(&value) || value.as_array().is_some_and(|batch| batch.iter().any(asks))
         }),
         Body::None | Body::Unseen => false,
     };
+    let by_query = url.query_pairs().any(|(name, value)| {
+        name == "documentId" || name == "extensions" && value.contains("persistedQuery")
+    });
     // Without a body and a query, an endpoint only says that it is there.
     let asks = request.body != Body::None || url.query().is_some();
-    by_type || by_body || by_path && (asks || method == "POST")
+    by_type || by_body || by_query || by_path && (asks || method == "POST")
+}
+
+/// True if it names a stored operation by a hash or a number: the text is not here.
+fn is_stored(value: &Value) -> bool {
+    let by_hash = value.pointer("/extensions/persistedQuery").is_some();
+    let named = value.get("operationName").is_some_and(Value::is_string)
+        && (value.get("variables").is_some() || value.get("extensions").is_some());
+    let ids = ["documentId", "document_id", "queryId", "doc_id"];
+    by_hash || named || ids.iter().any(|key| value.get(*key).is_some())
 }
 
 /// Adds what such a request does.
@@ -83,6 +95,10 @@ pub(crate) fn request(
 fn envelope(value: &Value, address: &str, rules: &HttpRules, effects: &mut Effects) {
     let name = value.get("operationName").and_then(Value::as_str);
     match value.get("query").and_then(Value::as_str) {
+        // Which of the two a server runs is its own affair.
+        Some(_) if value.get("documentId").is_some() => {
+            effects.add_opaque(address, NoteCode::UnseenCode, "a stored GraphQL operation");
+        }
         Some(text) => document(text, name, address, rules, effects),
         // A stored operation is known by a hash, and the text of it is not here.
         None => {

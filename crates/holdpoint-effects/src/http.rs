@@ -298,7 +298,25 @@ fn address(url: &Url) -> String {
     let host = host_name(url);
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let scheme = if url.scheme() == "http" { "http" } else { "https" };
-    format!("{scheme}://{host}{port}{}", url.path())
+    format!("{scheme}://{host}{port}{}", plain_path(url.path()))
+}
+
+/// A path with letters, digits and `-._~` as themselves (RFC 3986, 6.2.2.2) and without doubled
+/// slashes, so that no pattern of a surface is passed by another spelling.
+fn plain_path(path: &str) -> String {
+    let mut plain = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(c) = rest.chars().next() {
+        let code = (c == '%').then(|| rest.get(1..3)).flatten();
+        let code = code.and_then(|code| u8::from_str_radix(code, 16).ok()).map(char::from);
+        let code = code.filter(|code| code.is_ascii_alphanumeric() || "-._~".contains(*code));
+        let (sign, length) = code.map_or((c, c.len_utf8()), |code| (code, 3));
+        if sign != '/' || !plain.ends_with('/') {
+            plain.push(sign);
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    plain
 }
 
 fn host_name(url: &Url) -> String {

@@ -241,8 +241,10 @@ fn write_object(object: &Object<'_>, verb: Verb, effects: &mut Effects) {
         false => effect,
     };
     effects.add(guarded(effect, &object.namespace));
-    let copies = at(object.body, &["spec", "replicas"]).as_i64();
-    if copies == Some(0) && verb != Verb::Create {
+    if verb == Verb::Update {
+        directives(object, effects);
+    }
+    if is_nothing(at(object.body, &["spec", "replicas"])) && verb != Verb::Create {
         let evidence = format!("no copies of a {kind} are left");
         let effect = Effect::new(Verb::Delete, resource, evidence).whole();
         effects.add(effect.reversible(Reversibility::Compensable));
@@ -254,6 +256,50 @@ fn write_object(object: &Object<'_>, verb: Verb, effects: &mut Effects) {
     access::look(object, effects);
     network::look(object, effects);
     pods::look(object, effects);
+}
+
+/// What a strategic merge patch says it takes away.
+fn directives(object: &Object<'_>, effects: &mut Effects) {
+    let takes = |(key, value): (&String, &Value)| {
+        key == "$patch" && matches!(value.as_str(), Some("delete" | "replace"))
+            || key == "$retainKeys"
+            || key.starts_with("$deleteFromPrimitiveList/")
+    };
+    if object.body.get("$patch").and_then(Value::as_str) == Some("delete") {
+        return delete(&object.kind, &object.resource, Extent::Part, effects);
+    }
+    if object.body.as_object().is_some_and(|map| map.iter().any(takes)) {
+        let evidence = "the patch takes the object away or replaces it";
+        let effect = Effect::new(Verb::Delete, &object.resource, evidence).whole();
+        return effects.add(effect.no_surer_than(Certainty::Bounded));
+    }
+    let mut waiting = vec![object.body];
+    while let Some(value) = waiting.pop() {
+        match value {
+            Value::Object(map) if map.iter().any(takes) => {
+                let evidence = "the patch takes a part away or replaces it";
+                let effect = Effect::new(Verb::Delete, &object.resource, evidence);
+                return effects.add(effect.no_surer_than(Certainty::Bounded));
+            }
+            Value::Object(map) => waiting.extend(map.values()),
+            Value::Array(list) => waiting.extend(list),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+}
+
+/// True for no copies, however the number is written.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_some_and(|number| number <= 0.0),
+        Value::String(text) => {
+            let text = text.trim().trim_start_matches(['+', '-']).to_lowercase();
+            let digits = ["0x", "0o", "0b"].iter().find_map(|prefix| text.strip_prefix(prefix));
+            let digits = digits.unwrap_or(text.split('e').next().unwrap_or(&text));
+            !digits.is_empty() && digits.chars().all(|c| "0._".contains(c))
+        }
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => false,
+    }
 }
 
 /// What the cluster itself lives in is no place for mild changes.

@@ -23,6 +23,7 @@ mod options;
 mod patch;
 mod place;
 mod programs;
+mod ranges;
 mod requests;
 mod shell;
 mod sql;

@@ -23,6 +23,7 @@ mod predicate;
 mod rows;
 mod settings;
 mod statement;
+mod subquery;
 mod walk;
 
 /// How deep a statement may be nested; the parser's own limit.
@@ -135,7 +136,15 @@ fn run_piece(piece: &Piece, batch: &mut Batch<'_>) {
 fn upkeep(piece: &Piece, batch: &mut Batch<'_>) -> bool {
     let head: Vec<&str> = piece.head.iter().map(String::as_str).collect();
     let known = match batch.database.dialect {
-        Dialect::Postgres => matches!(head.as_slice(), ["CHECKPOINT"] | ["REINDEX", ..]),
+        Dialect::Postgres => {
+            let empties = head.contains(&"NO") && head.contains(&"DATA");
+            let refreshes = matches!(head.as_slice(), ["REFRESH", "MATERIALIZED", "VIEW", ..]);
+            refreshes && !empties
+                || matches!(
+                    head.as_slice(),
+                    ["CHECKPOINT"] | ["REINDEX" | "VACUUM" | "ANALYZE", ..]
+                )
+        }
         Dialect::Sqlite => matches!(head.as_slice(), ["REINDEX", ..]),
         Dialect::Mysql => matches!(
             head.as_slice(),

@@ -149,6 +149,15 @@ fn plan(document: &Map<String, Value>, root: &str, effects: &mut Effects) {
         .collect();
     lost_state(document, &managed, effects);
     outputs(document, root, effects);
+    for (key, what) in [
+        ("action_invocations", "actions run that a plan does not show"),
+        ("deferred_changes", "changes are put off that are not planned yet"),
+    ] {
+        let empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        if document.get(key).is_some_and(|value| !empty(value)) {
+            effects.add_opaque(root, NoteCode::UnseenCode, what);
+        }
+    }
     if effects.class().is_none() {
         effects.add(Effect::new(Verb::Read, root, "a plan without changes"));
     }

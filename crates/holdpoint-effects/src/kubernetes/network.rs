@@ -3,6 +3,7 @@
 
 use super::{Object, at, list};
 use crate::effects::{Effects, NoteCode};
+use crate::ranges;
 use serde_json::Value;
 
 /// Notes what `object` lets in.
@@ -27,11 +28,9 @@ fn service(object: &Object<'_>) -> Option<&'static str> {
             || (name.ends_with("load-balancer-type") && value == "internal")
             || (name.ends_with("load-balancer-scheme") && value == "internal")
     });
-    let ranged = list(object.get(&["spec", "loadBalancerSourceRanges"]))
-        .map(|range| range.as_str().unwrap_or("/0"))
-        .map(|range| !range.ends_with("/0"))
-        .reduce(|all, one| all && one)
-        .unwrap_or(false);
+    let ranges = || list(object.get(&["spec", "loadBalancerSourceRanges"]));
+    let ranged = ranges().next().is_some()
+        && !ranges::are_everybody(ranges().map(|range| range.as_str().unwrap_or("::/0")));
     match kind {
         "LoadBalancer" if internal || ranged => None,
         "LoadBalancer" => Some("a load balancer open to everybody"),
@@ -44,16 +43,18 @@ fn service(object: &Object<'_>) -> Option<&'static str> {
 }
 
 fn policy(object: &Object<'_>) -> Option<&'static str> {
-    let open = list(object.get(&["spec", "ingress"])).any(|rule| {
+    let rules = || list(object.get(&["spec", "ingress"]));
+    let open = rules().any(|rule| {
         let from = at(rule, &["from"]);
         let everybody = |peer: &Value| {
-            let range = at(peer, &["ipBlock", "cidr"]).as_str();
-            range.is_some_and(|range| range.ends_with("/0"))
-                || at(peer, &["namespaceSelector"])
-                    .as_object()
-                    .is_some_and(|map| map.is_empty() && peer.get("podSelector").is_none())
+            at(peer, &["namespaceSelector"])
+                .as_object()
+                .is_some_and(|map| map.is_empty() && peer.get("podSelector").is_none())
         };
         list(from).next().is_none() || list(from).any(everybody)
     });
-    open.then_some("a rule that lets everybody in")
+    // Rules add up, so their ranges count together.
+    let peers = rules().flat_map(|rule| list(at(rule, &["from"])));
+    let ranges = peers.filter_map(|peer| at(peer, &["ipBlock", "cidr"]).as_str());
+    (open || ranges::are_everybody(ranges)).then_some("a rule that lets everybody in")
 }

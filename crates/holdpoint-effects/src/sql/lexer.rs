@@ -61,6 +61,8 @@ struct Lexer<'t> {
     in_executable: bool,
     levels: Vec<Level>,
     joins: usize,
+    /// The last word was one before the name of a table.
+    table_follows: bool,
     piece: Piece,
     lexed: Lexed,
 }
@@ -436,6 +438,14 @@ impl<'t> Lexer<'t> {
                 self.fault("too many joins to be judged");
             }
         }
+        // The parser takes PostgreSQL's `FROM ONLY t` for a table called `only`; no table can be
+        // called that there, and what it leaves out is what other tables inherit.
+        let table_follows = std::mem::take(&mut self.table_follows);
+        if self.dialect == Dialect::Postgres && table_follows && word.eq_ignore_ascii_case("only") {
+            return;
+        }
+        let before = ["from", "update", "join", "table", "truncate", "into", "using"];
+        self.table_follows = before.iter().any(|known| word.eq_ignore_ascii_case(known));
         if self.piece.head.len() < HEAD_WORDS {
             self.piece.head.push(word.to_ascii_uppercase());
         }
@@ -494,6 +504,7 @@ pub(super) fn lex(text: &str, dialect: Dialect, executable: Executable) -> Lexed
         in_executable: false,
         levels: vec![Level::default()],
         joins: 0,
+        table_follows: false,
         piece: Piece { text: String::with_capacity(text.len()), ..Piece::default() },
         lexed: Lexed::default(),
     };

@@ -2,9 +2,10 @@
 //! that does not look at a column of the table it is about.
 
 use super::lexer::ESCAPED;
+use super::subquery;
 use sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Query, SelectItem,
-    SetExpr, TableFactor, UnaryOperator, Value, Visit, Visitor,
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Query, SetExpr,
+    UnaryOperator, Value, Visit, Visitor,
 };
 use std::ops::ControlFlow;
 
@@ -16,6 +17,8 @@ const MANY: f64 = 1e9;
 pub(super) enum Truth {
     /// Of all rows, as far as can be seen.
     Always,
+    /// Of all or of none, and which is not known.
+    Same,
     /// Of none.
     Never,
     /// It depends on the row.
@@ -23,9 +26,10 @@ pub(super) enum Truth {
 }
 
 /// Looks for a column of the table that a statement is about.
-struct Columns<'n> {
-    /// What the table is called in the statement.
-    names: &'n [String],
+pub(super) struct Columns {
+    /// What the table is called in the statement and, within queries, what it is still called
+    /// there.
+    names: Vec<Vec<String>>,
     depth: usize,
 }
 
@@ -36,27 +40,71 @@ impl Truth {
         if yes { Self::Always } else { Self::Never }
     }
 
-    fn not(self) -> Self {
+    pub(super) fn not(self) -> Self {
         match self {
             Self::Always => Self::Never,
             Self::Never => Self::Always,
+            Self::Same => Self::Same,
             Self::Depends => Self::Depends,
         }
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Never, _) | (_, Self::Never) => Self::Never,
+            (Self::Depends, _) | (_, Self::Depends) => Self::Depends,
+            (Self::Same, _) | (_, Self::Same) => Self::Same,
+            (Self::Always, Self::Always) => Self::Always,
+        }
+    }
+
+    pub(super) fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Always, _) | (_, Self::Always) => Self::Always,
+            // The rest may choose, but may not have to.
+            (Self::Same, _) | (_, Self::Same) => Self::Same,
+            (Self::Depends, _) | (_, Self::Depends) => Self::Depends,
+            (Self::Never, Self::Never) => Self::Never,
+        }
+    }
+
+    /// True if it may be true of all rows.
+    pub(super) fn is_all(self) -> bool {
+        matches!(self, Self::Always | Self::Same)
     }
 }
 
 // === impl Columns ===
 
-impl Visitor for Columns<'_> {
+impl Columns {
+    /// In an expression of the statement itself.
+    pub(super) fn new(names: &[String]) -> Self {
+        Self { names: vec![names.to_vec()], depth: 0 }
+    }
+
+    /// In a query of the statement, where the table is still called `names`.
+    pub(super) fn within(names: &[String]) -> Self {
+        Self { names: vec![names.to_vec()], depth: 1 }
+    }
+}
+
+impl Visitor for Columns {
     type Break = ();
 
-    fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         self.depth += 1;
+        let names = self.names.last().map(Vec::as_slice).unwrap_or_default();
+        let names = match &*query.body {
+            SetExpr::Select(select) => subquery::seen(names, select),
+            _ => names.to_vec(),
+        };
+        self.names.push(names);
         ControlFlow::Continue(())
     }
 
     fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
         self.depth -= 1;
+        self.names.pop();
         ControlFlow::Continue(())
     }
 
@@ -67,7 +115,8 @@ impl Visitor for Columns<'_> {
             Expr::CompoundIdentifier(parts) => {
                 self.depth == 0
                     || parts.iter().rev().nth(1).is_some_and(|table| {
-                        self.names.iter().any(|name| name.eq_ignore_ascii_case(&table.value))
+                        let names = self.names.last().into_iter().flatten();
+                        names.into_iter().any(|name| name.eq_ignore_ascii_case(&table.value))
                     })
             }
             _ => false,
@@ -115,8 +164,8 @@ pub(super) fn truth(expr: &Expr, names: &[String]) -> Truth {
             let first = conditions.first();
             match first.map(|when| (truth(&when.condition, names), truth(&when.result, names))) {
                 Some((Truth::Always, result)) => result,
-                _ if conditions.iter().all(|when| truth(&when.result, names) == Truth::Always)
-                    && else_result.as_ref().is_some_and(|e| truth(e, names) == Truth::Always) =>
+                _ if conditions.iter().all(|when| truth(&when.result, names).is_all())
+                    && else_result.as_ref().is_some_and(|e| truth(e, names).is_all()) =>
                 {
                     Truth::Always
                 }
@@ -134,18 +183,23 @@ pub(super) fn truth(expr: &Expr, names: &[String]) -> Truth {
         {
             Truth::Always
         }
-        Expr::InSubquery { expr: inner, subquery, negated: false } => {
-            if takes_all(inner, subquery, names) { Truth::Always } else { no_choice(expr, names) }
+        Expr::InSubquery { expr: inner, subquery, negated } => {
+            let known = subquery::is_in(inner, subquery, *negated, names);
+            known.unwrap_or_else(|| no_choice(expr, names))
+        }
+        Expr::Exists { subquery, negated } => subquery::exists(subquery, *negated, names),
+        Expr::AnyOp { .. } | Expr::AllOp { .. } => {
+            subquery::quantified(expr, names).unwrap_or_else(|| no_choice(expr, names))
         }
         other => no_choice(other, names),
     }
 }
 
-/// What does not look at a column of the table is true of all rows or of none; of all, to be safe.
+/// What does not look at a column of the table is true of all rows or of none.
 fn no_choice(expr: &Expr, names: &[String]) -> Truth {
-    match expr.visit(&mut Columns { names, depth: 0 }) {
+    match expr.visit(&mut Columns::new(names)) {
         ControlFlow::Break(()) => Truth::Depends,
-        ControlFlow::Continue(()) => Truth::Always,
+        ControlFlow::Continue(()) => Truth::Same,
     }
 }
 
@@ -163,23 +217,15 @@ fn constant(value: &Value) -> Truth {
     }
 }
 
-fn binary(left: &Expr, op: &BinaryOperator, right: &Expr, names: &[String]) -> Truth {
+pub(super) fn binary(left: &Expr, op: &BinaryOperator, right: &Expr, names: &[String]) -> Truth {
     use BinaryOperator::{
         And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or, PGILikeMatch, PGLikeMatch, PGRegexIMatch,
         PGRegexMatch, Regexp, Spaceship,
     };
     match op {
-        And => match (truth(left, names), truth(right, names)) {
-            (Truth::Never, _) | (_, Truth::Never) => Truth::Never,
-            (Truth::Always, Truth::Always) => Truth::Always,
-            _ => Truth::Depends,
-        },
-        Or => match (truth(left, names), truth(right, names)) {
-            (Truth::Always, _) | (_, Truth::Always) => Truth::Always,
-            (Truth::Never, Truth::Never) => Truth::Never,
-            _ if complement(left, right) || complement(right, left) => Truth::Always,
-            _ => Truth::Depends,
-        },
+        And => truth(left, names).and(truth(right, names)),
+        Or if complement(left, right) || complement(right, left) => Truth::Always,
+        Or => truth(left, names).or(truth(right, names)),
         Eq | GtEq | LtEq | Spaceship if same(plain(left), plain(right)) => Truth::Always,
         PGRegexMatch | PGRegexIMatch | Regexp if text_of(right).is_some_and(finds_all) => {
             Truth::Always
@@ -197,7 +243,7 @@ fn binary(left: &Expr, op: &BinaryOperator, right: &Expr, names: &[String]) -> T
 
 fn both(left: &Expr, right: &Expr, names: &[String]) -> Truth {
     match (no_choice(left, names), no_choice(right, names)) {
-        (Truth::Always, Truth::Always) => Truth::Always,
+        (Truth::Same, Truth::Same) => Truth::Same,
         _ => Truth::Depends,
     }
 }
@@ -339,23 +385,7 @@ fn complement(one: &Expr, other: &Expr) -> bool {
     }
 }
 
-/// True if `subquery` gives every `column` of the table itself: `id IN (SELECT id FROM t)`.
-fn takes_all(column: &Expr, subquery: &Query, names: &[String]) -> bool {
-    let SetExpr::Select(select) = &*subquery.body else { return false };
-    let [SelectItem::UnnamedExpr(chosen)] = select.projection.as_slice() else { return false };
-    let [from] = select.from.as_slice() else { return false };
-    let TableFactor::Table { name, .. } = &from.relation else { return false };
-    let table = name.0.last().and_then(|part| part.as_ident());
-    let own =
-        table.is_some_and(|table| names.iter().any(|name| name.eq_ignore_ascii_case(&table.value)));
-    let all = match &select.selection {
-        None => true,
-        Some(selection) => truth(selection, names) == Truth::Always,
-    };
-    own && all && subquery.limit_clause.is_none() && from.joins.is_empty() && same(column, chosen)
-}
-
-fn bare(expr: &Expr) -> &Expr {
+pub(super) fn bare(expr: &Expr) -> &Expr {
     match expr {
         Expr::Nested(inner)
         | Expr::Cast { expr: inner, .. }
@@ -365,7 +395,7 @@ fn bare(expr: &Expr) -> &Expr {
 }
 
 /// True if both always have the same value, unless that is null.
-fn same(left: &Expr, right: &Expr) -> bool {
+pub(super) fn same(left: &Expr, right: &Expr) -> bool {
     match (bare(left), bare(right)) {
         (Expr::Identifier(left), Expr::Identifier(right)) => {
             left.value.eq_ignore_ascii_case(&right.value)

@@ -1,14 +1,15 @@
 //! Statements that change rows. Must never take a predicate that chooses nothing for a choice.
 
+use super::Dialect;
 use super::names;
 use super::predicate::{Truth, truth};
-use super::walk::Walk;
+use super::walk::{Walk, text_of};
 use crate::effects::NoteCode;
 use holdpoint_types::{Certainty, Effect, EffectClass, Reversibility, Verb};
 use sqlparser::ast::{
     CascadeOption, CopySource, CopyTarget, Delete, Expr, FromTable, Insert, Merge, MergeAction,
-    ObjectName, OnConflictAction, OnInsert, SqliteOnConflict, TableFactor, TableObject,
-    TableWithJoins, Truncate, Update, Value,
+    ObjectName, OnConflictAction, OnInsert, SelectItem, SetExpr, SqliteOnConflict, TableFactor,
+    TableObject, TableWithJoins, Truncate, Update, Value,
 };
 
 /// A change of at most so many rows is no mass change whatever its predicate says.
@@ -39,8 +40,50 @@ pub(super) fn insert(insert: &Insert, walk: &mut Walk<'_, '_>) {
     if replaces || updates {
         row_effect(table, Verb::Update, "overwrites rows with the same key", walk);
     }
+    if walk.dialect() == Dialect::Sqlite {
+        full_text(insert, table, walk);
+    }
     if insert.overwrite || insert.multi_table_insert_type.is_some() {
         walk.batch.opaque(NoteCode::Unreadable, "an `INSERT` that is not known");
+    }
+}
+
+/// A full-text table of SQLite takes commands: rows that name it as a column.
+fn full_text(insert: &Insert, table: &ObjectName, walk: &mut Walk<'_, '_>) {
+    let own = table.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.as_str());
+    let column = |name: &ObjectName| {
+        let last = name.0.last().and_then(|part| part.as_ident());
+        last.is_some_and(|last| own.is_some_and(|own| last.value.eq_ignore_ascii_case(own)))
+    };
+    let Some(at) = insert.columns.iter().position(column) else { return };
+    let body = insert.source.as_ref().map(|source| &*source.body);
+    let commands: Option<Vec<&str>> = match body {
+        Some(SetExpr::Values(values)) => {
+            values.rows.iter().map(|row| row.get(at).and_then(text_of)).collect()
+        }
+        Some(SetExpr::Select(select)) => match select.projection.get(at) {
+            Some(SelectItem::UnnamedExpr(expr)) => text_of(expr).map(|text| vec![text]),
+            _ => None,
+        },
+        _ => None,
+    };
+    let harmless = |command: &str| {
+        let known = ["rebuild", "optimize", "integrity-check", "merge", "automerge", "rank"];
+        let known =
+            known.iter().chain(&["crisismerge", "usermerge", "pgsz", "flush", "secure-delete"]);
+        let (command, _) = command.split_once('=').unwrap_or((command, ""));
+        known.into_iter().any(|known| known.eq_ignore_ascii_case(command))
+    };
+    match commands {
+        Some(commands) if commands.iter().all(|command| harmless(command)) => {}
+        Some(commands) if commands.iter().all(|one| one.eq_ignore_ascii_case("delete")) => {
+            row_effect(table, Verb::Delete, "the command `delete` of a full-text table", walk);
+        }
+        Some(_) | None => {
+            let evidence = "a command of a full-text table";
+            walk.on(table, |resource| Effect::new(Verb::Delete, resource, evidence).whole());
+            walk.batch.effects.note(NoteCode::MassChange, evidence);
+        }
     }
 }
 
@@ -161,7 +204,7 @@ fn changes(
     let evidence = match (chosen, few(limit)) {
         (Some(Truth::Depends), _) | (_, true) => None,
         (Some(Truth::Never), _) => None,
-        (Some(Truth::Always), false) => Some("a predicate that chooses nothing"),
+        (Some(Truth::Always | Truth::Same), false) => Some("a predicate that chooses nothing"),
         (None, false) => Some("no predicate"),
     };
     for target in targets {

@@ -34,6 +34,10 @@ pub(super) fn set(set: &Set, walk: &mut Walk<'_, '_>) {
             access::role(name, "`SET SESSION AUTHORIZATION`", walk);
         }
         Set::SetTimeZone { .. } | Set::SetTransaction { .. } => harmless("`SET`", walk),
+        // In these no sign but a quote has the byte of one.
+        Set::SetNames { charset_name, .. } if is_plain(&charset_name.value) => {
+            harmless("`SET NAMES`", walk);
+        }
         Set::SetNames { .. } | Set::SetNamesDefault {} => {
             distrusts("`SET NAMES`", walk);
         }
@@ -68,7 +72,14 @@ pub(super) fn reset(reset: &ResetStatement, walk: &mut Walk<'_, '_>) {
 pub(super) fn discard(walk: &mut Walk<'_, '_>) {
     walk.batch.path = Path::Usual;
     walk.batch.prepared.clear();
-    access::role("default", "`DISCARD`", walk);
+    // Whoever logged in is who the operator let in.
+    harmless("`DISCARD`", walk);
+}
+
+/// True if a character set has no sign of several bytes with a quote's or a backslash's byte in it.
+fn is_plain(charset: &str) -> bool {
+    let known = ["utf8mb4", "utf8", "utf8mb3", "latin1", "ascii", "binary"];
+    known.iter().any(|known| charset.eq_ignore_ascii_case(known))
 }
 
 pub(super) fn use_database(target: &Use, walk: &mut Walk<'_, '_>) {

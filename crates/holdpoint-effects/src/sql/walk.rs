@@ -7,8 +7,8 @@ use super::{Database, Dialect, statement};
 use crate::effects::{Effects, NoteCode};
 use holdpoint_types::{Certainty, Effect, EffectClass, Verb};
 use sqlparser::ast::{
-    BinaryOperator, Expr, Ident, ObjectName, Query, SetExpr, Statement, TableFactor, Value, Visit,
-    Visitor,
+    BinaryOperator, Expr, FunctionArguments, Ident, ObjectName, Query, SetExpr, Statement,
+    TableFactor, Value, Visit, Visitor,
 };
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -317,6 +317,10 @@ impl Visitor for Walk<'_, '_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
+            // `ARRAY(SELECT …)` has the form of a call.
+            Expr::Function(function)
+                if matches!(function.args, FunctionArguments::Subquery(_))
+                    && function.name.to_string().eq_ignore_ascii_case("array") => {}
             Expr::Function(function) => self.calls(&function.name),
             // An operator of somebody's own is a function of somebody's own.
             Expr::BinaryOp { op: BinaryOperator::PGCustomBinaryOperator(_), .. }

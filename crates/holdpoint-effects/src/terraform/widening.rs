@@ -3,7 +3,7 @@
 
 use super::{Action, Change, LISTS};
 use crate::effects::{Effects, NoteCode};
-use crate::iam;
+use crate::{iam, ranges};
 use holdpoint_types::{Effect, EffectClass, Verb};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -124,13 +124,18 @@ fn is_allow_less(map: &serde_json::Map<String, Value>) -> bool {
 
 /// An attribute called `value` holds many things; only a range in it is one of addresses.
 fn is_range(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| text.ends_with("/0"))
+    value.as_str().is_some_and(|text| ranges::are_everybody(std::iter::once(text)))
 }
 
 fn is_everywhere(value: &Value) -> bool {
     match value {
-        Value::String(text) => LISTS.everywhere.contains(text),
-        Value::Array(list) => list.iter().any(is_everywhere),
+        Value::String(text) => {
+            LISTS.everywhere.contains(text) || ranges::are_everybody(std::iter::once(text.as_str()))
+        }
+        Value::Array(list) => {
+            let ranges = list.iter().filter_map(Value::as_str);
+            list.iter().any(is_everywhere) || ranges::are_everybody(ranges)
+        }
         Value::Object(_) | Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }

@@ -583,7 +583,8 @@ keeps = [
           = help: add `pattern = "authorize($$$)"`
 
         5 faults, 0 warnings
-    "#]].assert_eq(&shown(text));
+    "#]]
+    .assert_eq(&shown(text));
 }
 
 #[test]
@@ -630,5 +631,6 @@ patch.effects = [{ family = "patch", path = "/p" }]
           = help: it takes `text`
 
         4 faults, 0 warnings
-    "#]].assert_eq(&shown(text));
+    "#]]
+    .assert_eq(&shown(text));
 }
