@@ -5,6 +5,7 @@
 
 use crate::place::Spot;
 use crate::shell::shell_at;
+use crate::yaml;
 use crate::{Effects, NoteCode};
 use holdpoint_types::{Certainty, Effect, Verb};
 use serde_json::Value;
@@ -107,10 +108,14 @@ fn unit_key(key: &str) -> bool {
 
 /// A workflow of GitHub Actions, GitLab CI and the like.
 fn workflow(text: &str, spot: Spot<'_>, effects: &mut Effects) {
-    match serde_saphyr::from_str::<Value>(text) {
-        Ok(value) => walk(&value, spot, 0, effects),
+    match yaml::documents(text) {
+        Some(documents) => documents.iter().for_each(|value| walk(value, spot, 0, effects)),
+        // What its aliases would write out is not in its lines.
+        None if yaml::may_have_aliases(text) => {
+            unseen(spot, "a pipeline that could not be read", effects);
+        }
         // A part of a file, as an edit inserts it, may be no document of its own.
-        Err(_) => fragment(text, spot, effects),
+        None => fragment(text, spot, effects),
     }
 }
 

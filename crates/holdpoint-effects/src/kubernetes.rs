@@ -4,6 +4,7 @@
 //! document of a manifest, nor expand one without a limit.
 
 use crate::effects::{Effects, NoteCode, TEXT_BYTES_MAX};
+use crate::yaml;
 use holdpoint_types::{Certainty, Effect, EffectClass, Extent, JsonLimits, Reversibility, Verb};
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,8 +17,6 @@ mod pods;
 
 /// Deepest nesting of an object.
 const DEPTH_MAX: usize = 40;
-/// Most nodes of a manifest, aliases written out.
-const NODES_MAX: usize = 50_000;
 /// Stands for the namespace of what belongs to none.
 const NO_NAMESPACE: &str = "_cluster";
 
@@ -159,17 +158,7 @@ fn documents(text: &str) -> Option<Vec<Value>> {
             return Some(vec![value]);
         }
     }
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_depth: DEPTH_MAX,
-            max_nodes: NODES_MAX,
-            max_events: 2 * NODES_MAX,
-            max_documents: 256,
-            max_aliases: 500,
-            max_anchors: 500,
-        },
-    };
-    serde_saphyr::from_multiple_with_options(text, options).ok()
+    yaml::documents(text)
 }
 
 fn write(document: &Value, cluster: &Cluster, verb: Verb, effects: &mut Effects) {

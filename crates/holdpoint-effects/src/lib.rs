@@ -29,6 +29,7 @@ mod shell;
 mod sql;
 mod terraform;
 mod words;
+mod yaml;
 
 pub use analyser::{Analyser, Family, FileAct, Source, SourceFault};
 pub use effects::{EFFECTS_MAX, Effects, NESTING_MAX, Note, NoteCode, Severity, TEXT_BYTES_MAX};
