@@ -4,10 +4,10 @@ use super::fault::{LOCK_WAIT_S, StoreFault};
 use super::files::Layout;
 use holdpoint_ledger::Frontier;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The newest format that this version knows.
 const FORMAT: i64 = 2;
@@ -102,13 +102,31 @@ pub(super) fn open_to_write(layout: &Layout) -> Result<Connection, StoreFault> {
     layout.create_database()?;
     let mut connection = open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     create_tables(&mut connection)?;
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    let mode = write_ahead(&connection)?;
     if mode != "wal" {
         let detail = format!("its journal mode is `{mode}`, not `wal`");
         return Err(StoreFault::Database { detail });
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     Ok(connection)
+}
+
+/// Asks for a write-ahead log; gives the mode that is in force. Of two processes that ask at one
+/// time SQLite refuses one at once, without waiting: each would wait for the other.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<String> {
+    let deadline = Instant::now() + Duration::from_secs(LOCK_WAIT_S);
+    loop {
+        let asked = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+        match asked {
+            Err(fault)
+                if fault.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// A connection that cannot write.
