@@ -37,8 +37,7 @@ pub fn graphql(body: &str, address: &str, rules: &HttpRules, effects: &mut Effec
 
 /// True if a request goes to GraphQL.
 pub(crate) fn is_request(url: &Url, request: &HttpRequest, method: &str) -> bool {
-    let path = url.path().to_ascii_lowercase();
-    let by_path = path.split('/').any(|part| part == "graphql" || part == "gql");
+    let by_path = is_endpoint(url);
     let by_type = request.headers.iter().any(|(name, value)| {
         name.trim().eq_ignore_ascii_case("content-type") && value.contains("application/graphql")
     });
@@ -58,6 +57,12 @@ pub(crate) fn is_request(url: &Url, request: &HttpRequest, method: &str) -> bool
     // Without a body and a query, an endpoint only says that it is there.
     let asks = request.body != Body::None || url.query().is_some();
     by_type || by_body || by_query || by_path && (asks || method == "POST")
+}
+
+/// True if the path says that GraphQL is served there.
+pub(crate) fn is_endpoint(url: &Url) -> bool {
+    let path = url.path().to_ascii_lowercase();
+    path.split('/').any(|part| part == "graphql" || part == "gql")
 }
 
 /// True if it names a stored operation by a hash or a number: the text is not here.

@@ -139,14 +139,22 @@ fn web(request: &HttpRequest, url: &Url, place: &Place, effects: &mut Effects) {
     credentials(request, url, rules, effects);
     nested(request, url, rules, effects);
     let method = method(request, url);
-    if graphql::is_request(url, request, &method) {
-        return graphql::request(url, request, &address, rules, effects);
+    let asks = graphql::is_request(url, request, &method);
+    if asks {
+        graphql::request(url, request, &address, rules, effects);
     }
+    // Only where GraphQL is served is a document all that counts: anywhere else, and with any other
+    // method, one in the body is no reason to believe that nothing else happens.
+    let is_whole = asks && graphql::is_endpoint(url) && matches!(method.as_str(), "GET" | "POST");
     if !rules.operations.knows(&host_name(url)) {
-        return effects.add(undeclared(request, url, &method, address));
+        if !is_whole {
+            effects.add(undeclared(request, url, &method, address));
+        }
+        return;
     }
     let path = percent_decode_str(url.path()).decode_utf8_lossy().into_owned();
     effects.add(match rules.operations.of(url, &method, &path) {
+        Some(_) if is_whole => return,
         Some(operation) => declared(operation, undeclared(request, url, &method, address)),
         None => Effect::opaque(address, format!("{method} is not declared for this host")),
     });

@@ -11,7 +11,7 @@ use holdpoint_policy::{
 use holdpoint_types::{GuardRecord, PolicySource, Timestamp};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -162,7 +162,7 @@ impl PolicySpec {
         self.ordinary.is_some() || !self.guards.is_empty()
     }
 
-    /// Name, size and time of change of every file.
+    /// Name, size, times of change and place of every file.
     pub(crate) fn fingerprint(&self) -> Vec<Option<Seen>> {
         let guards = self.guards.iter().map(|spec| &spec.folder);
         let folders: Vec<_> = self.ordinary.iter().chain(guards).collect();
@@ -179,11 +179,13 @@ impl PolicySpec {
 }
 
 /// A file as it was last seen.
-pub(crate) type Seen = (PathBuf, u64, Option<SystemTime>);
+pub(crate) type Seen = (PathBuf, u64, Option<SystemTime>, [i64; 2], u64);
 
 fn seen_at(path: PathBuf) -> Option<Seen> {
     let metadata = fs::metadata(&path).ok()?;
-    Some((path, metadata.len(), metadata.modified().ok()))
+    // The time of change can be set by anybody; when the file itself was touched cannot.
+    let touched = [metadata.ctime(), metadata.ctime_nsec()];
+    Some((path, metadata.len(), metadata.modified().ok(), touched, metadata.ino()))
 }
 
 // === impl GuardSpec ===
@@ -309,6 +311,8 @@ pub(crate) fn keep(store: &Path, sets: &PolicySets) -> io::Result<()> {
     for guard in sets.guards() {
         let path = kept(store, guard.name());
         let text = guard.manifest().text();
+        // Another process may have been quicker, with a newer one.
+        check_newer(store, guard.manifest()).map_err(io::Error::other)?;
         if read_within(&path, NOTE_BYTES_MAX).is_ok_and(|known| known == text) {
             continue;
         }

@@ -25,13 +25,14 @@ pub(super) fn awk(shell: &mut Shell<'_>, call: &Call<'_>) {
     }
 }
 
+/// Words behind which an expression begins.
+const KEYWORDS: &[&str] =
+    &["print", "printf", "return", "in", "else", "do", "case", "exit", "delete", "getline"];
+
 /// True if an awk script may run a command, or read or write something else than its files.
 fn awk_acts(script: &str) -> bool {
     let text = awk_outside(script).replace("||", " ");
-    if ["system", "|", "getline", "@load", "@include", "fflush"]
-        .iter()
-        .any(|act| text.contains(act))
-    {
+    if ["system", "|", "getline", "@", "fflush"].iter().any(|act| text.contains(act)) {
         return true;
     }
     // A comparison is no redirection: only what follows `print` outside of brackets is.
@@ -55,8 +56,9 @@ fn awk_outside(script: &str) -> String {
     let mut chars = script.chars();
     // Whether a `/` divides: behind a value it does, elsewhere an expression begins.
     let mut value = false;
+    let mut word = String::new();
     while let Some(c) = chars.next() {
-        let quoted = c == '"' || c == '/' && !value;
+        let quoted = c == '"' || c == '/' && (!value || KEYWORDS.contains(&word.as_str()));
         if quoted {
             while let Some(inner) = chars.next().filter(|inner| *inner != c) {
                 if inner == '\\' {
@@ -71,6 +73,12 @@ fn awk_outside(script: &str) -> String {
             chars.by_ref().take_while(|c| *c != '\n').for_each(drop);
             kept.push('\n');
             continue;
+        }
+        match c.is_alphanumeric() || c == '_' {
+            true if kept.ends_with(|c: char| c.is_alphanumeric() || c == '_') => word.push(c),
+            true => word = c.to_string(),
+            false if c.is_whitespace() => {}
+            false => word.clear(),
         }
         if !c.is_whitespace() {
             value = c.is_alphanumeric() || matches!(c, '_' | ')' | ']' | '$' | '+' | '-');

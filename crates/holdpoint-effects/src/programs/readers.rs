@@ -321,7 +321,7 @@ fn sed(shell: &mut Shell<'_>, call: &Call<'_>) {
     let in_place = in_place || argv.has("-i") || argv.has("--in-place");
     let sandboxed = argv.has("--sandbox");
     if scripts.iter().any(|script| !sandboxed && sed_acts(&script.text)) {
-        shell.opaque(&format!("a sed script writes or runs: {}", call.shown));
+        shell.opaque(&format!("a sed script reads, writes or runs: {}", call.shown));
     }
     for file in files {
         let act = if in_place { Act::Write(None) } else { Act::Read };
@@ -329,32 +329,70 @@ fn sed(shell: &mut Shell<'_>, call: &Call<'_>) {
     }
 }
 
-/// True if a sed script may run a command or write a file: the commands `e`, `w`, `W`, and the
-/// flags `e` and `w` of `s`.
+/// True if a sed script may run a command, or read or write a file: the commands `e`, `r`, `R`,
+/// `w`, `W`, and the flags `e` and `w` of `s`.
 fn sed_acts(script: &str) -> bool {
-    if script.contains(UNKNOWN) && script.starts_with(UNKNOWN) {
-        return true;
-    }
-    script.split(['\n', ';']).any(|command| {
-        let command = command.trim_start_matches(|c: char| {
-            c.is_ascii_digit() || c.is_whitespace() || ",$!{}~+".contains(c)
+    script.starts_with(UNKNOWN) || script.lines().any(sed_line_acts)
+}
+
+fn sed_line_acts(line: &str) -> bool {
+    let mut rest = line;
+    loop {
+        rest = rest.trim_start_matches(|c: char| {
+            c.is_ascii_digit() || c.is_whitespace() || ",;$!{}~+".contains(c)
         });
-        let command = match command.strip_prefix('/') {
-            Some(rest) => rest.split_once('/').map_or("", |(_, rest)| rest).trim_start(),
-            None => command,
-        };
-        let mut chars = command.chars();
-        match chars.next() {
-            Some('e' | 'w' | 'W') => true,
-            Some('s') => {
-                let Some(delimiter) = chars.next() else { return false };
-                let flags = chars.as_str().rsplit(delimiter).next().unwrap_or_default();
-                let ended = chars.as_str().matches(delimiter).count() >= 2;
-                ended && flags.contains(['e', 'w'])
+        let mut chars = rest.chars();
+        let Some(command) = chars.next() else { return false };
+        let after = chars.as_str();
+        rest = match command {
+            'e' | 'w' | 'W' => return true,
+            // An address, with flags of its own.
+            '/' => sed_part(after, '/', true).trim_start_matches(['I', 'M']),
+            '\\' => match chars.next() {
+                Some(end) => sed_part(chars.as_str(), end, true).trim_start_matches(['I', 'M']),
+                None => return false,
+            },
+            's' | 'y' => {
+                let Some(end) = chars.next() else { return false };
+                let after = sed_part(sed_part(chars.as_str(), end, command == 's'), end, false);
+                let flags = after.split([';', '}']).next().unwrap_or_default();
+                if command == 's' && flags.contains(['e', 'w']) {
+                    return true;
+                }
+                after.get(flags.len()..).unwrap_or_default()
             }
-            _ => false,
+            // It reads a file that is named nowhere else.
+            'r' | 'R' => return true,
+            // What follows is text.
+            'a' | 'i' | 'c' | '#' => return false,
+            ':' | 'b' | 't' | 'T' => {
+                let label = after.find([';', '}']).unwrap_or(after.len());
+                after.get(label..).unwrap_or_default()
+            }
+            _ => after,
+        };
+    }
+}
+
+/// What follows a part of a sed command that goes to `end`; in a pattern, `[…]` may hold that.
+fn sed_part(text: &str, end: char, is_pattern: bool) -> &str {
+    let mut chars = text.chars();
+    let mut bracket = 0_usize;
+    while let Some(char) = chars.next() {
+        match char {
+            '\\' if bracket == 0 => {
+                chars.next();
+            }
+            '[' if is_pattern && bracket == 0 => bracket = 1,
+            // The first one inside, or after `^`, is one of the characters.
+            ']' if bracket > 1 => bracket = 0,
+            '^' if bracket == 1 => {}
+            _ if bracket > 0 => bracket += 1,
+            char if char == end => return chars.as_str(),
+            _ => {}
         }
-    })
+    }
+    ""
 }
 
 fn tar(shell: &mut Shell<'_>, call: &Call<'_>) {

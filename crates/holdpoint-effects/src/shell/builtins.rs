@@ -11,8 +11,7 @@ use crate::words::{Arg, UNKNOWN, line};
 /// Builtins that only change the shell, or look.
 const HARMLESS: &[&str] = &[
     "false", "return", "exit", "break", "continue", "wait", "shopt", "ulimit", "umask", "jobs",
-    "fg", "bg", "disown", "type", "history", "dirs", "times", "logout", "caller", "help",
-    "suspend",
+    "fg", "bg", "disown", "type", "dirs", "times", "logout", "caller", "help", "suspend",
 ];
 /// Builtins that take the name of a variable or an expression.
 const NAMING: &[&str] =
@@ -42,6 +41,11 @@ impl Shell<'_> {
             "mapfile" | "readarray" if rest.iter().any(|arg| arg.text.starts_with("-C")) => {
                 self.opaque("each line that is read runs a command");
             }
+            // It reads and writes files, and expands what it is given.
+            "history" if rest.iter().any(|arg| arg.text.parse::<u32>().is_err()) => {
+                self.opaque("`history` with an option");
+            }
+            "history" => {}
             name if NAMING.contains(&name) => self.naming(name, rest),
             "echo" => return Some(echo(rest)),
             "printf" => return self.printf(rest),

@@ -7,6 +7,7 @@ use holdpoint_types::Timestamp;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::SystemTime;
 use tempfile::TempDir;
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -198,6 +199,24 @@ fn a_signature_is_about_one_set_and_what_it_guards() {
 }
 
 #[test]
+fn a_change_is_noticed_whatever_size_and_time_a_file_claims_to_have() {
+    let place = Place::new();
+    let file = place.file("a.cedar");
+    let spec = PolicySpec { ordinary: None, guards: vec![place.spec.clone()] };
+    let age = |file: &Path| {
+        let file = fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    };
+    age(&file);
+    let before = spec.fingerprint();
+    assert_eq!(spec.fingerprint(), before);
+    let text = fs::read_to_string(&file).unwrap().replace("permit", "forbid");
+    fs::write(&file, text).unwrap();
+    age(&file);
+    assert_ne!(spec.fingerprint(), before);
+}
+
+#[test]
 fn an_older_set_does_not_come_back() {
     let place = Place::new();
     place.sign_well(3);
@@ -210,6 +229,8 @@ fn an_older_set_does_not_come_back() {
     place.refused("version 3 is not newer than version 3, which was in force");
     place.sign_well(4);
     keep(place.store(), &place.load().unwrap()).unwrap();
+    // Whoever loaded it before something newer came does not bring it into force either.
+    assert!(keep(place.store(), &sets).is_err());
     fs::write(place.file("a.cedar"), READS).unwrap();
     fs::write(place.file(NOTE_NAME), old).unwrap();
     place.refused("version 3 is not newer than version 4, which was in force");

@@ -210,6 +210,7 @@ impl Draft {
         };
         let (name, scope) = (spec.name.clone(), spec.scope.clone());
         let known = in_force(&config.store, &spec.name)?;
+        let in_force_now = known.as_ref().map_or(0, |known| known.version);
         if let Some(before) = &before {
             let current = known
                 .as_ref()
@@ -217,6 +218,14 @@ impl Draft {
             let wanted = current
                 && expires.is_none_or(|at| before.expires == Some(at))
                 && version.is_none_or(|number| before.version == number);
+            let same = (&before.files, &before.scope, &before.name) == (&files, &scope, &name);
+            if current && same && !wanted && version.is_none() && before.version > in_force_now {
+                bail!(
+                    "version {} of `{name}` is being signed with another expiry: leave out \
+                     `--expires` to add a signature, or begin anew with `--as-version`",
+                    before.version
+                );
+            }
             if wanted && (&before.files, &before.scope, &before.name) == (&files, &scope, &name) {
                 return Ok(Self { manifest: before.clone(), note });
             }

@@ -301,7 +301,9 @@ fn keys_are_kept_from_others_and_sign_only_what_loads() {
     assert!(complaint(&run).contains("a time to come"), "{run:?}");
     let told = world.must(&["policy", "sign", "crown", "--key", "ada", "--expires", "90 days"]);
     assert!(told.contains("\nexpires-ms "), "{told}");
-    // Whoever signs second signs what the first did.
+    // Whoever signs second signs what the first did, and begins nothing of their own.
+    let run = world.run(&["policy", "sign", "crown", "--key", "bob", "--expires", "90 days"]);
+    assert!(complaint(&run).contains("leave out `--expires`"), "{run:?}");
     assert!(place.sign("bob").contains("\nexpires-ms "));
     let digests = world.json(&["policy", "digest"]);
     assert_eq!(digests["guards"][0]["signed_by"], json!(["ada", "bob"]));
