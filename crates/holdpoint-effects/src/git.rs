@@ -66,7 +66,6 @@ const ADDING: &[&str] = &[
     "apply",
     "am",
     "init",
-    "mv",
     "notes",
     "sparse-checkout",
     "stage",
@@ -278,6 +277,7 @@ impl Git<'_> {
             "submodule" => self.submodule(shell),
             "worktree" => self.worktree(shell),
             "rm" => self.remove(shell),
+            "mv" => self.moved(shell),
             "update-ref" | "symbolic-ref" => self.update_ref(shell, name),
             "bisect" => self.bisect(shell),
             "credential" | "credential-store" | "credential-cache" => {
@@ -469,6 +469,23 @@ impl Git<'_> {
         let act = if self.has(&["-r"]) { Act::DeleteTree } else { Act::Delete };
         for file in &self.argv.operands {
             shell.touch(act.clone(), file, &self.call.shown);
+        }
+    }
+
+    fn moved(&self, shell: &mut Shell<'_>) {
+        if self.only_says() {
+            return self.add(shell, Verb::Read, "index");
+        }
+        self.add(shell, Verb::Update, "HEAD");
+        if let Some((to, from)) = self.argv.operands.split_last() {
+            for file in from {
+                shell.touch(Act::Update, file, &self.call.shown);
+            }
+            let act = match self.has(&["-f", "--force"]) {
+                true => Act::Replace,
+                false => Act::Create,
+            };
+            shell.touch(act, to, &self.call.shown);
         }
     }
 

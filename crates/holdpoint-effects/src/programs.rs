@@ -447,6 +447,10 @@ fn fill(template: &str, argv: &Argv) -> String {
 
 /// The value of an option in an address; what another option says better counts.
 fn value(name: &str, argv: &Argv) -> Option<String> {
+    let all = ["-A", "--all-namespaces"];
+    if matches!(name, "-n" | "--namespace") && all.iter().any(|flag| argv.has(flag)) {
+        return Some("*".to_owned());
+    }
     let elsewhere = ["--server", "-s", "--kubeconfig", "--cluster"];
     if name == "--context" && elsewhere.iter().any(|other| argv.has(other)) {
         // A name of that cluster alone, or one in another file.

@@ -20,6 +20,9 @@ const SSH_RUNS: &[&str] = &[
     "authorizedkeyscommand",
 ];
 
+/// Schemes of object stores.
+const BUCKETS: &[&str] = &["s3", "gs", "az", "oss", "b2"];
+
 /// Adds what the values of options are.
 pub(crate) fn option_values(
     shell: &mut Shell<'_>,
@@ -125,10 +128,14 @@ fn remote(shell: &mut Shell<'_>, file: &Arg, act: Act, shown: &str) -> bool {
     if host.contains('/') || host.is_empty() {
         return false;
     }
-    let host = host.rsplit('@').next().unwrap_or(host);
+    // A bucket: the address of the call names it.
+    if path.starts_with("//") && BUCKETS.contains(&host) {
+        return true;
+    }
+    let host = super::wraps::host_named(shell, host.rsplit('@').next().unwrap_or(host));
     let file = Arg { text: crate::place::normalise(path), ..file.clone() };
     shell.apart(|shell| {
-        shell.state.host = Some(host.to_owned());
+        shell.state.host = host;
         shell.touch(act, &file, shown);
     });
     true

@@ -84,11 +84,20 @@ fn move_to(shell: &mut Shell<'_>, elsewhere: &str, place: Option<&Arg>) {
         "operand" => place.map_or_else(|| "*".to_owned(), Arg::shown),
         word => word.to_owned(),
     };
-    let host = host.rsplit('@').next().unwrap_or(&host).to_owned();
-    shell.state.host = Some(host);
+    let host = host.rsplit('@').next().unwrap_or(&host);
+    shell.state.host = host_named(shell, host);
     shell.state.cwd = None;
     shell.state.variables.insert("HOME".to_owned(), Arg::unknown());
     shell.state.tainted = None;
+}
+
+/// The host of this name; this one by its other names.
+pub(super) fn host_named(shell: &Shell<'_>, name: &str) -> Option<String> {
+    let bare = name.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let here = matches!(bare.as_str(), "localhost" | "::1" | "0.0.0.0" | "ip6-localhost")
+        || bare.starts_with("127.")
+        || bare.starts_with("localhost.");
+    if here { shell.place.host.clone() } else { Some(name.to_owned()) }
 }
 
 /// Skips `NAME=value`, which sets a variable for the inner command.
