@@ -477,7 +477,12 @@ fn edits(
 ) -> Result<Edits, Missing> {
     let value = contents.and_then(|source| source.value(parameters));
     let pair = |object: &Value| {
-        let find = |keys: &[&str]| keys.iter().find_map(|key| object.get(key)?.as_str());
+        // Of two texts under names that mean the same, nobody knows which one the tool takes.
+        let find = |keys: &[&str]| {
+            let mut found = keys.iter().filter_map(|key| object.get(key)?.as_str());
+            let first = found.next()?;
+            found.next().is_none().then_some(first)
+        };
         Some((find(OLD_KEYS)?.to_owned(), find(NEW_KEYS)?.to_owned()))
     };
     let pairs = match value {

@@ -76,14 +76,12 @@ impl Keep {
         let count = |text: &str| {
             self.pattern.count(&Text::read_from(start, text, style)).ok_or("too much to look for")
         };
-        let (mut before, mut after) = (0, 0);
-        for (old, new) in edits.iter().filter(|(old, _)| style.may_begin(start, old)) {
-            match (count(old), count(new)) {
-                (Ok(old), Ok(new)) => (before, after) = (before + old, after + new),
-                (Err(why), _) | (_, Err(why)) => return Some(why),
-            }
-        }
-        (after < before).then_some("an edit takes away")
+        // Each alone: what another edit puts somewhere else may do nothing there.
+        let mut begins = edits.iter().filter(|(old, _)| style.may_begin(start, old));
+        begins.find_map(|(old, new)| match (count(old), count(new)) {
+            (Ok(old), Ok(new)) => (new < old).then_some("an edit takes away"),
+            (Err(why), _) | (_, Err(why)) => Some(why),
+        })
     }
 
     /// Why `new` in place of `old` may change what stands before and behind it.

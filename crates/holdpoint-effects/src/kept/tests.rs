@@ -144,6 +144,17 @@ fn what_deletes_or_moves_the_file_takes_the_check_away() {
 }
 
 #[test]
+fn a_check_that_another_edit_puts_elsewhere_is_gone() {
+    let check = "    require_role(user, \"admin\")\n";
+    let said = "  Lists rows.\n";
+    let moved = format!("{said}{check}");
+    let edits = [(said, moved.as_str()), (check, "")];
+    assert!(lost(|place, effects| file_replace(FILE, &edits, place, effects)));
+    let changed = [(said, "  Lists all rows.\n"), ("    return rows()\n", "    return []\n")];
+    assert!(!lost(|place, effects| file_replace(FILE, &changed, place, effects)));
+}
+
+#[test]
 fn a_patch_is_judged_hunk_by_hunk() {
     let patched = |text: &str| lost(|place, effects| patch(text, place, effects));
     let hunk = |lines: &str| {

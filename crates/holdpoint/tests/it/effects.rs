@@ -404,6 +404,10 @@ fn a_check_that_must_stay_is_not_taken_away() {
     assert_eq!(edit("'admin'", "'owner'"), "edited");
     assert!(removed(&edit("    require_role(user, 'owner')\n", "")));
     assert!(removed(&edit("require_ro", "# require_ro")));
+    // The tool may take the other pair.
+    let two =
+        json!([{ "oldText": "a", "newText": "a", "old_string": "require_role", "new_string": "" }]);
+    assert!(removed(&call("edit_file", json!({ "path": path, "edits": two }))));
     let patch = |gone: &str| {
         let lines = format!(" def rows(user):\n{gone}     return [user]\n");
         format!("--- a/{path}\n+++ b/{path}\n@@ -1,3 +1,3 @@\n{lines}")
