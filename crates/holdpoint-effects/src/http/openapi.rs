@@ -9,6 +9,7 @@ use holdpoint_types::{Digest, EffectClass, Verb};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use url::Url;
@@ -94,6 +95,7 @@ struct Reader<'a> {
     /// The operator's servers, in place of the document's.
     servers: Option<Vec<Url>>,
     operations: Vec<Operation>,
+    ids: BTreeSet<String>,
     faults: Vec<OpenApiFault>,
 }
 
@@ -280,7 +282,8 @@ impl Reader<'_> {
     }
 
     fn path_item(&mut self, template: &str, item: &Node) {
-        if !template.starts_with('/') || template.contains(['*', '?', '#', '%']) {
+        let paired = template.matches('{').count() == template.matches('}').count();
+        if !template.starts_with('/') || template.contains(['*', '?', '#', '%']) || !paired {
             return self.fault(item, format!("`{template}` is no path"));
         }
         let Tree::Map(entries) = &item.value else {
@@ -288,6 +291,11 @@ impl Reader<'_> {
         };
         let methods = entries.iter().filter(|(method, _)| METHODS.contains(&method.as_str()));
         for (method, operation) in methods {
+            // `classes` in the configuration would mean all of them.
+            let id = operation.value.text("operationId").map(str::to_owned);
+            if let Some(id) = id.filter(|id| !self.ids.insert(id.clone())) {
+                return self.fault(operation, format!("another operation is `{id}`, too"));
+            }
             let servers = operation.value.get("servers").or_else(|| item.value.get("servers"));
             let Some(servers) = self.servers(servers, operation) else { return };
             for server in servers {
@@ -396,7 +404,13 @@ pub fn openapi(text: &str, servers: &[String]) -> Result<Vec<Operation>, Vec<Ope
         [] => None,
         servers => Some(servers.iter().filter_map(|text| server_url(text)).collect()),
     };
-    let mut reader = Reader { root: &root, servers, operations: Vec::new(), faults: Vec::new() };
+    let mut reader = Reader {
+        root: &root,
+        servers,
+        operations: Vec::new(),
+        ids: BTreeSet::new(),
+        faults: Vec::new(),
+    };
     reader.read();
     match reader.faults.as_slice() {
         [] => Ok(reader.operations),

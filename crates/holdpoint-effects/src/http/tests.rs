@@ -127,6 +127,9 @@ fn faults_of_a_document_have_a_place() {
     assert!(said("").contains("openapi"));
     assert!(said("openapi: 3.0.3\n").contains("no `paths`"));
     assert!(said(&format!("{server}  /a: {{ get: {{}}, get: {{}} }}\n")).contains("4:"));
+    let twice = "  /a:\n    get: { operationId: a }\n    post: { operationId: a }\n";
+    assert_eq!(said(&format!("{server}{twice}")), "6:11 another operation is `a`, too");
+    assert!(said(&format!("{server}  '/a{{': {{ get: {{}} }}\n")).contains("is no path"));
 }
 
 #[test]
