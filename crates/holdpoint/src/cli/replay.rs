@@ -40,13 +40,23 @@ struct Replay {
     policies: BTreeMap<Digest, Arc<PolicySet>>,
     guards: BTreeMap<Digest, Arc<Guard>>,
     /// The guard sets that each process had in force.
-    guarding: BTreeMap<GatewayId, BTreeMap<String, Digest>>,
+    guarding: BTreeMap<GatewayId, BTreeMap<String, Guarding>>,
+    /// The newest version of each guard set that was in force.
+    newest: BTreeMap<String, u64>,
     /// Policy sets that could not be loaded as they were, with why.
     unloadable: BTreeMap<Digest, String>,
     same: u64,
     differing: u64,
     /// The first of the differences.
     differences: Vec<Difference>,
+}
+
+/// A guard set that a process had in force.
+#[derive(Debug)]
+struct Guarding {
+    policy: Digest,
+    /// The newer version that had been in force before, if there was one.
+    back_from: Option<u64>,
 }
 
 /// A decision that came out otherwise.
@@ -142,8 +152,12 @@ impl Replay {
     ) {
         let why = match recorded_guard(record, sources) {
             Ok(guard) if guard.digest() == recorded => {
+                let (name, version) = (guard.name().to_owned(), guard.manifest().version);
+                let newest = self.newest.entry(name.clone()).or_insert(version);
+                let back_from = (version < *newest).then_some(*newest);
+                *newest = version.max(*newest);
                 let guarding = self.guarding.entry(gateway).or_default();
-                guarding.insert(guard.name().to_owned(), recorded);
+                guarding.insert(name, Guarding { policy: recorded, back_from });
                 self.guards.insert(recorded, Arc::new(guard));
                 return;
             }
@@ -190,12 +204,16 @@ impl Replay {
         let speaking = guards.values();
         let speaking = speaking.map(|one| self.guards.get(one).ok_or_else(|| unknown(one)));
         let speaking: Vec<_> = speaking.map(|one| one.cloned()).collect::<Result<_, _>>()?;
-        let silent = self.guarding.get(&gateway).into_iter().flatten().find(|(name, digest)| {
-            let guards_it = self.guards.get(digest).is_some_and(|guard| guard.guards(facts));
-            guards_it && !guards.contains_key(*name)
+        let concerned = self.guarding.get(&gateway).into_iter().flatten().filter(|(_, one)| {
+            self.guards.get(&one.policy).is_some_and(|guard| guard.guards(facts))
         });
-        if let Some((name, _)) = silent {
-            return Err(format!("the guard set `{name}` was in force and had no voice"));
+        for (name, one) in concerned {
+            if let Some(newer) = one.back_from {
+                return Err(format!("the guard set `{name}` had gone back from version {newer}"));
+            }
+            if !guards.contains_key(name) {
+                return Err(format!("the guard set `{name}` was in force and had no voice"));
+            }
         }
         Ok(decide(request, facts, &PolicySets::new(Arc::clone(set), speaking)))
     }
@@ -323,9 +341,13 @@ mod tests {
 
     /// A set that guards where every sample acts, signed by `ada`.
     fn guard() -> (Digest, GuardRecord) {
+        guard_of(1)
+    }
+
+    fn guard_of(version: u64) -> (Digest, GuardRecord) {
         let scope = GuardScope { surfaces: ["prod".to_owned()].into(), ..Default::default() };
         let (name, files) = ("crown".to_owned(), Default::default());
-        let text = Manifest { name, version: 1, expires: None, scope, files }.text();
+        let text = Manifest { name, version, expires: None, scope, files }.text();
         let ada = Signer::new("ada", &[1; 32]).unwrap();
         let record = GuardRecord {
             note: sign_note(&text, &ada).unwrap(),
@@ -334,6 +356,20 @@ mod tests {
             signed_by: vec!["ada".to_owned()],
         };
         (Guard::load(&text, &[], record.clone()).unwrap().digest(), record)
+    }
+
+    #[test]
+    fn a_guard_set_that_went_back_is_found() {
+        let mut records = decisions();
+        for version in [2, 1] {
+            let (policy, record) = guard_of(version);
+            let guard = Some(Box::new(record));
+            let loaded = RecordBody::PolicyLoaded { policy, sources: vec![], guard };
+            records.insert(records.len() - 2, stored(9, loaded));
+        }
+        let told = replayed(records).render(&look());
+        assert!(told.contains("the guard set `crown` had gone back from version 2"), "{told}");
+        assert!(told.contains("2 differ, 0 are the same"), "{told}");
     }
 
     #[test]
