@@ -222,9 +222,10 @@ impl Git<'_> {
                     true => {}
                     false => self.run_text(shell, value),
                 },
-                ("--output" | "-o", Some(file))
-                    if matches!(name, "log" | "diff" | "show" | "archive" | "format-patch") =>
-                {
+                ("--output", Some(file)) => {
+                    shell.touch(Act::Write(None), file, &self.call.shown);
+                }
+                ("-o", Some(file)) if matches!(name, "archive" | "format-patch") => {
                     shell.touch(Act::Write(None), file, &self.call.shown);
                 }
                 ("-c" | "--config", Some(value)) if name == "clone" => {
