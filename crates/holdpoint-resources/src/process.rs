@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
 use tree::Tree;
 
 /// How much of a child's standard error is kept.
@@ -77,6 +78,7 @@ pub struct Process {
     child: Child,
     tree: Tree,
     words: Arc<Mutex<VecDeque<u8>>>,
+    listening: JoinHandle<()>,
     gone: bool,
 }
 
@@ -117,8 +119,9 @@ impl Process {
         let stdout = child.stdout.take().ok_or_else(lost)?;
         let stderr = child.stderr.take().ok_or_else(lost)?;
         let words = Arc::default();
-        tokio::spawn(listen(stderr, Arc::clone(&words), program.clone()));
-        let process = Self { child, tree: Tree::new(id, mark), words, gone: false };
+        let listening = tokio::spawn(listen(stderr, Arc::clone(&words), program.clone()));
+        let tree = Tree::new(id, mark);
+        let process = Self { child, tree, words, listening, gone: false };
         Ok((process, Pipes { stdin, stdout }))
     }
 
@@ -131,6 +134,16 @@ impl Process {
     pub fn last_words(&self) -> String {
         let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(words.make_contiguous()).into_owned()
+    }
+
+    /// The same, once its standard error has ended: nothing that was written before is missed.
+    /// Waits no longer than `patience`.
+    pub async fn all_words(&mut self, patience: Duration) -> String {
+        // Who still holds it open may say more, which nobody waits for.
+        if !self.listening.is_finished() {
+            let _ = tokio::time::timeout(patience, &mut self.listening).await;
+        }
+        self.last_words()
     }
 
     /// Waits until the child (not what it started) has ended. May be dropped and called again.

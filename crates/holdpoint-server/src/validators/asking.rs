@@ -6,10 +6,13 @@ use cel::{Context, Program};
 use holdpoint_resources::{HttpClient, Process, ProcessSpec, SecretText};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 /// How much of a failing validator's last words is logged, in characters.
 const WORDS_CHARS_MAX: usize = 2_000;
+/// How long a validator that said nothing may take to end its last words.
+const WORDS_PATIENCE: Duration = Duration::from_millis(500);
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
@@ -112,7 +115,7 @@ fn evaluate(program: &Program, text: &str, told: &Value) -> Result<Answer, Strin
 
 async fn ask_process(spec: &ProcessSpec, told: &Value) -> Result<Answer, String> {
     // Dropping the process kills all that it started, whenever this is given up.
-    let (process, pipes) = Process::spawn(spec).map_err(|fault| fault.to_string())?;
+    let (mut process, pipes) = Process::spawn(spec).map_err(|fault| fault.to_string())?;
     let mut input = pipes.stdin;
     let line = format!("{told}\n");
     let writing = async move {
@@ -136,7 +139,8 @@ async fn ask_process(spec: &ProcessSpec, told: &Value) -> Result<Answer, String>
     };
     if answer.trim().is_empty() {
         // Its own words are for operators: what is found here, agents read.
-        let words: String = process.last_words().chars().take(WORDS_CHARS_MAX).collect();
+        let words = process.all_words(WORDS_PATIENCE).await;
+        let words: String = words.chars().take(WORDS_CHARS_MAX).collect();
         // Escaped: whatever an agent or a server wrote may be in it.
         tracing::warn!(validator = ?spec.command.first(), ?words, "a validator said nothing");
         return Err("it said nothing; its last words are in the log".to_owned());
