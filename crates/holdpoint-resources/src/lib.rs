@@ -1,8 +1,8 @@
-//! Where permitted actions are executed: upstream MCP servers.
+//! Where permitted actions are previewed, executed, verified and taken back.
 //!
-//! Owns the processes and connections of upstream servers, the bytes that go to them, and the
-//! credentials that they want. It must
-//! never decide anything, and never send a `tools/call` without consuming a
+//! Owns the processes and connections of upstream servers, the bytes that go to them, the
+//! credentials that they want, and the resources whose changes can be seen before and undone
+//! after. It must never decide anything, and never send a `tools/call` without consuming a
 //! [`holdpoint_control::Permit`] that was checked against exactly the value it sends.
 
 mod client;
@@ -12,6 +12,7 @@ mod lines;
 pub mod mcp;
 mod passage;
 mod process;
+pub mod resource;
 mod upstream;
 
 #[cfg(fuzzing)]

@@ -16,6 +16,7 @@ mod facts;
 mod ids;
 mod json;
 mod mode;
+mod preview;
 mod reason;
 mod record;
 mod stop;
@@ -37,6 +38,7 @@ pub use json::{
     JsonFault, JsonLimits, canonical_bytes, canonical_digest, canonical_form, check, parse,
 };
 pub use mode::{Mode, ParseModeError};
+pub use preview::{ChangeCounts, Disclosure, PreviewFacts};
 pub use reason::{Reason, Stage};
 pub use record::{
     ActionRecord, AskedRecord, AskedRuling, CheckDue, CheckPlan, CheckRecord, DecisionRecord,
