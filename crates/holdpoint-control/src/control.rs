@@ -10,9 +10,9 @@ use crate::decide::halted;
 use crate::lineage::Origin;
 use crate::permit::Permit;
 use holdpoint_types::{
-    ActionId, ActionRecord, AgentName, Cause, CheckPlan, Decision, DecisionRecord, Digest, Epoch,
-    Facts, Field, OutcomeRecord, OutcomeStatus, Reason, RecordBody, Request, Ruling, Stop,
-    TaskRecord, Timestamp, ToolOutput, ToolRef,
+    ActionId, ActionRecord, AgentName, ApprovalAsked, Cause, CheckPlan, Decision, DecisionRecord,
+    Digest, Epoch, Facts, Field, OutcomeRecord, OutcomeStatus, Reason, RecordBody, Request, Ruling,
+    Stop, TaskRecord, Timestamp, ToolOutput, ToolRef,
 };
 use std::collections::BTreeMap;
 
@@ -36,6 +36,8 @@ pub struct Proposal {
     pub parameters: Digest,
     /// The checks that it needs once it has ended.
     pub checks: Vec<CheckPlan>,
+    /// The approval that it asks for, if it is held.
+    pub approval: Option<ApprovalAsked>,
 }
 
 /// How an executed action ended.
@@ -205,7 +207,8 @@ impl Control {
     }
 
     fn proposed(&mut self, proposal: Proposal, now: Timestamp) -> Vec<Output> {
-        let Proposal { request, facts, decision, policy, guards, parameters, checks } = proposal;
+        let Proposal { request, facts, decision, policy, guards, parameters, .. } = proposal;
+        let Proposal { checks, approval, .. } = proposal;
         let id = request.action;
         let origin = Origin::new(&request, &facts, (policy, parameters), checks);
         let epoch = facts.epoch;
@@ -217,7 +220,7 @@ impl Control {
         };
         // The origin knows which checks a permitted action needs.
         let (decided, checks) = (decision.clone(), Vec::new());
-        let more = DecisionRecord { request, facts, decision: decided, checks, guards };
+        let more = DecisionRecord { request, facts, decision: decided, checks, guards, approval };
         let record = origin.decision(more);
         let output = match permit {
             Some(_) => Output::Admit(record, epoch),

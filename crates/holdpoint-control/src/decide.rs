@@ -3,14 +3,12 @@
 //! Pure and total: the same request, facts and policies give the same decision, byte for byte. Must
 //! never look at anything else.
 
+use crate::settings::OWNER;
 use holdpoint_policy::PolicySets;
 use holdpoint_types::{
     Cause, ClassSource, Decision, EffectClass, Facts, Finding, Mode, Reason, Request, Ruling, Stop,
     ToolState,
 };
-
-/// The approval that a mode's hold asks for.
-const OWNER: &str = "owner";
 
 /// Decides one action.
 ///
@@ -24,6 +22,33 @@ pub fn decide(request: &Request, facts: &Facts, policies: &PolicySets) -> Decisi
         .join(catalog(facts))
         .join(grants(facts))
         .join(facts.findings.iter().filter_map(Finding::cause))
+        .join(unseen(facts))
+        .join(refusal(facts))
+        .with_approved(|name| approved(request, facts, name))
+}
+
+/// What nobody could see before. Too much to see is for a person to decide; all else is refused.
+fn unseen(facts: &Facts) -> Option<Cause> {
+    let unseen = facts.unseen.as_ref()?;
+    let cause = |ruling| Cause::new(ruling, unseen.reason, unseen.detail.clone());
+    Some(match unseen.reason {
+        Reason::PreviewTooLarge => cause(Ruling::Hold).needing(OWNER),
+        _ => cause(Ruling::Deny),
+    })
+}
+
+/// A no that a person said to exactly this call.
+fn refusal(facts: &Facts) -> Option<Cause> {
+    let approval = facts.approval.as_ref()?;
+    let denied = approval.denied.as_ref()?;
+    let rule = format!("approval {}", approval.asked.id);
+    let text = format!("{}: {}", denied.by, denied.because);
+    Some(Cause::new(Ruling::Deny, Reason::ApprovalDenied, text).by_rule(rule))
+}
+
+/// True if the approval of this name is given to exactly this call.
+fn approved(request: &Request, facts: &Facts, name: &str) -> bool {
+    facts.approval.as_ref().is_some_and(|approval| approval.answers(name, request.at))
 }
 
 /// What a stop says to every action that it covers.

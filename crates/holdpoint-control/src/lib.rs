@@ -17,8 +17,8 @@ pub use decide::decide;
 pub use lineage::check_record;
 pub use permit::{Permit, PermitFault};
 pub use settings::{
-    Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, Invariant, PROD, PatternFault,
-    ResourcePattern, ResourceTemplate, ServerAsk, ServerRules, Settings, SettingsFault,
-    SettingsParts, Surface, Team, TemplateFault, ToolHints, ToolPattern, ToolRules, ToolSet,
-    normalise,
+    Agent, ApprovalRule, ApproverFault, Environment, Freeze, FreezeFault, Grant, GrantFault,
+    Invariant, OWNER, Operator, PROD, PatternFault, ResourcePattern, ResourceTemplate, ServerAsk,
+    ServerRules, Settings, SettingsFault, SettingsParts, Surface, Team, TemplateFault, ToolHints,
+    ToolPattern, ToolRules, ToolSet, normalise,
 };

@@ -180,6 +180,7 @@ fn door(door: Door) -> &'static str {
         Door::McpStdio => "mcp_stdio",
         Door::McpHttp => "mcp_http",
         Door::Try => "try",
+        Door::Operator => "operator",
     }
 }
 

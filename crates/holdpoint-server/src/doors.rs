@@ -3,6 +3,7 @@
 
 mod answer;
 mod asks;
+mod held;
 pub mod http;
 pub mod local;
 mod reads;

@@ -5,6 +5,7 @@
 //! durable in the store. Must never rule by itself: whatever fails here becomes a deny.
 
 mod analysis;
+mod approvals;
 mod change;
 mod checks;
 mod drain;
@@ -13,12 +14,14 @@ mod gather;
 mod given_up;
 mod questions;
 mod tasks;
+mod words;
 
 pub use checks::LATE_MS_MAX;
 pub use drain::Drained;
 pub use gather::{Known, gather};
 pub(crate) use questions::{Question, Waiting};
 pub(crate) use tasks::Followed;
+pub use words::{Became, Call, Governed, Limits, Refusal, StopReport};
 
 use crate::catalog::{self, Catalog, Observed};
 use crate::clock::Clock;
@@ -31,9 +34,9 @@ use given_up::GivenUp;
 use holdpoint_control::{Control, Ending, Input, Output, Permit, Proposal, Running, Settings};
 use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySets;
-use holdpoint_resources::{Answer, Cancels, Ended};
+use holdpoint_resources::{Cancels, Ended};
 use holdpoint_types::{
-    ActionId, AgentName, Cause, Decision, Digest, Door, Epoch, GatewayId, OutcomeStatus, Reason,
+    ActionId, ApprovalAsked, Cause, Decision, Digest, Epoch, GatewayId, PreviewFacts, Reason,
     Record, RecordBody, Ruling, ServerName, Stop, Timestamp, ToolRef, canonical_digest,
 };
 use parking_lot::Mutex;
@@ -45,74 +48,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a decision is made anew because stops moved while it was recorded.
 const TRIES_MAX: usize = 8;
-
-/// How much is done at once and how much is kept.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Most actions between decision and outcome.
-    pub calls_in_flight_max: usize,
-    /// Most checks that wait to be made. Beyond, calls that need some are refused.
-    pub checks_open_max: u64,
-    /// Longest tool output that is stored whole, in bytes; of longer ones only the digest is kept.
-    pub output_stored_bytes_max: usize,
-    /// How long a cancelled call may take to end before its process tree is killed.
-    pub stop_grace: Duration,
-}
-
-/// One proposed tool call, as a door hands it over.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// Who asks, as the door has authenticated it.
-    pub agent: AgentName,
-    /// Through which door.
-    pub door: Door,
-    /// The tool.
-    pub tool: ToolRef,
-    /// The parameters that will be forwarded: a JSON object.
-    pub parameters: Value,
-    /// The request's `_meta`, if it has one.
-    pub meta: Option<Value>,
-}
-
-/// What became of a call.
-#[derive(Debug)]
-pub enum Governed {
-    /// The tool answered.
-    Answered(ActionId, Answer),
-    /// It was not permitted.
-    Refused(ActionId, Decision),
-    /// It was permitted and did not end with an answer.
-    Failed {
-        /// The action.
-        action: ActionId,
-        /// Why.
-        reason: Reason,
-        /// Detail for people.
-        detail: String,
-        /// False if it provably never reached the tool.
-        sent: bool,
-    },
-}
-
-/// What a stop found and what became of it.
-#[derive(Clone, Debug)]
-pub struct StopReport {
-    /// The process that reports.
-    pub gateway: GatewayId,
-    /// The epoch that is in force there.
-    pub epoch: Epoch,
-    /// The calls that were running, and what became of each.
-    pub in_flight: Vec<(Running, Became)>,
-}
-
-/// What became of a call that was running when a stop came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Became {
-    /// It ended, one way or another.
-    Ended(OutcomeStatus, Option<String>),
-    /// It has not ended within the grace period.
-    StillRunning,
-}
 
 /// Governs calls. A cheap handle.
 #[derive(Clone)]
@@ -141,7 +76,7 @@ struct Inner {
 
 enum Admitted {
     Permit(Permit, Cancels),
-    Refused(Decision),
+    Refused(Refusal),
     DecideAgain,
 }
 
@@ -312,7 +247,7 @@ impl Governor {
             Err(fault) => {
                 tracing::error!(%action, %fault, "a governed call failed inside");
                 let text = "the call failed inside; look at the log";
-                Governed::Refused(action, deny(Reason::CouldNotDecide, text))
+                Governed::Refused(action, deny(Reason::CouldNotDecide, text).into())
             }
         }
     }
@@ -410,41 +345,45 @@ impl Governor {
     }
 
     /// Decides until the decision is recorded in the epoch that it was made in.
-    async fn admit(&self, action: ActionId, call: &Call) -> Result<(Permit, Cancels), Decision> {
+    async fn admit(&self, action: ActionId, call: &Call) -> Result<(Permit, Cancels), Refusal> {
         let effects = self.analyse((&call.agent, &call.tool), &call.parameters).await?;
         for _ in 0..TRIES_MAX {
             match self.try_admit(action, (call, effects.as_deref())).await? {
                 Admitted::Permit(permit, cancel) => return Ok((permit, cancel)),
-                Admitted::Refused(decision) => return Err(decision),
+                Admitted::Refused(refusal) => return Err(refusal),
                 Admitted::DecideAgain => self.read_stops().map_err(|fault| unavailable(&fault))?,
             }
         }
-        Err(deny(Reason::CouldNotDecide, "stops keep changing; ask again"))
+        Err(deny(Reason::CouldNotDecide, "stops keep changing; ask again").into())
     }
 
     async fn try_admit(
         &self,
         action: ActionId,
         call: (&Call, Option<&Effects>),
-    ) -> Result<Admitted, Decision> {
+    ) -> Result<Admitted, Refusal> {
         let now = self.inner.clock.now();
         let now = now.map_err(|fault| deny(Reason::ClockStepped, &fault.to_string()))?;
         let (request, facts) = self.gather(action, call, now);
         let policy = self.policy();
         let (facts, decision) = self.judge(&request, facts, &policy).await;
+        let asked = self.ask_people(&request, (facts, decision), &policy);
+        let (facts, decision, approval) = asked.map_err(|fault| unavailable(&fault))?;
         let (checks, decision) = self.promise_checks(&request, &facts, decision);
         let parameters = canonical_digest(&request.parameters)
             .map_err(|fault| deny(Reason::CouldNotDecide, &fault.to_string()))?;
         let (policy, guards) = (policy.digest(), policy.guards_of(&facts));
-        let proposal = Proposal { request, facts, decision, policy, guards, parameters, checks };
+        let (asked, preview) = (approval.clone(), facts.preview.clone());
+        let proposal =
+            Proposal { request, facts, decision, policy, guards, parameters, checks, approval };
         let mut outputs = {
             let mut control = self.inner.control.lock();
             // Under the lock: whoever drains counts either this call or its refusal.
             if self.inner.telemetry.is_draining() {
-                return Err(deny(Reason::Draining, Reason::Draining.meaning()));
+                return Err(deny(Reason::Draining, Reason::Draining.meaning()).into());
             }
             if control.in_flight() >= self.inner.limits.load().calls_in_flight_max {
-                return Err(deny(Reason::Overloaded, Reason::Overloaded.meaning()));
+                return Err(deny(Reason::Overloaded, Reason::Overloaded.meaning()).into());
             }
             control.handle(Input::Proposed(Box::new(proposal)), now)
         };
@@ -457,7 +396,7 @@ impl Governor {
             }
         };
         match written {
-            Ok(true) => Ok(self.recorded(action)),
+            Ok(true) => Ok(self.recorded(action, (asked, preview))),
             Ok(false) => {
                 self.feed(Input::Unrecorded(action));
                 Ok(Admitted::DecideAgain)
@@ -465,7 +404,7 @@ impl Governor {
             Err(fault) => {
                 self.feed(Input::Unrecorded(action));
                 tracing::error!(%action, %fault, "a decision could not be recorded: denied");
-                Err(unavailable(&fault))
+                Err(unavailable(&fault).into())
             }
         }
     }
@@ -479,11 +418,15 @@ impl Governor {
         let record = Record { at_ms, gateway: self.inner.gateway, body };
         Ok(match self.inner.store.admit(record, epoch).await? {
             Admission::Recorded { .. } => true,
-            Admission::EpochMoved { .. } => false,
+            Admission::EpochMoved { .. } | Admission::ApprovalMoved => false,
         })
     }
 
-    fn recorded(&self, action: ActionId) -> Admitted {
+    fn recorded(
+        &self,
+        action: ActionId,
+        (approval, preview): (Option<ApprovalAsked>, Option<PreviewFacts>),
+    ) -> Admitted {
         let cancel = Cancels::default();
         // Known before the permit exists, so that no stop can fall between.
         self.inner.cancels.lock().insert(action, cancel.clone());
@@ -493,7 +436,7 @@ impl Governor {
                 Output::Execute(permit) => return Admitted::Permit(permit, cancel),
                 Output::Refuse(_, decision) => {
                     self.inner.cancels.lock().remove(&action);
-                    return Admitted::Refused(decision);
+                    return Admitted::Refused(Refusal { decision, approval, preview });
                 }
                 _ => {}
             }
@@ -617,7 +560,9 @@ mod tests {
         let governed = governor.govern(call, CancellationToken::new(), execute);
         match tokio::time::timeout(Duration::from_secs(20), governed).await.expect("no decision") {
             Governed::Answered(..) => Vec::new(),
-            Governed::Refused(_, decision) => decision.causes().map(|cause| cause.reason).collect(),
+            Governed::Refused(_, refusal) => {
+                refusal.decision.causes().map(|cause| cause.reason).collect()
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -1,14 +1,16 @@
-//! What an operator does to a store and the processes that govern on it: stop, release.
+//! What an operator does to a store and the processes that govern on it: stop, release, approve.
 //!
 //! INVARIANT: the stop is durable in the store before any process is told, and every admission
 //! checks the store's epoch in its own transaction; so once a stop is acknowledged nothing is
 //! admitted, even by a process that cannot be reached.
 
 use crate::doors::local;
-use crate::store::{ReleaseOf, Store, StoreFault};
+use crate::store::{ApprovalRow, ReleaseOf, Spoken, Store, StoreFault};
 use crate::wire::{Acknowledgement, ObeyReply, StatusReply};
 use futures::future::join_all;
-use holdpoint_types::{Epoch, Stop, StopScope, Timestamp};
+use holdpoint_control::{ApproverFault, Settings};
+use holdpoint_types::{ActionId, ApprovalRecord, Epoch, OperatorName, Stop, StopScope, Timestamp};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,6 +28,97 @@ pub struct Word {
     pub by: String,
     /// When.
     pub at: Timestamp,
+}
+
+/// Who says something to an approval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// Who.
+    pub name: OperatorName,
+    /// By which way: `cli`, `api` or `link`.
+    pub way: &'static str,
+    /// True for the one who owns the store where nobody is declared: a yes counts for everything.
+    pub sole: bool,
+}
+
+/// What somebody says to an approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It may happen.
+    Yes,
+    /// It may not.
+    No,
+}
+
+/// Why what somebody says does not count.
+#[derive(Debug, thiserror::Error)]
+pub enum SpeakFault {
+    /// There is no such approval.
+    #[error("no call waits for the approval {0}: it was used, has ended, or was never asked for")]
+    Unknown(ActionId),
+    /// The time is over.
+    #[error("the approval ended; if the agent makes the call again, it asks for a new one")]
+    Expired,
+    /// A stop or release came since.
+    #[error(
+        "a stop or a release came after it was asked for, so it is void; if the agent makes the \
+         call again, it asks for a new one"
+    )]
+    Void,
+    /// Somebody said no before.
+    #[error("`{by}` said no before: {because}")]
+    Denied {
+        /// Who.
+        by: OperatorName,
+        /// Why.
+        because: String,
+    },
+    /// Who speaks may not approve it.
+    #[error(transparent)]
+    Approver(#[from] ApproverFault),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+}
+
+/// Says yes or no to the approval `id`. Gives what stands now, and whether this changed it: to say
+/// the same twice changes nothing.
+///
+/// # Errors
+/// When it does not count.
+pub async fn speak(
+    (store, settings): (&Store, &Settings),
+    speaker: &Speaker,
+    (id, said): (ActionId, Answer),
+    (because, at): (String, Timestamp),
+) -> Result<(ApprovalRow, bool), SpeakFault> {
+    let row = store.approvals()?.into_iter().find(|row| row.facts.asked.id == id);
+    let row = row.ok_or(SpeakFault::Unknown(id))?;
+    let asked = &row.facts.asked;
+    let counts_for = match said {
+        Answer::No => BTreeSet::new(),
+        Answer::Yes if speaker.sole => asked.needs.keys().cloned().collect(),
+        Answer::Yes => settings.counts_for(&speaker.name, &row.agent, asked)?,
+    };
+    let said = ApprovalRecord {
+        approval: id,
+        binding: asked.binding,
+        agent: row.agent.clone(),
+        counts_for,
+        by: speaker.name.clone(),
+        because,
+        way: speaker.way.to_owned(),
+    };
+    match store.speak(said, at).await? {
+        Spoken::Counted(row) => Ok((*row, true)),
+        Spoken::Repeated(row) => Ok((*row, false)),
+        Spoken::Unknown => Err(SpeakFault::Unknown(id)),
+        Spoken::Expired(_) => Err(SpeakFault::Expired),
+        Spoken::EpochMoved => Err(SpeakFault::Void),
+        Spoken::Denied(denied) => {
+            Err(SpeakFault::Denied { by: denied.by, because: denied.because })
+        }
+    }
 }
 
 /// Stops `scope` for every process that governs on the store in `dir`.

@@ -15,6 +15,7 @@ pub(crate) async fn runtime(dir: &Path) -> Runtime {
         owner: "platform".parse().unwrap(),
         mode: Mode::Auto,
         grants: vec![Grant::new(EffectClass::Read, every).unwrap()],
+        requesters: Default::default(),
     };
     let mut parts = SettingsParts::default();
     parts.teams.insert("platform".parse().unwrap(), Default::default());

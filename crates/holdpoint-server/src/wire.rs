@@ -1,6 +1,10 @@
 //! The JSON that operators' commands and governing processes exchange.
 //! Edge types, converted by hand; must never be used inside.
 
+mod approvals;
+
+pub use approvals::{ApprovalAnswer, ApprovalAsk, ApprovalReply, ApprovalState};
+
 use crate::doors::http::oauth::KeyHealth;
 use crate::governor::{Became, StopReport};
 use holdpoint_control::Running;

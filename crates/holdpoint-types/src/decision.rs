@@ -156,6 +156,19 @@ impl Decision {
         self
     }
 
+    /// The same, where the holds that `approved` names by their approvals are permits now. No other
+    /// voice is touched.
+    #[must_use]
+    pub fn with_approved(self, approved: impl Fn(&str) -> bool) -> Self {
+        let answered = |cause: Cause| match &cause.approval {
+            Some(name) if cause.ruling == Ruling::Hold && approved(name) => {
+                Cause { ruling: Ruling::Permit, reason: Reason::Approved, ..cause }
+            }
+            Some(_) | None => cause,
+        };
+        self.causes.into_iter().map(answered).collect()
+    }
+
     /// The strictest ruling among the causes; `Deny` if there are none.
     pub fn ruling(&self) -> Ruling {
         // Causes sort by ruling first, so the last one is the strictest.

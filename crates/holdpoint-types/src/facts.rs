@@ -1,12 +1,14 @@
 //! Requests and facts: all that a decision may look at, gathered before it is made.
 //! They are part of the decision record, so that every decision can be replayed from the ledger.
 
+use crate::approval::ApprovalFacts;
 use crate::class::{ClassSource, EffectClass};
 use crate::decision::Finding;
 use crate::digest::Digest;
 use crate::effect::Effect;
 use crate::ids::{ActionId, AgentName, Epoch, TaskId, TeamName, Timestamp, ToolRef};
 use crate::mode::Mode;
+use crate::preview::{PreviewFacts, Unseen};
 use crate::stop::Stop;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,6 +24,8 @@ pub enum Door {
     McpHttp,
     /// `holdpoint try`: a question, never executed.
     Try,
+    /// An operator who takes an action back.
+    Operator,
 }
 
 /// How we know what the user wanted.
@@ -175,6 +179,15 @@ pub struct Facts {
     pub epoch: Epoch,
     /// What validators found, the schema check first.
     pub findings: Vec<Finding>,
+    /// What would come of the call, where that can be seen before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub preview: Option<PreviewFacts>,
+    /// Why that cannot be seen, where it should be.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unseen: Option<Unseen>,
+    /// What people said to exactly this call.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub approval: Option<ApprovalFacts>,
 }
 
 // === impl Aim ===

@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
+mod approval;
 mod canonical;
 mod class;
 mod decision;
@@ -21,6 +22,7 @@ mod reason;
 mod record;
 mod stop;
 
+pub use approval::{ApprovalAsked, ApprovalDenied, ApprovalFacts, ApprovalRecord, TimedGrant};
 pub use canonical::Canonical;
 pub use class::{ClassSource, EffectClass, ParseClassError};
 pub use decision::{Cause, Decision, Finding, FindingResult, Ruling, Severity};
@@ -38,7 +40,7 @@ pub use json::{
     JsonFault, JsonLimits, canonical_bytes, canonical_digest, canonical_form, check, parse,
 };
 pub use mode::{Mode, ParseModeError};
-pub use preview::{ChangeCounts, Disclosure, PreviewFacts};
+pub use preview::{ChangeCounts, Disclosure, PreviewFacts, Unseen};
 pub use reason::{Reason, Stage};
 pub use record::{
     ActionRecord, AskedRecord, AskedRuling, CheckDue, CheckPlan, CheckRecord, DecisionRecord,

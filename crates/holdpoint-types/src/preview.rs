@@ -4,6 +4,7 @@
 use crate::digest::Digest;
 use crate::effect::Reversibility;
 use crate::ids::Timestamp;
+use crate::reason::Reason;
 use serde::{Deserialize, Serialize};
 
 /// How far what an action shows or sends gets; it can never be taken back.
@@ -48,6 +49,15 @@ pub struct PreviewFacts {
     /// What the diff cannot show, and why; for people. Holds no value of a target.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<String>,
+}
+
+/// Why what would come of an action cannot be seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unseen {
+    /// Why.
+    pub reason: Reason,
+    /// Why, for people. Holds no value of a target.
+    pub detail: String,
 }
 
 // === impl Disclosure ===

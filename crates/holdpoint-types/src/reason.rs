@@ -165,8 +165,8 @@ reasons! {
         "Raise its `mode` if it should execute.";
     AgentApproveWrites, "agent_approve_writes", Decision,
         "Every change by this agent needs its owner's approval.",
-        "Do other work and report what you would need: approvals cannot be given yet.",
-        "Raise its `mode` to `auto` if approvals are not wanted.";
+        "Go on with other work, and make the same call again once the approval is given.",
+        "Decide it with `holdpoint approvals`; raise its `mode` if approvals are not wanted.";
     ToolUnknown, "tool_unknown", Decision,
         "The server does not offer this tool.",
         "Use one of the tools that `tools/list` shows.",
@@ -221,8 +221,40 @@ reasons! {
         "Read the named rule; change it if it is wrong.";
     PolicyHolds, "policy_holds", Decision,
         "A policy wants an approval before the call.",
-        "Do other work and report what you would need: approvals cannot be given yet.",
-        "Read the named rule and the approval it names.";
+        "Go on with other work, and make the same call again once the approval is given.",
+        "See `holdpoint approvals`; then `holdpoint approve ID` or `holdpoint deny ID`.";
+    Approved, "approved", Decision,
+        "Whoever had to approve exactly this call did so.",
+        "Nothing to do.",
+        "Nothing to do.";
+    ApprovalDenied, "approval_denied", Decision,
+        "An operator looked at exactly this call and said no.",
+        "Do not make this call again; read why, and find another way.",
+        "Nothing to do; the no ends when the approval would have.";
+    ApprovalUnknown, "approval_unknown", Door,
+        "No call waits for this approval: it was used, denied, has ended, or is void.",
+        "Make the call again; it asks for a new approval.",
+        "See `holdpoint approvals`.";
+    ApproverRefused, "approver_refused", Door,
+        "Whoever spoke may not approve this call.",
+        "Nothing to do.",
+        "Let somebody else approve it, or give the operator the role: `[operator.NAME] roles`.";
+    ApprovalsFull, "approvals_full", Decision,
+        "Too many calls of this agent wait for approvals already.",
+        "Wait until some are decided.",
+        "Decide or let expire what `holdpoint approvals` shows.";
+    PreviewTooLarge, "preview_too_large", Decision,
+        "The call would change more than a preview can show.",
+        "Change less in one call, or wait for an approval.",
+        "Raise the server's limits for previews, or let the agent work in smaller steps.";
+    PreviewUnavailable, "preview_unavailable", Decision,
+        "What the call would do could not be seen, and nothing runs there unseen.",
+        "Retry after a pause.",
+        "Look at the target: the detail says what failed.";
+    TargetRefuses, "target_refuses", Decision,
+        "The target itself refuses the call: it would fail.",
+        "Read why, and correct the call.",
+        "Nothing to do.";
     NoPolicyPermits, "no_policy_permits", Decision,
         "No policy permits the call.",
         "Find another way or report what you would need.",

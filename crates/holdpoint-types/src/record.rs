@@ -3,6 +3,7 @@
 //! This is a file format: fields may be added, never renamed or reused. The bytes of a record are
 //! the canonical JSON of [`Record`]. Must not know how records are stored or proved.
 
+use crate::approval::{ApprovalAsked, ApprovalRecord, TimedGrant};
 use crate::decision::{Decision, Finding};
 use crate::digest::Digest;
 use crate::facts::{Facts, Intent, Request};
@@ -149,6 +150,23 @@ pub enum RecordBody {
         /// Who let it be issued.
         by: String,
     },
+    /// An operator said yes to what a held action asks for.
+    Approved(Box<ApprovalRecord>),
+    /// An operator said no to what a held action asks for.
+    Disapproved(Box<ApprovalRecord>),
+    /// An operator granted something for a limited time.
+    Granted(Box<TimedGrant>),
+    /// An operator took a grant back before its time.
+    GrantRevoked {
+        /// Its number.
+        id: u64,
+        /// Whose it was.
+        agent: AgentName,
+        /// Why.
+        because: String,
+        /// Who took it back.
+        by: String,
+    },
     /// A credential for an upstream server was deleted.
     CredentialDeleted {
         /// The agent; absent if all agents shared the credential.
@@ -244,6 +262,9 @@ pub struct DecisionRecord {
     /// The checks that the action needs once it has ended.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub checks: Vec<CheckPlan>,
+    /// The approval that a held action asks for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub approval: Option<ApprovalAsked>,
 }
 
 /// When a validator is asked about an action after it has ended.
@@ -462,6 +483,10 @@ impl RecordBody {
             Self::Replied(_) => "replied",
             Self::CredentialIssued { .. } => "credential_issued",
             Self::CredentialDeleted { .. } => "credential_deleted",
+            Self::Approved(_) => "approved",
+            Self::Disapproved(_) => "disapproved",
+            Self::Granted(_) => "granted",
+            Self::GrantRevoked { .. } => "grant_revoked",
         }
     }
 }

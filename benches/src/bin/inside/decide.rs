@@ -121,5 +121,8 @@ fn facts(team: &str, tool: &str, environment: &str) -> anyhow::Result<Facts> {
         stops: Vec::new(),
         epoch: Epoch(0),
         findings: vec![finding],
+        preview: None,
+        unseen: None,
+        approval: None,
     })
 }

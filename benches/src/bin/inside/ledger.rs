@@ -159,7 +159,7 @@ fn record(number: u64) -> anyhow::Result<Record> {
     let reason = Reason::PermittedByPolicy;
     let decision = Decision::from_iter([Cause::new(Ruling::Permit, reason, reason.meaning())]);
     let (facts, guards, checks) = (facts()?, Default::default(), Vec::new());
-    let more = DecisionRecord { request, facts, decision, guards, checks };
+    let more = DecisionRecord { request, facts, decision, guards, checks, approval: None };
     let lineage = lineage(tool)?;
     let body = RecordBody::Decision(Box::new(ActionRecord { action, agent, lineage, more }));
     Ok(Record { at_ms: at, gateway: GatewayId::new(Timestamp(1), [1; 10]), body })
@@ -187,6 +187,9 @@ fn facts() -> anyhow::Result<Facts> {
         stops: Vec::new(),
         epoch: Epoch(0),
         findings: Vec::new(),
+        preview: None,
+        unseen: None,
+        approval: None,
     })
 }
 

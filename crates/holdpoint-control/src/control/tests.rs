@@ -43,11 +43,15 @@ fn proposal(number: u8, ruling: Ruling, epoch: u64) -> Box<Proposal> {
         stops: Vec::new(),
         epoch: Epoch(epoch),
         findings: Vec::new(),
+        preview: None,
+        unseen: None,
+        approval: None,
     };
     let decision = Decision::from_iter([Cause::new(ruling, Reason::PermittedByPolicy, "")]);
     let (policy, parameters) = (Digest::of(b"policy"), Digest::of(b"parameters"));
     let (guards, checks) = Default::default();
-    Box::new(Proposal { request, facts, decision, policy, guards, parameters, checks })
+    let approval = None;
+    Box::new(Proposal { request, facts, decision, policy, guards, parameters, checks, approval })
 }
 
 fn stop(scope: StopScope) -> Stop {

@@ -1,11 +1,13 @@
 //! The operator's settings, compiled: who may reach what, how dangerous a tool is, and where it
 //! acts. Must never do I/O, nor decide: it only answers the questions that facts are made of.
 
+mod approvers;
 mod effects;
 mod parts;
 mod pattern;
 mod template;
 
+pub use approvers::{ApprovalRule, ApproverFault, OWNER, Operator};
 pub use parts::{
     Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, Invariant, ServerAsk, ServerRules,
     SettingsParts, Surface, Team, ToolRules,
@@ -388,6 +390,7 @@ mod tests {
                 grant(EffectClass::Write, &["fs__*"]),
                 grant(EffectClass::Destructive, &["fs__delete_all"]),
             ],
+            requesters: BTreeSet::new(),
         };
         let bare = ServerRules::default();
         SettingsParts {
@@ -416,6 +419,7 @@ mod tests {
                 Freeze::new("year-end".to_owned(), Timestamp(10), Timestamp(20)).unwrap(),
                 Freeze::new("launch".to_owned(), Timestamp(15), Timestamp(16)).unwrap(),
             ],
+            ..SettingsParts::default()
         }
     }
 

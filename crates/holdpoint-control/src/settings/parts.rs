@@ -2,11 +2,12 @@
 //! environments, surfaces and freezes. Must not hold secrets, commands or paths of this machine,
 //! except the folder against which a server reads relative paths.
 
+use super::approvers::{ApprovalRule, Operator};
 use super::pattern::{ResourcePattern, ToolPattern};
 use super::template::ResourceTemplate;
 use holdpoint_effects::{Analyser, NoteCode};
 use holdpoint_types::{
-    AgentName, EffectClass, FindingResult, Mode, ServerName, TeamName, Timestamp,
+    AgentName, EffectClass, FindingResult, Mode, OperatorName, ServerName, TeamName, Timestamp,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,10 @@ pub struct SettingsParts {
     pub surfaces: Vec<Surface>,
     /// The change freezes.
     pub freezes: Vec<Freeze>,
+    /// Who may speak for the operator.
+    pub operators: BTreeMap<OperatorName, Operator>,
+    /// What approvals need, by the names that rules call them.
+    pub approvals: BTreeMap<String, ApprovalRule>,
     /// What the operator says about single invariants.
     pub invariants: BTreeMap<NoteCode, Invariant>,
 }
@@ -46,6 +51,8 @@ pub struct Agent {
     pub mode: Mode,
     /// What it may reach. Nothing, if empty.
     pub grants: Vec<Grant>,
+    /// The operators for whom it acts: they cannot approve what it does.
+    pub requesters: BTreeSet<OperatorName>,
 }
 
 /// Tools that an agent may reach in one effect class.
@@ -168,6 +175,8 @@ impl SettingsParts {
         let servers = self.servers.iter().map(|(name, rules)| (name.to_string(), rules.describe()));
         let invariants = self.invariants.iter();
         let invariants = invariants.map(|(code, rule)| (code.as_str().to_owned(), rule.describe()));
+        let operators = self.operators.iter().map(|(name, one)| (name.to_string(), one.describe()));
+        let approvals = self.approvals.iter().map(|(name, rule)| (name.clone(), rule.describe()));
         json!({
             "teams": teams.collect::<serde_json::Map<_, _>>(),
             "agents": agents.collect::<serde_json::Map<_, _>>(),
@@ -176,6 +185,8 @@ impl SettingsParts {
             "surfaces": self.surfaces.iter().map(Surface::describe).collect::<Vec<_>>(),
             "freezes": self.freezes.iter().map(Freeze::describe).collect::<Vec<_>>(),
             "invariants": invariants.collect::<serde_json::Map<_, _>>(),
+            "operators": operators.collect::<serde_json::Map<_, _>>(),
+            "approvals": approvals.collect::<serde_json::Map<_, _>>(),
         })
     }
 }
@@ -185,7 +196,8 @@ impl SettingsParts {
 impl Agent {
     fn describe(&self) -> Value {
         let grants: Vec<_> = self.grants.iter().map(Grant::describe).collect();
-        json!({ "owner": self.owner.as_str(), "mode": self.mode.as_str(), "grants": grants })
+        let (owner, mode) = (self.owner.as_str(), self.mode.as_str());
+        json!({ "owner": owner, "mode": mode, "grants": grants, "requesters": self.requesters })
     }
 }
 

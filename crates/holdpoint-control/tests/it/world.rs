@@ -64,6 +64,9 @@ impl Situation {
             stops: Vec::new(),
             epoch: Epoch(1),
             findings: Vec::new(),
+            preview: None,
+            unseen: None,
+            approval: None,
         }
     }
 

@@ -100,11 +100,14 @@ fn decision() -> DecisionRecord {
         stops: vec![stop()],
         epoch: Epoch(3),
         findings: vec![finding()],
+        preview: None,
+        unseen: None,
+        approval: None,
     };
     let cause = Cause::new(Ruling::Hold, Reason::Stopped, "wait").by_rule("r1").needing("owner");
     let decision = Decision::from_iter([cause]);
     let (guards, checks) = Default::default();
-    DecisionRecord { request, facts, decision, guards, checks }
+    DecisionRecord { request, facts, decision, guards, checks, approval: None }
 }
 
 fn finding() -> Finding {

@@ -39,6 +39,9 @@ pub(crate) fn call(class: EffectClass) -> (Request, Facts) {
         stops: Vec::new(),
         epoch: Epoch(0),
         findings: Vec::new(),
+        preview: None,
+        unseen: None,
+        approval: None,
     };
     (request, facts)
 }

@@ -41,12 +41,16 @@ pub fn permit(tool: &ToolRef, parameters: &Value) -> Permit {
             stops: Vec::new(),
             epoch: Epoch(0),
             findings: Vec::new(),
+            preview: None,
+            unseen: None,
+            approval: None,
         },
         decision: Decision::from_iter([Cause::new(Ruling::Permit, Reason::PermittedByPolicy, "")]),
         policy: Digest::of(b"policy"),
         guards: Default::default(),
         parameters: canonical_digest(parameters).unwrap(),
         checks: Vec::new(),
+        approval: None,
     };
     let mut control = Control::default();
     control.handle(Input::Proposed(Box::new(proposal)), NOW);

@@ -2,11 +2,12 @@
 //! A denial teaches: it names the reason, the rule, and the next step. Must never show one agent
 //! what belongs to another.
 
-use crate::governor::Governed;
+use super::held::{self, Client};
+use crate::governor::{Governed, Refusal};
 use holdpoint_resources::Answer;
 use holdpoint_resources::mcp::era::{self, Era};
 use holdpoint_resources::mcp::{Identity, Outcome};
-use holdpoint_types::{ActionId, Cause, Decision, Reason, Ruling};
+use holdpoint_types::{ActionId, ApprovalAsked, Cause, Decision, Reason, Ruling, Timestamp};
 use serde_json::{Map, Value, json};
 
 /// The JSON-RPC error code of a refusal, from the range that is free for implementations.
@@ -15,12 +16,16 @@ pub(super) const DENIED: i64 = -32010;
 const DECISION_KEY: &str = "io.holdpoint/decision";
 
 /// The outcome of `tools/call` for what became of it.
-pub(super) fn outcome(governed: Governed, era: Era) -> Outcome {
+pub(super) fn outcome(governed: Governed, client: Client) -> Outcome {
     match governed {
         Governed::Answered(_, Answer::Result(raw)) => Outcome::Result(raw),
         Governed::Answered(_, Answer::Error(raw)) => Outcome::Error(raw),
-        Governed::Refused(action, decision) => {
-            tool_error(&refusal_text(action, &decision), decision_json(action, &decision), era)
+        Governed::Refused(action, refusal) => {
+            let text = refusal_text(action, &refusal);
+            if let Some(result) = client.result(&text, &refusal) {
+                return Outcome::Result(raw(&held::finished(client, result)));
+            }
+            tool_error(&text, refusal_json(action, &refusal), client.era)
         }
         Governed::Failed { action, reason, detail, sent } => {
             let known = if sent { "What it did is not known." } else { "It was not sent." };
@@ -30,7 +35,7 @@ pub(super) fn outcome(governed: Governed, era: Era) -> Outcome {
                 reason.for_agent()
             );
             let decision = json!({ "action": action.to_string(), "reason": reason.code() });
-            tool_error(&text, decision, era)
+            tool_error(&text, decision, client.era)
         }
     }
 }
@@ -40,9 +45,9 @@ pub(super) fn outcome(governed: Governed, era: Era) -> Outcome {
 pub(super) fn read_outcome(governed: Governed) -> Outcome {
     match governed {
         Governed::Answered(_, outcome) => outcome,
-        Governed::Refused(action, decision) => {
-            let text = refusal_text(action, &decision);
-            rpc_error(DENIED, &text, decision_json(action, &decision))
+        Governed::Refused(action, refusal) => {
+            let text = refusal_text(action, &refusal);
+            rpc_error(DENIED, &text, refusal_json(action, &refusal))
         }
         Governed::Failed { action, reason, detail, .. } => {
             let mut data = refused_data(reason, &detail);
@@ -59,7 +64,8 @@ fn rpc_error(code: i64, message: &str, data: Value) -> Outcome {
 }
 
 /// What an agent reads when it is refused.
-pub fn refusal_text(action: ActionId, decision: &Decision) -> String {
+pub fn refusal_text(action: ActionId, refusal: &Refusal) -> String {
+    let Refusal { decision, approval, preview } = refusal;
     let what = match decision.ruling() {
         Ruling::Permit => "permitted",
         Ruling::PlanOnly => "did not execute",
@@ -71,6 +77,13 @@ pub fn refusal_text(action: ActionId, decision: &Decision) -> String {
     for cause in decision.deciding() {
         text.push_str(&format!("\n- {}", cause_text(cause)));
     }
+    if let Some(preview) = preview {
+        text.push_str(&format!("\n{}", held::told(preview)));
+    }
+    if let Some(ApprovalAsked { id, expires_ms, .. }) = approval {
+        let until = told_time(*expires_ms);
+        text.push_str(&format!("\nThe approval {id} is asked for, until {until}."));
+    }
     let mut next: Vec<&str> = Vec::new();
     for cause in decision.deciding() {
         let step = cause.reason.for_agent();
@@ -80,6 +93,15 @@ pub fn refusal_text(action: ActionId, decision: &Decision) -> String {
     }
     text.push_str(&format!("\nWhat to do: {}", next.join(" ")));
     text
+}
+
+/// A refusal for programs: the decision, and the approval that a held call waits for.
+pub fn refusal_json(action: ActionId, refusal: &Refusal) -> Value {
+    let mut told = decision_json(action, &refusal.decision);
+    if let (Some(members), true) = (told.as_object_mut(), refusal.approval.is_some()) {
+        members.insert("held".into(), held::to_json(refusal));
+    }
+    told
 }
 
 /// A decision for programs.
@@ -98,6 +120,10 @@ pub fn decision_json(action: ActionId, decision: &Decision) -> Value {
         "ruling": decision.ruling().as_str(),
         "causes": causes.collect::<Vec<_>>(),
     })
+}
+
+fn told_time(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| at.0.to_string(), |at| at.to_string())
 }
 
 fn cause_text(cause: &Cause) -> String {
@@ -145,11 +171,11 @@ mod tests {
             Holdpoint denied this call (action 019826f1-3a00-7707-8707-070707070707).
             - destructive_not_granted: The tool counts as destructive and the agent has no explicit grant for it.
             - policy_forbids [change-freeze]: Nothing but reads.
-            What to do: Find a way that destroys nothing, or report what you would need. Do not retry; find another way or report what you would need."#]].assert_eq(&refusal_text(action, &decision));
+            What to do: Find a way that destroys nothing, or report what you would need. Do not retry; find another way or report what you would need."#]].assert_eq(&refusal_text(action, &decision.into()));
         expect![[r#"
             Holdpoint holds this call (action 019826f1-3a00-7707-8707-070707070707).
             - policy_holds: Prod holds. Needs approval by: owner.
             What to do: Do other work and report what you would need: approvals cannot be given yet."#]]
-        .assert_eq(&refusal_text(action, &Decision::from_iter([hold])));
+        .assert_eq(&refusal_text(action, &Decision::from_iter([hold]).into()));
     }
 }

@@ -4,6 +4,7 @@
 //! a request without an agent reach the governor.
 
 mod admin;
+mod approvals;
 mod following;
 mod front;
 mod hub;
@@ -205,9 +206,7 @@ impl HttpDoor {
                 "/.well-known/oauth-protected-resource/mcp/{server}",
                 get(oauth::metadata_of_one),
             )
-            .route("/api/v1/status", get(admin::status))
-            .route("/api/v1/stop", post(admin::stop))
-            .route("/api/v1/release", post(admin::release))
+            .nest("/api/v1", admin::routes())
             .with_state(self)
     }
 

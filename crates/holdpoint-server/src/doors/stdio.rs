@@ -11,6 +11,7 @@ mod questions;
 mod resources;
 
 use super::answer::{self, refused_data};
+use super::held::{self, Client};
 use super::{asks, reads, tasks};
 use crate::governor::{Call, Governed, Governor};
 use calls::{Begun, Calls, Whose};
@@ -337,9 +338,10 @@ impl Between {
     }
 
     /// Lets a governed call run beside the others.
-    fn call(&self, request: RpcRequest) {
+    fn call(&self, mut request: RpcRequest) {
+        held::strip(&mut request);
         let id = request.id.clone();
-        // In flight from here on, so that a cancellation right behind it finds it.
+        // In flight from here on: a cancellation may come right behind it.
         let begun = self.calls.begin(&id);
         let door = self.clone();
         self.tasks.spawn(async move {
@@ -372,11 +374,11 @@ impl Between {
         if self.governor.catalog().tool(&tool).is_none() || self.calls.tools_changed() {
             self.look(era).await;
         }
-        let meta = request.param("_meta").cloned();
-        let agent = self.wrap.agent.clone();
+        let client = Client::of(era, &request);
+        let (meta, agent) = (request.param("_meta").cloned(), self.wrap.agent.clone());
         let call = Call { agent, door: self.wrap_door, tool, parameters, meta };
-        let governed = self.govern(call, request, (answer, asked)).await;
-        RpcResponse { id: Some(id), outcome: answer::outcome(governed, era) }
+        let outcome = answer::outcome(self.govern(call, request, (answer, asked)).await, client);
+        RpcResponse { id: Some(id), outcome }
     }
 
     /// Decides on a call and lets the server run it.

@@ -3,10 +3,10 @@
 //!
 //! Must never wait longer than it was told to, and never lose the record of what it cancelled.
 
-use super::{Call, Cancels, Governed, Governor};
+use super::{Call, Cancels, Governed, Governor, Refusal};
 use holdpoint_control::Permit;
 use holdpoint_resources::Answer;
-use holdpoint_types::{ActionId, Decision, Reason, Ruling, ToolRef};
+use holdpoint_types::{ActionId, Reason, Ruling, ToolRef};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -62,12 +62,12 @@ impl Governor {
         &self,
         action: ActionId,
         call: &Call,
-        (admitted, took): (&Result<(Permit, Cancels), Decision>, Duration),
+        (admitted, took): (&Result<(Permit, Cancels), Refusal>, Duration),
     ) {
         let Call { agent, tool, .. } = call;
         let (ruling, reason) = match admitted {
             Ok(_) => (Ruling::Permit, Reason::PermittedByPolicy),
-            Err(decision) => {
+            Err(Refusal { decision, .. }) => {
                 let first = decision.deciding().next().map(|cause| cause.reason);
                 (decision.ruling(), first.unwrap_or(Reason::NoPolicyPermits))
             }

@@ -71,6 +71,9 @@ pub fn gather(known: Known<'_>, action: ActionId, call: &Call, at: Timestamp) ->
         stops: stops.to_vec(),
         epoch,
         findings: Vec::new(),
+        preview: None,
+        unseen: None,
+        approval: None,
     };
     match (known.first(), &mut facts.tool) {
         (Some(strictest), Some(tool)) => {

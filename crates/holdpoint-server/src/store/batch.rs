@@ -2,7 +2,7 @@
 //! signed. Must not begin or commit the transaction, nor sign over a log that it did not check.
 
 use super::fault::StoreFault;
-use super::{blocks, checks, query};
+use super::{approvals, blocks, checks, grants, query};
 use holdpoint_ledger::{
     Frontier, Signer, Verifier, encode, leaf_hash, open_checkpoint, sign_checkpoint,
 };
@@ -140,6 +140,12 @@ impl Columns {
                 self.action = replied.action.map(|action| action.to_string());
                 self.agent = Some(replied.agent.to_string());
             }
+            RecordBody::Approved(said) | RecordBody::Disapproved(said) => {
+                self.action = Some(said.approval.to_string());
+                self.agent = Some(said.agent.to_string());
+            }
+            RecordBody::Granted(grant) => self.agent = Some(grant.agent.to_string()),
+            RecordBody::GrantRevoked { agent, .. } => self.agent = Some(agent.to_string()),
             RecordBody::CredentialIssued { agent, .. }
             | RecordBody::CredentialDeleted { agent, .. } => {
                 self.agent = agent.as_ref().map(ToString::to_string);
@@ -229,6 +235,11 @@ impl<'t> Batch<'t> {
         self.begun_at
     }
 
+    /// The position that the next record gets.
+    pub(super) fn position(&self) -> u64 {
+        self.state.frontier.size()
+    }
+
     /// The time under which a record of `at` is written: never before the last one.
     pub(super) fn written_at(&self, at: Timestamp) -> Timestamp {
         self.state.last_at.map_or(at, |last| last.max(at))
@@ -244,6 +255,17 @@ impl<'t> Batch<'t> {
         let next = self.state.epoch.0.checked_add(1).ok_or(StoreFault::corrupt("epoch overflow"));
         self.state.epoch = Epoch(next?);
         Ok(self.state.epoch)
+    }
+
+    /// True if the approval that the decision in `draft` builds on still stands.
+    pub(super) fn stands(&self, draft: &Draft) -> Result<bool, StoreFault> {
+        match &draft.record.body {
+            RecordBody::Decision(decided) => {
+                let at = self.written_at(draft.record.at_ms);
+                approvals::stands(self.txn, &decided.more, at)
+            }
+            _ => Ok(true),
+        }
     }
 
     /// Appends what this process says itself.
@@ -327,6 +349,8 @@ impl<'t> Batch<'t> {
             draft.bytes,
         ])?;
         checks::note(self.txn, &draft.record)?;
+        approvals::note(self.txn, &draft.record)?;
+        grants::note(self.txn, &draft.record)?;
         self.state.frontier.push(draft.leaf);
         self.state.last_at = Some(draft.record.at_ms);
         Ok(seq)

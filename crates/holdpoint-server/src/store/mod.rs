@@ -11,12 +11,14 @@
 //! DIR/run/ID.lock   held by each live process that governs
 //! ```
 
+mod approvals;
 mod batch;
 mod blocks;
 mod changes;
 mod checks;
 mod fault;
 mod files;
+mod grants;
 mod query;
 mod rows;
 mod schema;
@@ -25,7 +27,9 @@ mod tests;
 mod verify;
 mod writer;
 
+pub use approvals::{ApprovalRow, Spoken};
 pub use fault::StoreFault;
+pub use grants::NewGrant;
 pub use rows::{
     Access, Admission, CheckRow, ControlRow, DueQuery, Inclusion, KeyRow, Lag, NewCredential,
     NewKey, Pin, PinRow, RecordQuery, ReleaseOf, Seen, StoreOptions, StoredRecord,
@@ -181,6 +185,9 @@ impl Store {
             let now = batch.epoch();
             if now != epoch {
                 return Ok(Admission::EpochMoved { epoch: now });
+            }
+            if !batch.stands(&draft)? {
+                return Ok(Admission::ApprovalMoved);
             }
             batch.append(&draft).map(|seq| Admission::Recorded { seq })
         };

@@ -41,6 +41,8 @@ pub enum Admission {
         /// The epoch now.
         epoch: Epoch,
     },
+    /// Not recorded: the approval that it builds on was used, denied, or is over since.
+    ApprovalMoved,
 }
 
 /// How far the log is behind what was asked of it.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The newest format that this version knows.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// `PRAGMA application_id`: "Hold" in ASCII.
 const APPLICATION: i64 = 0x486f_6c64;
 /// How long to wait between two tries to get the write lock: short, so that a stop by another
@@ -85,6 +85,30 @@ const TABLES_2: &str = "
         gateway TEXT NOT NULL,
         PRIMARY KEY (due_ms, action, validator)
     ) STRICT, WITHOUT ROWID;
+";
+
+/// What format 3 adds.
+const TABLES_3: &str = "
+    CREATE TABLE approvals (
+        id TEXT PRIMARY KEY,
+        binding BLOB NOT NULL,
+        agent TEXT NOT NULL,
+        tool TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        asked_ms INTEGER NOT NULL,
+        expires_ms INTEGER NOT NULL,
+        facts TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX approvals_by_binding ON approvals (binding);
+    CREATE TABLE grants (
+        id INTEGER PRIMARY KEY,
+        agent TEXT NOT NULL,
+        class TEXT NOT NULL,
+        tools TEXT NOT NULL,
+        until_ms INTEGER NOT NULL,
+        by TEXT NOT NULL,
+        because TEXT NOT NULL
+    ) STRICT;
 ";
 
 /// One entry of the database's own list of what it holds.
@@ -192,10 +216,13 @@ fn create_tables(connection: &mut Connection) -> Result<(), StoreFault> {
             create_first(&txn)?;
         }
         check_objects(&txn)?;
-        if format_of(&txn)? < FORMAT {
+        if format_of(&txn)? < 2 {
             txn.execute_batch(TABLES_2)?;
-            txn.pragma_update(None, "user_version", FORMAT)?;
         }
+        if format_of(&txn)? < 3 {
+            txn.execute_batch(TABLES_3)?;
+        }
+        txn.pragma_update(None, "user_version", FORMAT)?;
         txn.commit()?;
     }
     check_format(connection)
@@ -226,6 +253,11 @@ pub(super) fn lists_checks(connection: &Connection) -> Result<bool, StoreFault> 
     Ok(format_of(connection)? >= 2)
 }
 
+/// True if the store lists approvals and grants for a limited time.
+pub(super) fn lists_approvals(connection: &Connection) -> Result<bool, StoreFault> {
+    Ok(format_of(connection)? >= 3)
+}
+
 /// Compares the tables and indices with those of its format. Anything else may make the database
 /// answer otherwise than the log says: an index can hide rows, a trigger can undo a stop.
 fn check_objects(connection: &Connection) -> Result<(), StoreFault> {
@@ -242,6 +274,9 @@ fn check_objects(connection: &Connection) -> Result<(), StoreFault> {
     fresh.execute_batch(TABLES)?;
     if found >= 2 {
         fresh.execute_batch(TABLES_2)?;
+    }
+    if found >= 3 {
+        fresh.execute_batch(TABLES_3)?;
     }
     let (expected, found) = (objects(&fresh)?, objects(connection)?);
     if let Some(Object { kind, name, .. }) = found.difference(&expected).next() {

@@ -83,10 +83,13 @@ fn decided(number: u8, ruling: Ruling, at_ms: i64) -> Record {
         stops: vec![],
         epoch: Epoch(0),
         findings: vec![],
+        preview: None,
+        unseen: None,
+        approval: None,
     };
     let decision = Decision::from_iter([Cause::new(ruling, Reason::Stopped, "test")]);
     let (guards, checks) = Default::default();
-    let more = DecisionRecord { request, facts, decision, guards, checks };
+    let more = DecisionRecord { request, facts, decision, guards, checks, approval: None };
     let agent = "coder".parse().unwrap();
     let body = ActionRecord { action: action(number), agent, lineage: lineage(), more };
     record(at_ms, RecordBody::Decision(Box::new(body)))

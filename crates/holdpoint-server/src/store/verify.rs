@@ -6,7 +6,7 @@ use super::blocks;
 use super::fault::StoreFault;
 use super::files::Layout;
 use super::rows::{KeyRow, PinRow};
-use super::{checks, query, schema};
+use super::{approvals, checks, grants, query, schema};
 use holdpoint_ledger::{Entry, LogFault, LogVerifier, Verified, Verifier, open_checkpoint};
 use holdpoint_types::{
     AgentName, Digest, Epoch, Record, RecordBody, Ruling, Stop, TeamName, Timestamp, ToolRef,
@@ -63,6 +63,8 @@ struct Derived {
     /// The same after the last whole block.
     open_then: BTreeMap<String, String>,
     checks: checks::Derived,
+    approvals: approvals::Derived,
+    grants: grants::Derived,
     size: u64,
 }
 
@@ -116,6 +118,8 @@ impl Derived {
     fn apply(&mut self, record: &Record, columns: &Columns) {
         self.last_at = Some(record.at_ms);
         self.checks.apply(record);
+        self.approvals.apply(record);
+        self.grants.apply(record);
         self.apply_action(record, columns);
         let at = record.at_ms;
         match &record.body {
@@ -157,6 +161,10 @@ impl Derived {
             | RecordBody::Asked(_)
             | RecordBody::Replied(_)
             | RecordBody::CredentialIssued { .. }
+            | RecordBody::Approved(_)
+            | RecordBody::Disapproved(_)
+            | RecordBody::Granted(_)
+            | RecordBody::GrantRevoked { .. }
             | RecordBody::CredentialDeleted { .. } => {}
         }
     }
@@ -206,6 +214,12 @@ impl Derived {
         }
         if !self.checks.fits(connection)? {
             return differs("list of open checks");
+        }
+        if !self.approvals.fits(connection)? {
+            return differs("list of approvals");
+        }
+        if !self.grants.fits(connection)? {
+            return differs("list of grants");
         }
         let [index, records, both] = query::index_counts(connection, blocks::end(self.size))?;
         if index != records || both != records {

@@ -133,11 +133,14 @@ fn permit(store: &Store, action: ActionId) -> Record {
         stops: vec![],
         epoch: Epoch(0),
         findings: vec![],
+        preview: None,
+        unseen: None,
+        approval: None,
     };
     let decision = [Cause::new(Ruling::Permit, Reason::CouldNotDecide, "test")];
     let decision = Decision::from_iter(decision);
     let (guards, checks) = Default::default();
-    let more = DecisionRecord { request, facts, decision, guards, checks };
+    let more = DecisionRecord { request, facts, decision, guards, checks, approval: None };
     let agent = "coder".parse().unwrap();
     let body = ActionRecord { action, agent, lineage: lineage(), more };
     let body = RecordBody::Decision(Box::new(body));
@@ -165,6 +168,7 @@ async fn admit_many(store: Store, count: u64) {
                 println!("moved {}", epoch.0);
                 return;
             }
+            Admission::ApprovalMoved => panic!("no approval is part of it"),
         }
         store.append_later(outcome(&store, action)).unwrap();
     }

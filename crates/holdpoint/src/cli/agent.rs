@@ -126,7 +126,8 @@ fn declare(args: &AddArgs, config: &Config) -> anyhow::Result<Declared> {
     }
     let grants = section::grants(&args.grants)?;
     let mode = args.mode.unwrap_or(Mode::Auto);
-    section::add(config, name, &Agent { owner: owner.clone(), mode, grants })?;
+    let requesters = BTreeSet::new();
+    section::add(config, name, &Agent { owner: owner.clone(), mode, grants, requesters })?;
     Ok(Declared::Now)
 }
 

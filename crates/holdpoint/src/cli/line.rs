@@ -3,8 +3,9 @@
 use super::look::{Look, Tone, count, escaped, shortened};
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
-    ActionId, ActionRecord, AgentName, AskedRuling, Cause, CheckRecord, DecisionRecord, Field,
-    FindingResult, Lineage, OutcomeRecord, OutcomeStatus, RecordBody, Ruling, Severity,
+    ActionId, ActionRecord, AgentName, ApprovalRecord, AskedRuling, Cause, CheckRecord,
+    DecisionRecord, Field, FindingResult, Lineage, OutcomeRecord, OutcomeStatus, RecordBody,
+    Ruling, Severity, TaskRecord, TimedGrant,
 };
 use serde_json::{Map, Value, json};
 
@@ -38,10 +39,7 @@ fn said(body: &RecordBody, look: &Look) -> String {
     match body {
         RecordBody::Decision(decision) => decided(decision, look),
         RecordBody::Outcome(outcome) => ended(outcome, look),
-        RecordBody::TaskGiven(given) => {
-            let word = look.paint(Tone::Careful, &in_width("goes on"));
-            format!("{word} {}{}", who_and_what(given), during(Some(given.action), look))
-        }
+        RecordBody::TaskGiven(given) => goes_on(given, look),
         RecordBody::Checked(checked) => found(checked, look),
         RecordBody::Started { version, configuration, in_doubt } => {
             let doubts = doubts(in_doubt);
@@ -89,6 +87,10 @@ fn said(body: &RecordBody, look: &Look) -> String {
         RecordBody::CredentialDeleted { agent, server, by } => {
             format!("credential of {} for {server}, by {}", whose(agent.as_ref()), escaped(by))
         }
+        RecordBody::Approved(_)
+        | RecordBody::Disapproved(_)
+        | RecordBody::Granted(_)
+        | RecordBody::GrantRevoked { .. } => people(body, look).unwrap_or_default(),
         RecordBody::Asked(asked) => {
             let word = look.paint(tone_of_question(asked.ruling), &in_width(asked.ruling.as_str()));
             let (agent, server) = (&asked.agent, &asked.server);
@@ -101,6 +103,43 @@ fn said(body: &RecordBody, look: &Look) -> String {
             format!("{word} {agent}  {server}  to #{asked}{}", during(replied.action, look))
         }
     }
+}
+
+fn goes_on(given: &ActionRecord<TaskRecord>, look: &Look) -> String {
+    let word = look.paint(Tone::Careful, &in_width("goes on"));
+    format!("{word} {}{}", who_and_what(given), during(Some(given.action), look))
+}
+
+/// What people said about approvals and grants.
+fn people(body: &RecordBody, look: &Look) -> Option<String> {
+    Some(match body {
+        RecordBody::Approved(said) => {
+            let names = said.counts_for.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let word = look.paint(Tone::Good, &in_width("yes"));
+            let (agent, names) = (&said.agent, escaped(&names));
+            let action = during(Some(said.approval), look);
+            format!("{word} {agent}  as {names}{action}{}", said_why(said))
+        }
+        RecordBody::Disapproved(said) => {
+            let word = look.paint(Tone::Bad, &in_width("no"));
+            let action = during(Some(said.approval), look);
+            format!("{word} {}{action}{}", said.agent, said_why(said))
+        }
+        RecordBody::Granted(grant) => {
+            let TimedGrant { id, agent, class, tools, until_ms, by, because } = &**grant;
+            let tools = shortened(&tools.join(", "), PART_CHARS_MAX);
+            let until = look.time(*until_ms);
+            format!("grant {id}: {agent} {class} {tools} until {until}{}", word(because, by))
+        }
+        RecordBody::GrantRevoked { id, agent, because, by } => {
+            format!("grant {id} of {agent}{}", word(because, by))
+        }
+        _ => return None,
+    })
+}
+
+fn said_why(said: &ApprovalRecord) -> String {
+    word(&said.because, said.by.as_str())
 }
 
 fn doubts(in_doubt: &[ActionId]) -> String {
@@ -256,7 +295,11 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #24 credential_deleted credential of all agents for crm, by ada
             2025-07-20T08:26:40.000+00:00 #25 task_given       goes on    coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  019826f1-3a00-7707-8707-070707070707
             2025-07-20T08:26:40.000+00:00 #26 checked          fail       coder  fs__read_file  file:///srv/app/notes\u{1b}.txt  rows (critical): rows_gone: three\u{1b}[31m rows are gone  019826f1-3a00-7707-8707-070707070707
-            2025-07-20T08:26:40.000+00:00 #27 found_in_doubt   a process died, 1 in doubt"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #27 found_in_doubt   a process died, 1 in doubt
+            2025-07-20T08:26:40.000+00:00 #28 approved         yes        coder  as dba, owner  019826f1-3a00-7707-8707-070707070707, by ada: seen\u{9b}2J it
+            2025-07-20T08:26:40.000+00:00 #29 disapproved      no         coder  019826f1-3a00-7707-8707-070707070707, by ada: seen\u{9b}2J it
+            2025-07-20T08:26:40.000+00:00 #30 granted          grant 30: coder write fs__* until 2025-07-20T08:26:40.000+00:00, by ada: tonight
+            2025-07-20T08:26:40.000+00:00 #31 grant_revoked    grant 30 of coder, by ada: done"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::json;
 /// How many records are shown unless `--limit` says otherwise.
 const LIMIT: u32 = 100;
 /// The kinds of records.
-const KINDS: [&str; 18] = [
+const KINDS: [&str; 22] = [
     "decision",
     "outcome",
     "task_given",
@@ -33,6 +33,10 @@ const KINDS: [&str; 18] = [
     "replied",
     "credential_issued",
     "credential_deleted",
+    "approved",
+    "disapproved",
+    "granted",
+    "grant_revoked",
 ];
 
 /// Show records, newest last. For programs: `records`, or with `--follow` one record on a line.

@@ -3,6 +3,8 @@
 //! [`Command`] and in [`Command::run`]. Must not hold what a subcommand does.
 
 mod agent;
+mod approvals;
+mod approve;
 mod check;
 mod checkpoint;
 mod checks;
@@ -35,6 +37,7 @@ mod why;
 mod wrap;
 
 use crate::config::{self, Colour, Loaded, Report, Search, Unusable};
+use holdpoint_server::operate::Answer;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -143,6 +146,12 @@ enum Command {
     Why(why::Args),
     /// Show what was found after actions, and what is still to be looked at.
     Checks(checks::Args),
+    /// Show the calls that wait for approvals, and what exactly each would do.
+    Approvals(approvals::Args),
+    /// Say yes to exactly one held call, by the id of its approval.
+    Approve(approve::Args),
+    /// Say no to a held call, by the id of its approval.
+    Deny(approve::Args),
     /// Verify the ledger offline, with nothing but the public key.
     Verify(verify::Args),
     /// Print the newest signed checkpoint, to be kept elsewhere.
@@ -240,6 +249,9 @@ impl Command {
             Self::Verify(args) => verify::run(&args, globals),
             Self::Checkpoint(args) => checkpoint::run(&args, globals),
             Self::Checks(args) => checks::run(&args, globals),
+            Self::Approvals(args) => approvals::run(&args, globals),
+            Self::Approve(args) => approve::run(&args, Answer::Yes, globals),
+            Self::Deny(args) => approve::run(&args, Answer::No, globals),
             Self::Replay(args) => replay::run(&args, globals),
             Self::Scenario(args) => scenario::run(&args, globals),
             Self::DemoServer(args) => demo_server::run(args),

@@ -4,12 +4,12 @@
 use holdpoint_ledger::{encode, leaf_hash};
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
-    ActionId, ActionRecord, AgentFacts, AgentName, AskedRecord, AskedRuling, Cause, CheckRecord,
-    ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding,
-    FindingResult, GatewayId, GrantFacts, Intent, IntentSource, Lineage, Mode, OutcomeRecord,
-    OutcomeStatus, PolicySource, Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request,
-    Ruling, Severity, Stop, TargetFacts, TaskRecord, TeamName, Timestamp, ToolFacts, ToolOutput,
-    ToolRef, ToolState,
+    ActionId, ActionRecord, AgentFacts, AgentName, ApprovalRecord, AskedRecord, AskedRuling, Cause,
+    CheckRecord, ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts,
+    Field, Finding, FindingResult, GatewayId, GrantFacts, Intent, IntentSource, Lineage, Mode,
+    OutcomeRecord, OutcomeStatus, PolicySource, Reason, Record, RecordBody, RepliedRecord,
+    ReplyStatus, Request, Ruling, Severity, Stop, TargetFacts, TaskRecord, TeamName, TimedGrant,
+    Timestamp, ToolFacts, ToolOutput, ToolRef, ToolState,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -103,7 +103,40 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(25, task_given()),
         stored(26, checked()),
         stored(27, RecordBody::FoundInDoubt { in_doubt: vec![action()] }),
+        stored(28, RecordBody::Approved(Box::new(said(&["owner", "dba"])))),
+        stored(29, RecordBody::Disapproved(Box::new(said(&[])))),
+        stored(30, RecordBody::Granted(Box::new(granted()))),
+        stored(31, grant_revoked()),
     ]
+}
+
+fn said(counts_for: &[&str]) -> ApprovalRecord {
+    ApprovalRecord {
+        approval: action(),
+        binding: Digest::of(b"binding"),
+        agent: "coder".parse().unwrap(),
+        counts_for: counts_for.iter().map(ToString::to_string).collect(),
+        by: "ada".parse().unwrap(),
+        because: "seen\u{9b}2J it".to_owned(),
+        way: "cli".to_owned(),
+    }
+}
+
+fn granted() -> TimedGrant {
+    TimedGrant {
+        id: 30,
+        agent: "coder".parse().unwrap(),
+        class: EffectClass::Write,
+        tools: vec!["fs__*".to_owned()],
+        until_ms: AT,
+        by: "ada".to_owned(),
+        because: "tonight".to_owned(),
+    }
+}
+
+fn grant_revoked() -> RecordBody {
+    let (agent, because, by) = ("coder".parse().unwrap(), "done".to_owned(), "ada".to_owned());
+    RecordBody::GrantRevoked { id: 30, agent, because, by }
 }
 
 /// The permitted action goes on as a task.
@@ -208,7 +241,7 @@ fn decided((class, tool): (EffectClass, &str), decision: Decision, mut facts: Fa
         at: AT,
     };
     let (guards, checks) = Default::default();
-    let more = DecisionRecord { request, facts, decision, guards, checks };
+    let more = DecisionRecord { request, facts, decision, guards, checks, approval: None };
     RecordBody::Decision(Box::new(ActionRecord { action: action(), agent, lineage, more }))
 }
 
@@ -265,5 +298,8 @@ fn facts(stop: Option<Stop>) -> Facts {
         stops: stop.into_iter().collect(),
         epoch: Epoch(3),
         findings: vec![finding],
+        preview: None,
+        unseen: None,
+        approval: None,
     }
 }

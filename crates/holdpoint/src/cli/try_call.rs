@@ -178,7 +178,7 @@ fn render(
     }
     if decision.ruling() != Ruling::Permit {
         text.push_str("the agent would read:\n");
-        for line in refusal_text(request.action, decision).lines() {
+        for line in refusal_text(request.action, &decision.clone().into()).lines() {
             text.push_str(&format!("  | {}\n", escaped(line)));
         }
     }

@@ -3,6 +3,7 @@
 
 mod credentials;
 mod effects;
+mod operators;
 mod policies;
 mod validators;
 
@@ -11,6 +12,7 @@ pub use effects::{
     RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawKeep, RawOpenApi,
     RawPlace,
 };
+pub use operators::{RawApproval, RawOperator};
 pub use policies::{RawGuard, RawPolicies};
 pub use validators::{RawValidator, RawWhen};
 
@@ -47,8 +49,10 @@ pub struct RawConfig {
     pub limits: RawLimits,
     /// The teams that own agents.
     pub team: Named<RawTeam>,
-    /// Who may stop and release over HTTP. Without one, only this machine's user may.
+    /// Who may speak for the operator. Without one, only the account that owns the store may.
     pub operator: Named<RawOperator>,
+    /// What approvals need, by the names that `@hold` calls them.
+    pub approval: Named<RawApproval>,
     /// The agents. Nobody else may act.
     pub agent: Named<RawAgent>,
     /// The upstream servers whose tools agents may call.
@@ -248,16 +252,6 @@ pub struct RawTeam {
     pub on_call: Option<At<String>>,
 }
 
-/// A person or system that may stop and release over HTTP.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawOperator {
-    /// Where its bearer key is: `{ from_env = "NAME" }` or `{ from_file = "PATH" }`. The key has at
-    /// least 32 characters.
-    #[schemars(extend("x-required" = true))]
-    pub key: Option<At<RawReference>>,
-}
-
 /// A named identity that acts.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -269,6 +263,8 @@ pub struct RawAgent {
     /// `quarantined`.
     #[schemars(extend("x-default" = "auto"))]
     pub mode: Option<RawMode>,
+    /// The declared operators for whom it acts: they cannot approve what it does.
+    pub requesters: Vec<At<String>>,
     /// Whose access tokens act as this agent; see `[listen.oauth]`.
     pub oauth: Option<At<RawBearer>>,
     /// What it may reach, as `[[agent.NAME.grant]]` tables.

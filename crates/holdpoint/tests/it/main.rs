@@ -1,6 +1,7 @@
 //! The whole product: the real binary, real servers, real clients.
 
 mod admin;
+mod approvals;
 mod bounds;
 mod checks;
 mod client;

@@ -122,7 +122,7 @@ fn decide_one(store: &Store, (class, tool): (EffectClass, &str)) -> ActionId {
     let lineage = lineage(&request, policy);
     let agent = request.agent.clone();
     let (guards, checks) = Default::default();
-    let more = DecisionRecord { request, facts, decision, guards, checks };
+    let more = DecisionRecord { request, facts, decision, guards, checks, approval: None };
     append(store, RecordBody::Decision(Box::new(ActionRecord { action, agent, lineage, more })));
     action
 }
@@ -149,6 +149,9 @@ fn facts(class: EffectClass) -> Facts {
         stops: vec![],
         epoch: Default::default(),
         findings: vec![],
+        preview: None,
+        unseen: None,
+        approval: None,
     }
 }
 

@@ -154,7 +154,7 @@ fn a_flipped_byte_in_the_middle_is_found_by_verify() {
     // A record may lie across pages; one of them is whole in its place.
     let whole = |at: usize| format!("needle-{at}\"").into_bytes();
     let find = |needle: Vec<u8>| bytes.windows(needle.len()).position(|window| window == needle);
-    let at = (0..10).find_map(|at| find(whole(at))).unwrap();
+    let at = (0..20).find_map(|at| find(whole(at))).unwrap();
     bytes[at + 7] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let output = world.run(&["verify"]);

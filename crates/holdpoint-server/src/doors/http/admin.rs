@@ -1,23 +1,34 @@
 //! The operator's API over HTTP: the same words as on the command line, behind an operator's key.
 //! Must never accept an agent's key.
 
-use super::{HttpDoor, bearer, plain};
+use super::{HttpDoor, approvals, bearer, plain};
 use crate::doors::local::status_of;
 use crate::operate::{self, Word};
 use crate::store::{ReleaseOf, StoreFault};
 use crate::wire::{Acknowledgement, ReleaseAsk, StopAsk};
-use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use holdpoint_types::Reason;
 use std::sync::Arc;
 
-type Body<T> = Result<Json<T>, JsonRejection>;
+pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
+
+/// The routes below `/api/v1`.
+pub(super) fn routes() -> Router<Arc<HttpDoor>> {
+    Router::new()
+        .route("/status", get(status))
+        .route("/stop", post(stop))
+        .route("/release", post(release))
+        .route("/approvals", get(approvals::list))
+        .route("/approvals/{id}", post(approvals::speak))
+}
 
 /// `GET /api/v1/status`.
-pub(super) async fn status(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Response {
+async fn status(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Response {
     match operator(&door, &headers) {
         Ok(_) => Json(status_of(&door.governor)).into_response(),
         Err(refused) => *refused,
@@ -25,7 +36,7 @@ pub(super) async fn status(State(door): State<Arc<HttpDoor>>, headers: HeaderMap
 }
 
 /// `POST /api/v1/stop`.
-pub(super) async fn stop(
+async fn stop(
     State(door): State<Arc<HttpDoor>>,
     headers: HeaderMap,
     body: Body<StopAsk>,
@@ -41,7 +52,7 @@ pub(super) async fn stop(
 }
 
 /// `POST /api/v1/release`.
-pub(super) async fn release(
+async fn release(
     State(door): State<Arc<HttpDoor>>,
     headers: HeaderMap,
     body: Body<ReleaseAsk>,
@@ -64,7 +75,8 @@ pub(super) async fn release(
     acknowledge(operate::release(place, what, word).await)
 }
 
-fn operator(door: &HttpDoor, headers: &HeaderMap) -> Result<String, Box<Response>> {
+/// Who calls, if it is an operator.
+pub(super) fn operator(door: &HttpDoor, headers: &HeaderMap) -> Result<String, Box<Response>> {
     if door.check_host(headers).is_err() {
         let detail = "the Host or Origin header names another server";
         return Err(Box::new(plain(StatusCode::FORBIDDEN, Reason::OriginRefused, detail)));
@@ -79,7 +91,8 @@ fn operator(door: &HttpDoor, headers: &HeaderMap) -> Result<String, Box<Response
     })
 }
 
-fn read<T>(body: Body<T>) -> Result<T, Box<Response>> {
+/// The body of a request.
+pub(super) fn read<T>(body: Body<T>) -> Result<T, Box<Response>> {
     let refused = |fault: JsonRejection| {
         let detail = fault.body_text();
         Box::new(plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, &detail))

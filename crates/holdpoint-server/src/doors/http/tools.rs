@@ -5,6 +5,7 @@ use super::progress::{self, Progress};
 use super::turns::Turn;
 use super::{Asked, HttpDoor, InFlight, Refused, by_name, misfit, own_result};
 use crate::catalog::{Catalog, Tool};
+use crate::doors::held::{self, Client};
 use crate::doors::{answer, asks, tasks};
 use crate::governor::Call;
 use axum::http::StatusCode;
@@ -65,9 +66,10 @@ impl HttpDoor {
         mut asked: Asked<'_>,
         turn: Turn,
     ) -> Result<Response, Box<Refused>> {
+        held::strip(&mut asked.request);
         let (tool, parameters) = read(&asked)?;
         let id = asked.request.id.clone();
-        let era = asked.era;
+        let (era, client) = (asked.era, Client::of(asked.era, &asked.request));
         let upstreams = self.upstreams.load_full();
         let Some(upstream) = upstreams.get(tool.server()) else {
             return Err(unknown_tool(&asked.request, &tool.to_string()));
@@ -110,7 +112,7 @@ impl HttpDoor {
             let governed = governor.govern(call, gone, execute).await;
             let governed = asks::screen(&governor, (&whose.0, &whose.1), governed).await;
             drop(cancellable);
-            RpcResponse { id: Some(id), outcome: answer::outcome(governed, era) }
+            RpcResponse { id: Some(id), outcome: answer::outcome(governed, client) }
         };
         Ok(progress::answer(era, progress, work).await)
     }

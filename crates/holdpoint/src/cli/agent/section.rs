@@ -98,12 +98,18 @@ mod tests {
     use expect_test::expect;
     use holdpoint_control::Agent;
     use holdpoint_types::Mode;
+    use std::collections::BTreeSet;
 
     fn agent() -> Agent {
         let pairs = ["read:fs__*", "destructive:fs__rm", "read:db__query"];
         let pairs: Vec<_> = pairs.iter().map(|pair| parse_grant(pair).unwrap()).collect();
         let grants = grants(&pairs).unwrap();
-        Agent { owner: "platform".parse().unwrap(), mode: Mode::ApproveWrites, grants }
+        Agent {
+            owner: "platform".parse().unwrap(),
+            mode: Mode::ApproveWrites,
+            grants,
+            requesters: BTreeSet::new(),
+        }
     }
 
     #[test]

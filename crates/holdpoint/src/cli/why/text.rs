@@ -69,6 +69,7 @@ fn request(request: &Request, look: &Look) -> Branch {
         Door::McpStdio => "MCP over standard input",
         Door::McpHttp => "MCP over HTTP",
         Door::Try => "holdpoint try",
+        Door::Operator => "an operator",
     };
     let or_absent = |value: Option<String>| value.unwrap_or_else(|| "absent".to_owned());
     let retrieved = match request.retrieved.as_slice() {

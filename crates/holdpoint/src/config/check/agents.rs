@@ -35,7 +35,7 @@ impl Checker<'_> {
 
     fn agent(&mut self, name: &At<String>, raw: &At<RawAgent>) -> Option<Agent> {
         let span = raw.span();
-        let RawAgent { owner, mode, grant, grants, oauth: _ } = raw.get();
+        let RawAgent { owner, mode, grant, grants, requesters, oauth: _ } = raw.get();
         let owner = self.owner(&span, owner.as_ref());
         let written: Vec<_> = grant.iter().chain(grants).collect();
         let taken = ["grant", "grants"].iter().any(|key| self.dropped.has(span.start, key));
@@ -47,7 +47,9 @@ impl Checker<'_> {
         }
         let grants = written.into_iter().filter_map(|grant| self.grant(grant)).collect();
         let mode = mode.map_or(Mode::Auto, Mode::from);
-        Some(Agent { owner: owner?, mode, grants })
+        let requesters = requesters.iter().filter_map(|name| self.reference("operator", name));
+        let requesters = requesters.collect();
+        Some(Agent { owner: owner?, mode, grants, requesters })
     }
 
     fn owner(&mut self, agent: &Range<usize>, owner: Option<&At<String>>) -> Option<TeamName> {

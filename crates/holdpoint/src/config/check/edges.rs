@@ -1,10 +1,8 @@
 //! Checks where Holdpoint listens, and the limits.
 
 use super::Checker;
-use crate::config::checked::{DoorLimits, Limits, Listen, Tls, ValueSource};
-use crate::config::raw::{At, Named, RawLimits, RawListen, RawOperator, RawTls};
-use holdpoint_types::OperatorName;
-use std::collections::BTreeMap;
+use crate::config::checked::{DoorLimits, Limits, Listen, Tls};
+use crate::config::raw::{At, RawLimits, RawListen, RawTls};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
@@ -34,27 +32,6 @@ impl Checker<'_> {
             Some(tls) => Some(self.tls(tls)?),
         };
         Some(Listen { http: http?, hosts, anonymous_agent, operations, tls, oauth: None })
-    }
-
-    pub(super) fn operators(
-        &mut self,
-        raw: &Named<RawOperator>,
-    ) -> BTreeMap<OperatorName, ValueSource> {
-        let mut operators = BTreeMap::new();
-        for (name, operator) in raw {
-            let key = match &operator.get().key {
-                Some(key) => self.value_reference(key.span(), key.get()),
-                None if self.dropped.has(operator.span().start, "key") => None,
-                None => {
-                    self.missing(&operator.span(), "key", "{ from_env = \"NAME\" }");
-                    None
-                }
-            };
-            if let (Some(name), Some(key)) = (self.parse_name(name), key) {
-                operators.insert(name, key);
-            }
-        }
-        operators
     }
 
     pub(super) fn limits(&mut self, raw: &RawLimits) -> Limits {

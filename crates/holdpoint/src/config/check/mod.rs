@@ -8,6 +8,7 @@ mod edges;
 mod effects;
 mod oauth;
 mod openapi;
+mod operators;
 mod places;
 mod policies;
 mod servers;
@@ -80,6 +81,7 @@ struct Declared {
     teams: BTreeSet<String>,
     agents: BTreeSet<String>,
     servers: BTreeSet<String>,
+    operators: BTreeSet<String>,
 }
 
 // === impl Declared ===
@@ -91,6 +93,7 @@ impl Declared {
             teams: raw.team.keys().map(text).collect(),
             agents: raw.agent.keys().map(text).collect(),
             servers: raw.server.keys().map(text).collect(),
+            operators: raw.operator.keys().map(text).collect(),
         }
     }
 }
@@ -107,6 +110,8 @@ impl Checker<'_> {
         }
         self.keeps = self.keeps(&raw.invariant);
         let (servers, rules) = self.servers(&raw.server, limits.call_timeout_ms);
+        let (speakers, operators) = self.operators(&raw.operator);
+        let approvals = self.approvals(&raw.approval, &speakers);
         let parts = SettingsParts {
             teams: self.teams(&raw.team),
             agents: self.agents(&raw.agent),
@@ -115,9 +120,10 @@ impl Checker<'_> {
             surfaces: self.surfaces(&raw.surface),
             freezes: self.freezes(&raw.freeze),
             invariants: self.invariants(&raw.invariant),
+            operators: speakers,
+            approvals,
         };
         let validators = self.validators(&raw.validator);
-        let operators = self.operators(&raw.operator);
         let store = self.path(raw.store.path.as_ref()).unwrap_or(self.folder.join(".holdpoint"));
         let key = raw.store.credential_key.as_ref();
         let credential_key = key.and_then(|key| self.value_reference(key.span(), key.get()));
@@ -247,6 +253,7 @@ impl Checker<'_> {
         let declared = match what {
             "team" => &self.declared.teams,
             "agent" => &self.declared.agents,
+            "operator" => &self.declared.operators,
             _ => &self.declared.servers,
         };
         if declared.contains(name.get()) {

@@ -7,7 +7,7 @@
 use super::state::{Binding, Parking};
 use super::{Move, answered_anyway, is_own, own_id, reserved, words};
 use crate::doors::answer::refused_data;
-use crate::doors::asks;
+use crate::doors::{asks, held};
 use holdpoint_resources::mcp::era::{self, META_LOG_LEVEL, META_PROGRESS, META_SUBSCRIPTION};
 use holdpoint_resources::mcp::{
     Identity, Message, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse, governed,
@@ -114,7 +114,7 @@ impl ToLegacy {
                 let result = words::discover_result(&self.server);
                 vec![answered(RpcResponse::result_value(request.id.clone(), &result))]
             }
-            _ if governed && request.param("requestState").is_some() => self.come_back(request),
+            _ if governed && comes_back(request) => self.come_back(request),
             _ if self.calls.len() >= CALLS_MAX => {
                 vec![refusal(&request.id, Reason::Overloaded, "too many requests wait")]
             }
@@ -554,4 +554,9 @@ fn millis(duration: Duration) -> u64 {
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map(millis).unwrap_or(u64::MAX)
+}
+
+/// True if `request` comes back from what its server asked.
+fn comes_back(request: &RpcRequest) -> bool {
+    request.param("requestState").is_some() && !held::is_ours(request)
 }

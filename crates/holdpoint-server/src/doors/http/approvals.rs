@@ -1,0 +1,90 @@
+//! Approvals over HTTP, behind an operator's key: what waits, yes and no.
+//! Must never accept an agent's key.
+
+use super::admin::{Body, operator, read};
+use super::{HttpDoor, plain};
+use crate::operate::{self, Answer, SpeakFault, Speaker};
+use crate::store::StoreFault;
+use crate::wire::{ApprovalAnswer, ApprovalAsk, ApprovalReply};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use holdpoint_types::{ActionId, Reason};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Longest reason, in characters.
+const REASON_CHARS_MAX: usize = 1000;
+
+/// `GET /api/v1/approvals`.
+pub(super) async fn list(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Response {
+    if let Err(refused) = operator(&door, &headers) {
+        return *refused;
+    }
+    let (settings, now, epoch) = (door.governor.settings(), door.governor.now(), epoch(&door));
+    match (door.governor.store().approvals(), epoch) {
+        (Ok(rows), Ok(epoch)) => {
+            let rows = rows.iter().map(|row| ApprovalReply::new(row, &settings, (epoch, now)));
+            Json(json!({ "approvals": rows.collect::<Vec<_>>() })).into_response()
+        }
+        (Err(fault), _) | (_, Err(fault)) => unavailable(&fault),
+    }
+}
+
+/// `POST /api/v1/approvals/{id}`.
+pub(super) async fn speak(
+    State(door): State<Arc<HttpDoor>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body<ApprovalAsk>,
+) -> Response {
+    let (by, ask) = match operator(&door, &headers).and_then(|by| Ok((by, read(body)?))) {
+        Ok(asked) => asked,
+        Err(refused) => return *refused,
+    };
+    let malformed = |detail: &str| plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, detail);
+    let Ok(id) = id.parse::<ActionId>() else { return malformed("the id is none") };
+    let because = ask.because.trim().to_owned();
+    if because.is_empty()
+        || because.chars().count() > REASON_CHARS_MAX
+        || because.contains(char::is_control)
+    {
+        return malformed("`because` is one line of at most 1000 characters, and not empty");
+    }
+    let Ok(name) = by.parse() else { return malformed("the operator has no usable name") };
+    let speaker = Speaker { name, way: "api", sole: false };
+    let said = match ask.answer {
+        ApprovalAnswer::Yes => Answer::Yes,
+        ApprovalAnswer::No => Answer::No,
+    };
+    let (settings, at) = (door.governor.settings(), door.governor.now());
+    let place = (door.governor.store(), &*settings);
+    match operate::speak(place, &speaker, (id, said), (because, at)).await {
+        Ok((row, _)) => match epoch(&door) {
+            Ok(epoch) => Json(ApprovalReply::new(&row, &settings, (epoch, at))).into_response(),
+            Err(fault) => unavailable(&fault),
+        },
+        Err(fault) => refused(&fault),
+    }
+}
+
+fn epoch(door: &HttpDoor) -> Result<holdpoint_types::Epoch, StoreFault> {
+    Ok(door.governor.store().control()?.epoch)
+}
+
+fn refused(fault: &SpeakFault) -> Response {
+    let detail = fault.to_string();
+    match fault {
+        SpeakFault::Store(fault) => unavailable(fault),
+        SpeakFault::Unknown(_) => plain(StatusCode::NOT_FOUND, Reason::ApprovalUnknown, &detail),
+        SpeakFault::Expired | SpeakFault::Void | SpeakFault::Denied { .. } => {
+            plain(StatusCode::CONFLICT, Reason::ApprovalUnknown, &detail)
+        }
+        SpeakFault::Approver(_) => plain(StatusCode::FORBIDDEN, Reason::ApproverRefused, &detail),
+    }
+}
+
+fn unavailable(fault: &StoreFault) -> Response {
+    plain(StatusCode::SERVICE_UNAVAILABLE, Reason::LedgerUnavailable, &fault.to_string())
+}

@@ -1,0 +1,81 @@
+//! Asks people about held calls, without waiting for them: the agent makes the same call again,
+//! and what people said meanwhile is then one of its facts. Must never let a yes to one call count
+//! for another.
+
+use super::Governor;
+use crate::store::StoreFault;
+use holdpoint_control::decide;
+use holdpoint_policy::PolicySets;
+use holdpoint_types::{
+    ApprovalAsked, Cause, Decision, Digest, Facts, Reason, Request, Ruling, Timestamp,
+    canonical_digest,
+};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// Most calls of one agent that wait for approvals.
+const OPEN_MAX: u64 = 100;
+
+// === impl Governor ===
+
+impl Governor {
+    /// The decision with what people said to exactly this call, and what is asked of them if it is
+    /// held all the same.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn ask_people(
+        &self,
+        request: &Request,
+        (mut facts, decision): (Facts, Decision),
+        policy: &PolicySets,
+    ) -> Result<(Facts, Decision, Option<ApprovalAsked>), StoreFault> {
+        if decision.ruling() != Ruling::Hold {
+            return Ok((facts, decision, None));
+        }
+        let names = decision.deciding().map(|cause| cause.approval.clone());
+        let Some(names) = names.collect::<Option<BTreeSet<_>>>() else {
+            // Nobody can lift a hold that asks for nothing.
+            return Ok((facts, decision, None));
+        };
+        let Some(binding) = binding(request, &facts, policy) else {
+            return Ok((facts, decision, None));
+        };
+        if let Some(row) = self.inner.store.approval_for(binding, request.at)? {
+            let asked = row.facts.asked.clone();
+            facts.approval = Some(row.facts);
+            let decision = decide(request, &facts, policy);
+            let held = decision.ruling() == Ruling::Hold;
+            return Ok((facts, decision, held.then_some(asked)));
+        }
+        if self.inner.store.approvals_of(&request.agent, request.at)? >= OPEN_MAX {
+            let full = Reason::ApprovalsFull;
+            let full = Cause::new(Ruling::Deny, full, full.meaning());
+            return Ok((facts, decision.join([full]), None));
+        }
+        let settings = self.settings();
+        let (needs, for_ms) = settings.approval_needs(names.iter().map(String::as_str));
+        let for_ms = i64::try_from(for_ms).unwrap_or(i64::MAX);
+        let expires_ms = Timestamp(request.at.0.saturating_add(for_ms));
+        let asked = ApprovalAsked { id: request.action, binding, needs, expires_ms };
+        Ok((facts, decision, Some(asked)))
+    }
+}
+
+/// What an approval is for: who would do what, with which parameters and which consequences, under
+/// which policies, in which epoch. If any of it is another, so is the digest.
+fn binding(request: &Request, facts: &Facts, policy: &PolicySets) -> Option<Digest> {
+    let guards = policy.guards_of(facts);
+    let bound = json!({
+        "agent": request.agent,
+        "door": request.door,
+        "tool": request.tool,
+        "definition": facts.tool.as_ref().map(|tool| tool.definition),
+        "parameters": canonical_digest(&request.parameters).ok()?,
+        "preview": facts.preview.as_ref().map(|preview| preview.digest),
+        "policy": policy.digest(),
+        "guards": guards,
+        "epoch": facts.epoch,
+    });
+    canonical_digest(&bound).ok()
+}

@@ -1,0 +1,196 @@
+//! `holdpoint approvals`: the calls that wait for people, and what exactly each would do.
+//! Must not say yes or no to anything.
+
+use super::approve;
+use super::look::{Look, Table, Tone, count, escaped, json_lines, shortened};
+use super::operator::StoreArgs;
+use super::{Exit, Format, Globals, answer};
+use holdpoint_control::Settings;
+use holdpoint_server::store::{Access, ApprovalRow, Store};
+use holdpoint_server::wire::{ApprovalReply, ApprovalState};
+use holdpoint_types::{ActionRecord, DecisionRecord, Epoch, RecordBody, Timestamp};
+use serde_json::json;
+
+/// Longest parameters on a line, in characters.
+const LINE_CHARS_MAX: usize = 100;
+/// Longest parameters in full, in characters.
+const WHOLE_CHARS_MAX: usize = 20_000;
+
+/// Show the calls that wait for approvals, or one of them in full.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Show this one in full: its id, or how it begins or ends.
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+    /// Show those that ended, were denied or are void, too, as long as they are listed.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// Runs `holdpoint approvals`: exit 4 if one waits.
+///
+/// # Errors
+/// When there is no store, or it cannot be read.
+pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
+    let config = globals.load()?;
+    let store = args.store.open(globals, Access::ReadOnly)?;
+    let look = Look::of_terminal();
+    let epoch = store.control()?.epoch;
+    let mut rows = store.approvals()?;
+    if let Some(id) = &args.id {
+        let id = approve::find(&store, id)?;
+        rows.retain(|row| row.facts.asked.id == id);
+        let Some(shown) = rows.first() else { return Ok(Exit::Fault) };
+        let record = decision(&store, shown)?;
+        answer(&match globals.format {
+            Format::Json => {
+                let reply = ApprovalReply::new(shown, &config.settings, (epoch, look.now));
+                let mut told = json!(reply);
+                told["decision"] = json!(record.map(|record| record.more));
+                json_lines(&told)
+            }
+            Format::Text => whole(shown, record.as_ref(), (&config.settings, epoch), &look),
+        })?;
+        return Ok(Exit::Ok);
+    }
+    let is_open = |row: &ApprovalRow| ApprovalState::of(row, epoch, look.now).is_open();
+    rows.retain(|row| args.all || is_open(row));
+    let waits =
+        rows.iter().any(|row| ApprovalState::of(row, epoch, look.now) == ApprovalState::Waits);
+    answer(&match globals.format {
+        Format::Json => {
+            let reply =
+                |row: &ApprovalRow| ApprovalReply::new(row, &config.settings, (epoch, look.now));
+            let told = rows.iter().map(reply);
+            json_lines(&json!({ "approvals": told.collect::<Vec<_>>() }))
+        }
+        Format::Text => list(&store, &rows, (&config.settings, epoch), &look)?,
+    })?;
+    Ok(if waits { Exit::Held } else { Exit::Ok })
+}
+
+/// What is still missing for an approval to be whole, for people.
+pub fn missing(row: &ApprovalRow, now: Timestamp) -> Vec<String> {
+    let open = row.facts.asked.needs.iter().filter(|(name, _)| !row.facts.answers(name, now));
+    let told = open.map(|(name, wanted)| {
+        let given = row.facts.given.get(name).map_or(0, std::collections::BTreeSet::len);
+        match wanted {
+            1 => name.clone(),
+            _ => format!("{name} ({given} of {wanted})"),
+        }
+    });
+    told.collect()
+}
+
+fn tone(state: ApprovalState) -> Tone {
+    match state {
+        ApprovalState::Waits => Tone::Careful,
+        ApprovalState::Given => Tone::Good,
+        ApprovalState::Denied | ApprovalState::Void => Tone::Bad,
+        ApprovalState::Expired => Tone::Dim,
+    }
+}
+
+fn list(
+    store: &Store,
+    rows: &[ApprovalRow],
+    (settings, epoch): (&Settings, Epoch),
+    look: &Look,
+) -> anyhow::Result<String> {
+    if rows.is_empty() {
+        return Ok("no call waits for an approval\n".to_owned());
+    }
+    let mut text = String::new();
+    for row in rows {
+        let mut table = Table::default();
+        let state = ApprovalState::of(row, epoch, look.now);
+        let id = row.facts.asked.id.to_string();
+        let who = format!("{} wants {}", row.agent, row.tool);
+        table.push(vec![
+            (tone(state), state.as_str().to_owned()),
+            (Tone::Plain, id),
+            (Tone::Plain, who),
+            (Tone::Dim, look.age(row.asked_ms)),
+        ]);
+        text.push_str(&table.render("", look));
+        if let Some(record) = decision(store, row)? {
+            let parameters = record.more.request.parameters.to_string();
+            text.push_str(&format!("  {}\n", shortened(&parameters, LINE_CHARS_MAX)));
+        }
+        let needed = needed(row, settings, look);
+        text.push_str(&format!("  {needed}\n"));
+    }
+    let number = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    text.push_str(&format!(
+        "{}; `holdpoint approvals ID` shows one in full, `holdpoint approve ID --because …` or \
+         `holdpoint deny ID --because …` decides it\n",
+        count(number, "call"),
+    ));
+    Ok(text)
+}
+
+/// Who has to say yes, who did, who could.
+fn needed(row: &ApprovalRow, settings: &Settings, look: &Look) -> String {
+    if let Some(denied) = &row.facts.denied {
+        return format!("{} said no: {}", denied.by, escaped(&denied.because));
+    }
+    let missing = missing(row, look.now);
+    let until = look.time_and_age(row.facts.asked.expires_ms);
+    if missing.is_empty() {
+        return format!("approved; waits for the agent to make the call again, until {until}");
+    }
+    let able = settings.approvers(&row.agent, &row.facts.asked);
+    let able = match (able.as_slice(), settings.parts().operators.is_empty()) {
+        (_, true) => "whoever owns the store".to_owned(),
+        ([], false) => "nobody who is declared".to_owned(),
+        (able, false) => able.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
+    format!("needs {}; could be given by {able}; until {until}", missing.join(", "))
+}
+
+fn whole(
+    row: &ApprovalRow,
+    record: Option<&ActionRecord<DecisionRecord>>,
+    (settings, epoch): (&Settings, Epoch),
+    look: &Look,
+) -> String {
+    let state = ApprovalState::of(row, epoch, look.now);
+    let word = look.paint(tone(state), state.as_str());
+    let mut text = format!("approval {}  {word}\n", row.facts.asked.id);
+    let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<12} {value}\n"));
+    line("agent", row.agent.as_str());
+    line("tool", &row.tool.to_string());
+    line("asked", &look.time_and_age(row.asked_ms));
+    line("needed", &needed(row, settings, look));
+    line("bound to", &format!("{} (epoch {})", row.facts.asked.binding, row.epoch.0));
+    let Some(ActionRecord { more, .. }) = record else { return text };
+    line("target", &escaped(&more.facts.target.resource));
+    line("environment", &escaped(&more.facts.target.environment));
+    for cause in more.decision.deciding() {
+        let rule = cause.rule.as_deref().unwrap_or(cause.reason.code());
+        line("because of", &format!("{}: {}", escaped(rule), escaped(&cause.text)));
+    }
+    if let Some(intent) = &more.request.intent {
+        line("intent", &format!("\"{}\" (the agent says)", shortened(&intent.text, 300)));
+    }
+    let pretty = serde_json::to_string_pretty(&more.request.parameters).unwrap_or_default();
+    text.push_str("  parameters\n");
+    for part in pretty.chars().take(WHOLE_CHARS_MAX).collect::<String>().lines() {
+        text.push_str(&format!("    {}\n", escaped(part)));
+    }
+    text
+}
+
+/// The record of the decision that asked first.
+fn decision(
+    store: &Store,
+    row: &ApprovalRow,
+) -> anyhow::Result<Option<ActionRecord<DecisionRecord>>> {
+    let records = store.of_action(row.facts.asked.id)?;
+    Ok(records.into_iter().find_map(|stored| match stored.record.body {
+        RecordBody::Decision(decided) => Some(*decided),
+        _ => None,
+    }))
+}

@@ -1,0 +1,116 @@
+//! `holdpoint approve` and `holdpoint deny`: says yes or no to exactly one held call.
+//! Must never approve a tool in general, nor more than one call.
+
+use super::approvals;
+use super::look::{Look, json_lines};
+use super::operator::{self, StoreArgs};
+use super::{Exit, Format, Globals, WrongUsage, answer};
+use crate::config::Config;
+use anyhow::bail;
+use holdpoint_server::operate::{self, Answer, Speaker};
+use holdpoint_server::store::{Access, ApprovalRow, Store};
+use holdpoint_server::wire::ApprovalReply;
+use holdpoint_types::{ActionId, OperatorName};
+
+/// Say it to one held call, by the approval's id or its beginning; see `holdpoint approvals`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The approval's id, or how it begins or ends.
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Why. It is recorded, and a no is told to the agent.
+    #[arg(long, visible_alias = "reason", value_name = "TEXT",
+          value_parser = operator::parse_reason)]
+    because: String,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// Runs `holdpoint approve` or `holdpoint deny`.
+///
+/// # Errors
+/// When what is said does not count, or cannot be recorded.
+pub fn run(args: &Args, said: Answer, globals: &Globals) -> anyhow::Result<Exit> {
+    let config = globals.load()?;
+    let store = args.store.open(globals, Access::Operate)?;
+    let id = find(&store, &args.id)?;
+    let speaker = speaker(&config)?;
+    let word = operator::word(&store, &args.because)?;
+    let spoken = (id, said);
+    let (row, changed) = operator::wait(async {
+        let place = (&store, &config.settings);
+        Ok(operate::speak(place, &speaker, spoken, (word.reason, word.at)).await?)
+    })?;
+    match globals.format {
+        Format::Json => {
+            let now = (store.control()?.epoch, operator::now());
+            let reply = ApprovalReply::new(&row, &config.settings, now);
+            answer(&json_lines(&serde_json::to_value(reply)?))?;
+        }
+        Format::Text => answer(&told(&row, said, changed, &Look::of_terminal()))?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// Who speaks: the operator with this account, or, where nobody is declared, whoever owns the
+/// store.
+///
+/// # Errors
+/// When operators are declared, and this account is none of theirs.
+pub fn speaker(config: &Config) -> anyhow::Result<Speaker> {
+    let user = operator::name();
+    if let Some(name) = config.settings.operator_of_user(&user) {
+        return Ok(Speaker { name: name.clone(), way: "cli", sole: false });
+    }
+    if config.settings.parts().operators.is_empty() {
+        let name: OperatorName = user.parse()?;
+        return Ok(Speaker { name, way: "cli", sole: true });
+    }
+    bail!(
+        "the account `{user}` belongs to no declared operator: add `user = \"{user}\"` to the \
+         `[operator.NAME]` that it belongs to"
+    )
+}
+
+/// The approval whose id is `text`, or begins or ends with it.
+///
+/// # Errors
+/// When there is none, or there are several.
+pub fn find(store: &Store, text: &str) -> anyhow::Result<ActionId> {
+    let wanted = text.to_ascii_lowercase();
+    let ids = store.approvals()?.into_iter().map(|row| row.facts.asked.id);
+    let fits = |id: &ActionId| {
+        let id = id.to_string();
+        id.starts_with(&wanted) || id.ends_with(&wanted)
+    };
+    let found: Vec<_> = ids.filter(fits).collect();
+    match found.as_slice() {
+        [id] => Ok(*id),
+        [] => Err(WrongUsage(format!(
+            "no call waits for an approval `{text}`; `holdpoint approvals` shows those that do"
+        ))
+        .into()),
+        several => Err(WrongUsage(format!(
+            "`{text}` fits {} approvals; write more of the id",
+            several.len()
+        ))
+        .into()),
+    }
+}
+
+fn told(row: &ApprovalRow, said: Answer, changed: bool, look: &Look) -> String {
+    let id = row.facts.asked.id;
+    let again = if changed { "" } else { " (you said so before)" };
+    match said {
+        Answer::No => format!("denied {id}{again}; the agent reads why when it asks again\n"),
+        Answer::Yes if row.facts.is_whole(look.now) => format!(
+            "approved {id}{again}; {} may make exactly this call once, until {}\n",
+            row.agent,
+            look.time_and_age(row.facts.asked.expires_ms),
+        ),
+        Answer::Yes => {
+            let missing = approvals::missing(row, look.now).join(", ");
+            format!("your yes to {id} counts{again}; still missing: {missing}\n")
+        }
+    }
+}
