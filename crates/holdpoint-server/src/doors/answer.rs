@@ -175,7 +175,7 @@ mod tests {
         expect![[r#"
             Holdpoint holds this call (action 019826f1-3a00-7707-8707-070707070707).
             - policy_holds: Prod holds. Needs approval by: owner.
-            What to do: Do other work and report what you would need: approvals cannot be given yet."#]]
+            What to do: Go on with other work, and make the same call again once the approval is given."#]]
         .assert_eq(&refusal_text(action, &Decision::from_iter([hold]).into()));
     }
 }

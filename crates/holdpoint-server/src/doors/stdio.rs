@@ -330,8 +330,8 @@ impl Between {
         let id = note.params.as_ref().and_then(|params| params.get("requestId"));
         let Some(id) = id.and_then(RpcId::from_value) else { return false };
         let governed = self.calls.cancel(&id);
+        // Who cancels wants no answer, and a server need not give one.
         if !governed {
-            // Who cancels wants no answer, and a server need not give one.
             self.calls.whose(&id);
         }
         governed
@@ -340,10 +340,9 @@ impl Between {
     /// Lets a governed call run beside the others.
     fn call(&self, mut request: RpcRequest) {
         held::strip(&mut request);
-        let id = request.id.clone();
+        let (id, door) = (request.id.clone(), self.clone());
         // In flight from here on: a cancellation may come right behind it.
         let begun = self.calls.begin(&id);
-        let door = self.clone();
         self.tasks.spawn(async move {
             let response = match begun {
                 None => id_refused(id, IN_FLIGHT),

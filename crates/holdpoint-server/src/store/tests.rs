@@ -470,10 +470,10 @@ async fn what_cannot_be_a_store_is_refused() {
     let dir = filled().await;
     let reopen = |access| Store::open(dir.path(), StoreOptions::new(gateway(3), access));
     let database = Connection::open(dir.path().join("ledger.db")).unwrap();
-    database.pragma_update(None, "user_version", 3).unwrap();
+    database.pragma_update(None, "user_version", 4).unwrap();
     drop(database);
     for access in [Access::Govern, Access::Operate, Access::ReadOnly] {
-        assert_eq!(reopen(access).unwrap_err(), StoreFault::Newer { found: 3, known: 2 });
+        assert_eq!(reopen(access).unwrap_err(), StoreFault::Newer { found: 4, known: 3 });
     }
     let key = dir.path().join("ledger.key");
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();

@@ -164,11 +164,17 @@ async fn a_store_of_the_first_format_is_read_as_it_is_and_carried_on() {
     store.append(note(10)).await.unwrap();
     drop(store);
     let database = Connection::open(dir.path().join("ledger.db")).unwrap();
-    database.execute_batch("DROP TABLE open_checks; PRAGMA user_version = 1").unwrap();
+    database
+        .execute_batch(
+            "DROP TABLE open_checks; DROP TABLE approvals; DROP TABLE grants; \
+                   PRAGMA user_version = 1",
+        )
+        .unwrap();
     drop(database);
     let options = StoreOptions::new(gateway(3), Access::ReadOnly);
     let reader = Store::open(dir.path(), options).unwrap();
     assert_eq!((reader.open_checks(), reader.open_check_count()), (Ok(vec![]), Ok((0, None))));
+    assert_eq!((reader.approvals(), reader.grants()), (Ok(vec![]), Ok(vec![])));
     assert_eq!(verify(dir.path()), Ok(1));
     drop(reader);
     let store = open(dir.path(), 2);
