@@ -5,6 +5,7 @@
 //! after. It must never decide anything, and never send a `tools/call` without consuming a
 //! [`holdpoint_control::Permit`] that was checked against exactly the value it sends.
 
+mod archive;
 mod client;
 mod credentials;
 mod events;
@@ -12,12 +13,15 @@ mod lines;
 pub mod mcp;
 mod passage;
 mod process;
+mod redaction;
+mod registry;
 pub mod resource;
 mod upstream;
 
 #[cfg(fuzzing)]
 pub use upstream::read_answer;
 
+pub use archive::{Archive, Kept, Label as ArchiveLabel};
 pub use client::HttpClient;
 pub use credentials::{
     Bearer, ClientIdentity, CredentialFault, GrantKind, Holder, Issued, Login, OAuthSpec, Revoked,
@@ -25,6 +29,8 @@ pub use credentials::{
 };
 pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};
 pub use process::{Pipes, Process, ProcessFault, ProcessSpec};
+pub use redaction::redacted;
+pub use registry::{Place, Resources, RevertPreview};
 pub use upstream::{
     Answer, Cancels, Condition, Ended, Health, Limits, SecretText, ToolCall, Transport, Upstream,
     UpstreamFault, UpstreamSpec,

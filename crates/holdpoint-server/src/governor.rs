@@ -12,6 +12,7 @@ mod drain;
 mod endings;
 mod gather;
 mod given_up;
+mod preview;
 mod questions;
 mod tasks;
 mod words;
@@ -34,12 +35,14 @@ use given_up::GivenUp;
 use holdpoint_control::{Control, Ending, Input, Output, Permit, Proposal, Running, Settings};
 use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySets;
-use holdpoint_resources::{Cancels, Ended};
+use holdpoint_resources::resource::Forward;
+use holdpoint_resources::{Cancels, Ended, Resources};
 use holdpoint_types::{
     ActionId, ApprovalAsked, Cause, Decision, Digest, Epoch, GatewayId, PreviewFacts, Reason,
     Record, RecordBody, Ruling, ServerName, Stop, Timestamp, ToolRef, canonical_digest,
 };
 use parking_lot::Mutex;
+use preview::HeldOpen;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -65,6 +68,7 @@ struct Inner {
     policy: ArcSwap<PolicySets>,
     settings: ArcSwap<Settings>,
     validators: ArcSwap<Validators>,
+    resources: ArcSwap<Resources>,
     cancels: Mutex<BTreeMap<ActionId, Cancels>>,
     given_up: GivenUp,
     endings: Endings,
@@ -105,6 +109,7 @@ impl Governor {
             policy: ArcSwap::from_pointee(policies),
             settings: ArcSwap::from_pointee(settings),
             validators: ArcSwap::default(),
+            resources: ArcSwap::default(),
             cancels: Mutex::default(),
             given_up: GivenUp::default(),
             endings: Endings::default(),
@@ -237,7 +242,7 @@ impl Governor {
     pub async fn govern<E, F>(&self, call: Call, asked: CancellationToken, execute: E) -> Governed
     where
         E: FnOnce(Permit, Cancels) -> F + Send + 'static,
-        F: Future<Output = Ended> + Send,
+        F: Future<Output = Ended> + Send + 'static,
     {
         let governor = self.clone();
         let action = self.new_action();
@@ -305,8 +310,8 @@ impl Governor {
         execute: E,
     ) -> Governed
     where
-        E: FnOnce(Permit, Cancels) -> F + Send,
-        F: Future<Output = Ended> + Send,
+        E: FnOnce(Permit, Cancels) -> F + Send + 'static,
+        F: Future<Output = Ended> + Send + 'static,
     {
         let begun = Instant::now();
         let admitted = self.admit(action, &call).await;
@@ -317,7 +322,9 @@ impl Governor {
         };
         let mut unfinished = Unfinished { governor: self, action: Some(action) };
         let permitted = Instant::now();
-        let running = execute(permit, cancel.clone());
+        let (resources, cancels) = (self.resources(), cancel.clone());
+        let forward: Forward = Box::new(move |permit| Box::pin(execute(permit, cancels)));
+        let running = resources.execute(permit, self.now(), (cancel.clone(), forward));
         tokio::pin!(running);
         let ended = tokio::select! {
             ended = &mut running => ended,
@@ -347,9 +354,13 @@ impl Governor {
     /// Decides until the decision is recorded in the epoch that it was made in.
     async fn admit(&self, action: ActionId, call: &Call) -> Result<(Permit, Cancels), Refusal> {
         let effects = self.analyse((&call.agent, &call.tool), &call.parameters).await?;
+        let held_open = HeldOpen { governor: self, action, tool: &call.tool };
         for _ in 0..TRIES_MAX {
             match self.try_admit(action, (call, effects.as_deref())).await? {
-                Admitted::Permit(permit, cancel) => return Ok((permit, cancel)),
+                Admitted::Permit(permit, cancel) => {
+                    held_open.goes_on();
+                    return Ok((permit, cancel));
+                }
                 Admitted::Refused(refusal) => return Err(refusal),
                 Admitted::DecideAgain => self.read_stops().map_err(|fault| unavailable(&fault))?,
             }
@@ -367,6 +378,8 @@ impl Governor {
         let (request, facts) = self.gather(action, call, now);
         let policy = self.policy();
         let (facts, decision) = self.judge(&request, facts, &policy).await;
+        let judged = (facts, decision);
+        let (facts, decision, diff) = self.look_ahead(&request, judged, call.1, &policy).await;
         let asked = self.ask_people(&request, (facts, decision), &policy);
         let (facts, decision, approval) = asked.map_err(|fault| unavailable(&fault))?;
         let (checks, decision) = self.promise_checks(&request, &facts, decision);
@@ -374,6 +387,10 @@ impl Governor {
             .map_err(|fault| deny(Reason::CouldNotDecide, &fault.to_string()))?;
         let (policy, guards) = (policy.digest(), policy.guards_of(&facts));
         let (asked, preview) = (approval.clone(), facts.preview.clone());
+        if decision.ruling() != Ruling::Permit {
+            let why = (decision.ruling(), approval.as_ref());
+            self.let_go((action, call.0), why, diff).await;
+        }
         let proposal =
             Proposal { request, facts, decision, policy, guards, parameters, checks, approval };
         let mut outputs = {

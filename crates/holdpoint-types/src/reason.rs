@@ -296,6 +296,10 @@ reasons! {
         "Retry after a pause.",
         "Repair the machine's time.";
 
+    TargetMoved, "target_moved", Execution,
+        "The target is not what it was when the call was previewed; nothing was done.",
+        "Look at the target, and make the call again if it is still right.",
+        "Nothing to do, unless it happens often: then several work on the same target.";
     UpstreamUnavailable, "upstream_unavailable", Execution,
         "The upstream server cannot be reached, or died.",
         "Retry after a pause.",

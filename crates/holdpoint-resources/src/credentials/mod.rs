@@ -10,7 +10,7 @@ mod fault;
 mod grant;
 mod kept;
 mod login;
-mod vault;
+pub(crate) mod vault;
 
 pub use bearer::Bearer;
 pub(crate) use bearer::Judged;

@@ -55,7 +55,7 @@ pub struct Label {
 
 /// Tells whether a file is still the one that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     inode: u64,
     changed: (i64, i64),
     bytes: u64,
@@ -194,6 +194,22 @@ impl Vault {
         sync(&self.dir)
     }
 
+    /// Seals `plain` under the vault's key, which is made if there is none. `head` is not hidden, and
+    /// cannot be changed without the key.
+    pub(crate) fn seal(&self, head: &[u8], plain: &[u8]) -> Result<Vec<u8>, VaultFault> {
+        self.make_key()?;
+        seal(&self.key(&self.dir)?, head, plain)
+    }
+
+    /// Opens what [`Self::seal`] gave; nothing if it, or its head, was changed.
+    pub(crate) fn open(
+        &self,
+        head: &[u8],
+        sealed: Vec<u8>,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, VaultFault> {
+        Ok(open(&self.key(&self.dir)?, head, sealed))
+    }
+
     /// Waits until no other process changes this credential. Blocks; let go by dropping it.
     pub(super) fn lock(&self, server: &ServerName, holder: &Holder) -> Result<File, VaultFault> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
@@ -330,7 +346,7 @@ fn fill(bytes: &mut [u8]) -> Result<(), VaultFault> {
 }
 
 /// The bytes of a file that is no link, and its stamp; nothing if there is none.
-fn read_limited(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Stamp)>, VaultFault> {
+pub(crate) fn read_limited(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Stamp)>, VaultFault> {
     let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path);
     let file = match opened {
         Ok(file) => file,
@@ -352,13 +368,14 @@ fn no_follow() -> i32 {
 }
 
 /// A name for a file that is being written, which no other write uses.
-fn draft(path: &Path) -> PathBuf {
+pub(crate) fn draft(path: &Path) -> PathBuf {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let number = LAST.fetch_add(1, Ordering::Relaxed);
     path.with_extension(format!("{}-{number}.draft", std::process::id()))
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes a file that is not there, for its owner only, and waits until it is durable.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     // A draft of a process that died under the same number is in nobody's way.
     let _ = std::fs::remove_file(path);
     let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
@@ -366,7 +383,8 @@ fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
-fn sync(dir: &Path) -> Result<(), VaultFault> {
+/// Waits until what was made in `dir` is durable.
+pub(crate) fn sync(dir: &Path) -> Result<(), VaultFault> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| file_fault(dir, &error))
 }
 

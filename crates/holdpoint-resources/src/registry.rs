@@ -1,0 +1,369 @@
+//! Which resource stands for which server, what their previews hold open, and the way of an action
+//! through them: previewed, its undo made durable, executed.
+//!
+//! INVARIANT: what takes an action back is durable before the action is executed. Must never
+//! execute anything but what was previewed under the same action.
+
+use crate::archive::{Archive, Kept, Label};
+use crate::credentials::VaultFault;
+use crate::resource::{
+    Executed, Forward, Preview, Proposed, Resource, ResourceFault, Reverting, TargetState, Undo,
+};
+use crate::upstream::{Cancels, Ended};
+use futures::future::BoxFuture;
+use holdpoint_control::Permit;
+use holdpoint_types::{
+    ActionId, Digest, Reason, Reversibility, ServerName, Timestamp, ToolRef, canonical_digest,
+};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How long a preview may hold something open before it is executed or dropped, in milliseconds.
+const HELD_MS_MAX: i64 = 60_000;
+
+/// Whether a server's calls can run without its resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The resource is the server: a call runs in it or not at all.
+    Serves,
+    /// The resource stands beside a server, which runs the calls.
+    Beside,
+}
+
+/// All resources, by the servers that they stand for.
+#[derive(Default)]
+pub struct Resources {
+    standing: BTreeMap<ServerName, (Place, Arc<dyn Standing>)>,
+    archive: Option<Archive>,
+    /// How long previews and undo are kept, in milliseconds.
+    keep_ms: i64,
+}
+
+/// What a revert would do; nothing is changed yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RevertPreview {
+    /// What would be put back.
+    pub preview: Preview,
+    /// What would be kept as it is.
+    pub conflicts: Vec<crate::resource::Conflict>,
+    /// What was captured.
+    pub undo: Undo,
+}
+
+/// A resource whose kind nobody needs to know.
+trait Standing: Send + Sync {
+    fn preview<'a>(
+        &'a self,
+        action: ActionId,
+        proposed: Proposed<'a>,
+    ) -> BoxFuture<'a, Result<Option<Preview>, ResourceFault>>;
+    fn holds(&self, action: ActionId) -> bool;
+    fn undo(&self, action: ActionId) -> Option<Undo>;
+    fn forget(&self, action: ActionId);
+    fn execute<'a>(
+        &'a self,
+        permit: Permit,
+        now: Timestamp,
+        around: (Cancels, Forward),
+    ) -> BoxFuture<'a, Executed>;
+    fn verify<'a>(&'a self, undo: &'a Undo) -> BoxFuture<'a, Result<TargetState, ResourceFault>>;
+    fn revert<'a>(
+        &'a self,
+        proposed: (ActionId, Proposed<'a>),
+        undo: &'a Undo,
+    ) -> BoxFuture<'a, Result<RevertPreview, ResourceFault>>;
+}
+
+/// One resource with what its previews hold open.
+struct Stand<R: Resource> {
+    resource: R,
+    held: Mutex<BTreeMap<ActionId, Held<R::Prepared>>>,
+}
+
+/// What a preview holds open, and what a permit must say to let it run.
+struct Held<P> {
+    tool: ToolRef,
+    parameters: Digest,
+    since: Timestamp,
+    prepared: P,
+}
+
+// === impl Resources ===
+
+impl Resources {
+    /// No resource yet; what they capture goes into `archive` and is kept so long.
+    pub fn new(archive: Archive, keep_ms: i64) -> Self {
+        Self { standing: BTreeMap::new(), archive: Some(archive), keep_ms }
+    }
+
+    /// Lets `resource` stand for `server`.
+    pub fn add<R: Resource>(&mut self, server: ServerName, place: Place, resource: R) {
+        let stand = Stand { resource, held: Mutex::default() };
+        self.standing.insert(server, (place, Arc::new(stand)));
+    }
+
+    /// True if a resource stands for `server`.
+    pub fn stands_for(&self, server: &ServerName) -> bool {
+        self.standing.contains_key(server)
+    }
+
+    /// What `proposed` would cause; `None` where nobody can tell, or nothing is to be told.
+    /// Whatever it holds open waits for [`Self::execute`] or [`Self::forget`].
+    ///
+    /// # Errors
+    /// When it should be known and is not.
+    pub async fn preview(
+        &self,
+        action: ActionId,
+        proposed: Proposed<'_>,
+    ) -> Result<Option<Preview>, ResourceFault> {
+        let Some((_, standing)) = self.standing.get(proposed.tool.server()) else {
+            return Ok(None);
+        };
+        standing.preview(action, proposed).await
+    }
+
+    /// Lets go of what a preview holds open.
+    pub fn forget(&self, action: ActionId, server: &ServerName) {
+        if let Some((_, standing)) = self.standing.get(server) {
+            standing.forget(action);
+        }
+    }
+
+    /// Executes what was previewed, or, where nothing was, lets `forward` run the call.
+    pub async fn execute(
+        &self,
+        permit: Permit,
+        now: Timestamp,
+        (cancels, forward): (Cancels, Forward),
+    ) -> Ended {
+        let server = permit.tool().server().clone();
+        let Some((place, standing)) = self.standing.get(&server) else {
+            return forward(permit).await;
+        };
+        let action = permit.action();
+        if !standing.holds(action) {
+            return match place {
+                Place::Beside => forward(permit).await,
+                Place::Serves => not_sent("what it would do was not seen, so it does not run"),
+            };
+        }
+        if let Some(undo) = standing.undo(action)
+            && let Err(fault) = self.keep_undo(action, &server, (&undo, now)).await
+        {
+            standing.forget(action);
+            return not_sent(&format!("what would take it back cannot be kept: {fault}"));
+        }
+        let Executed { ended, undo } = standing.execute(permit, now, (cancels, forward)).await;
+        if let Some(undo) = undo
+            && let Err(fault) = self.keep_undo(action, &server, (&undo, now)).await
+        {
+            // What was kept before it ran is still there.
+            tracing::error!(%action, %fault, "what an action left could not be kept");
+        }
+        ended
+    }
+
+    /// Keeps what a call that is not executed would do, for whoever decides it.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    pub async fn keep_preview(
+        &self,
+        action: ActionId,
+        server: &ServerName,
+        (preview, now): (Preview, Timestamp),
+    ) -> Result<(), VaultFault> {
+        self.keep(action, server, (Kept::Preview, now), preview).await
+    }
+
+    /// What was kept of an action that was not executed.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn kept_preview(&self, action: ActionId) -> Result<Option<Preview>, VaultFault> {
+        let Some(archive) = &self.archive else { return Ok(None) };
+        Ok(archive.read(action, Kept::Preview)?.map(|(_, preview)| preview))
+    }
+
+    /// What takes `action` back, if it is still kept.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn kept_undo(&self, action: ActionId) -> Result<Option<(Label, Undo)>, VaultFault> {
+        let Some(archive) = &self.archive else { return Ok(None) };
+        archive.read(action, Kept::Undo)
+    }
+
+    /// What the target of a captured action is now.
+    ///
+    /// # Errors
+    /// When no resource can tell.
+    pub async fn verify(
+        &self,
+        server: &ServerName,
+        undo: &Undo,
+    ) -> Result<TargetState, ResourceFault> {
+        self.standing(server)?.verify(undo).await
+    }
+
+    /// Prepares to take an action back, as the action `proposed`. What it holds open waits for
+    /// [`Self::execute`] or [`Self::forget`].
+    ///
+    /// # Errors
+    /// When it cannot be taken back, and why.
+    pub async fn revert(
+        &self,
+        (action, proposed): (ActionId, Proposed<'_>),
+        undo: &Undo,
+    ) -> Result<RevertPreview, ResourceFault> {
+        if undo.guarantee == Reversibility::Irreversible {
+            let why = "nothing was captured that takes it back".to_owned();
+            return Err(ResourceFault::Impossible(why));
+        }
+        if undo.until.is_some_and(|until| until <= proposed.now) {
+            return Err(ResourceFault::Impossible("its time is over".to_owned()));
+        }
+        let standing = self.standing(proposed.tool.server())?;
+        standing.revert((action, proposed), undo).await
+    }
+
+    /// Deletes what is kept no longer.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub fn prune(&self, now: Timestamp) -> Result<usize, VaultFault> {
+        self.archive.as_ref().map_or(Ok(0), |archive| archive.prune(now))
+    }
+
+    fn standing(&self, server: &ServerName) -> Result<&Arc<dyn Standing>, ResourceFault> {
+        let nobody = || ResourceFault::Impossible(format!("no resource stands for `{server}`"));
+        self.standing.get(server).map(|(_, standing)| standing).ok_or_else(nobody)
+    }
+
+    async fn keep_undo(
+        &self,
+        action: ActionId,
+        server: &ServerName,
+        (undo, now): (&Undo, Timestamp),
+    ) -> Result<(), VaultFault> {
+        self.keep(action, server, (Kept::Undo, now), undo.clone()).await
+    }
+
+    async fn keep<T: serde::Serialize + Send + 'static>(
+        &self,
+        action: ActionId,
+        server: &ServerName,
+        (kept, now): (Kept, Timestamp),
+        value: T,
+    ) -> Result<(), VaultFault> {
+        let Some(archive) = self.archive.clone() else { return Ok(()) };
+        let until_ms = Timestamp(now.0.saturating_add(self.keep_ms));
+        let label = Label { action, kept, server: server.clone(), until_ms };
+        let work = tokio::task::spawn_blocking(move || archive.keep(&label, &value));
+        let failed = |fault: tokio::task::JoinError| VaultFault::Key(fault.to_string());
+        work.await.map_err(failed)?
+    }
+}
+
+impl fmt::Debug for Resources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<_> = self.standing.keys().collect();
+        f.debug_struct("Resources").field("servers", &servers).finish_non_exhaustive()
+    }
+}
+
+// === impl Stand ===
+
+impl<R: Resource> Stand<R> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<ActionId, Held<R::Prepared>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(
+        &self,
+        action: ActionId,
+        proposed: Proposed<'_>,
+        prepared: R::Prepared,
+    ) -> Result<(), ResourceFault> {
+        let parameters = canonical_digest(proposed.parameters)
+            .map_err(|fault| ResourceFault::Invalid(fault.to_string()))?;
+        let (tool, since) = (proposed.tool.clone(), proposed.now);
+        let mut held = self.held();
+        // Who never came for it has had its time.
+        held.retain(|_, one| since.0.saturating_sub(one.since.0) < HELD_MS_MAX);
+        held.insert(action, Held { tool, parameters, since, prepared });
+        Ok(())
+    }
+}
+
+impl<R: Resource> Standing for Stand<R> {
+    fn preview<'a>(
+        &'a self,
+        action: ActionId,
+        proposed: Proposed<'a>,
+    ) -> BoxFuture<'a, Result<Option<Preview>, ResourceFault>> {
+        Box::pin(async move {
+            let Some((preview, prepared)) = self.resource.preview(proposed).await? else {
+                return Ok(None);
+            };
+            self.hold(action, proposed, prepared)?;
+            Ok(Some(preview))
+        })
+    }
+
+    fn holds(&self, action: ActionId) -> bool {
+        self.held().contains_key(&action)
+    }
+
+    fn undo(&self, action: ActionId) -> Option<Undo> {
+        self.held().get(&action).and_then(|held| self.resource.undo(&held.prepared))
+    }
+
+    fn forget(&self, action: ActionId) {
+        // Dropped without the lock: letting go may take a moment.
+        let held = self.held().remove(&action);
+        drop(held);
+    }
+
+    fn execute<'a>(
+        &'a self,
+        permit: Permit,
+        now: Timestamp,
+        around: (Cancels, Forward),
+    ) -> BoxFuture<'a, Executed> {
+        Box::pin(async move {
+            let held = self.held().remove(&permit.action());
+            let Some(Held { tool, parameters, prepared, .. }) = held else {
+                let ended = not_sent("what was previewed is not there any more");
+                return Executed { ended, undo: None };
+            };
+            if let Err(fault) = permit.check(&tool, parameters, now) {
+                return Executed { ended: not_sent(&fault.to_string()), undo: None };
+            }
+            self.resource.execute(permit, prepared, around).await
+        })
+    }
+
+    fn verify<'a>(&'a self, undo: &'a Undo) -> BoxFuture<'a, Result<TargetState, ResourceFault>> {
+        Box::pin(self.resource.verify(undo))
+    }
+
+    fn revert<'a>(
+        &'a self,
+        (action, proposed): (ActionId, Proposed<'a>),
+        undo: &'a Undo,
+    ) -> BoxFuture<'a, Result<RevertPreview, ResourceFault>> {
+        Box::pin(async move {
+            let reverting = self.resource.revert(undo, proposed.now).await?;
+            let Reverting { preview, conflicts, prepared } = reverting;
+            self.hold(action, proposed, prepared)?;
+            Ok(RevertPreview { preview, conflicts, undo: undo.clone() })
+        })
+    }
+}
+
+fn not_sent(detail: &str) -> Ended {
+    Ended::NotSent { reason: Reason::TargetMoved, detail: detail.to_owned() }
+}

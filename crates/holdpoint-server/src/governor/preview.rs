@@ -1,0 +1,123 @@
+//! Looks at what a call would do before it is decided, where its target can tell. Must never let
+//! what a preview holds open outlive a call that does not run.
+
+use super::{Call, Governor};
+use holdpoint_control::decide;
+use holdpoint_effects::Effects;
+use holdpoint_policy::PolicySets;
+use holdpoint_resources::resource::{Preview, Proposed, ResourceFault};
+use holdpoint_resources::{Resources, redacted};
+use holdpoint_types::{
+    ActionId, ApprovalAsked, Decision, Facts, Reason, Request, Ruling, ToolRef, Unseen,
+};
+use std::sync::Arc;
+
+/// Lets go of what a preview holds open, however deciding ends, unless the call goes on.
+pub(super) struct HeldOpen<'a> {
+    pub(super) governor: &'a Governor,
+    pub(super) action: ActionId,
+    pub(super) tool: &'a ToolRef,
+}
+
+// === impl HeldOpen ===
+
+impl HeldOpen<'_> {
+    /// A permit is out: what is held open is executed.
+    pub(super) fn goes_on(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for HeldOpen<'_> {
+    fn drop(&mut self) {
+        self.governor.resources().forget(self.action, self.tool.server());
+    }
+}
+
+// === impl Governor ===
+
+impl Governor {
+    /// Replaces what stands for servers; calls being decided keep what they began with.
+    pub fn replace_resources(&self, resources: Resources) {
+        self.inner.resources.store(Arc::new(resources));
+    }
+
+    /// What stands for servers.
+    pub fn resources(&self) -> Arc<Resources> {
+        self.inner.resources.load_full()
+    }
+
+    /// The decision with what the call would do. Nobody looks where the call is refused anyway.
+    pub(super) async fn look_ahead(
+        &self,
+        request: &Request,
+        (mut facts, decision): (Facts, Decision),
+        effects: Option<&Effects>,
+        policy: &PolicySets,
+    ) -> (Facts, Decision, Option<Preview>) {
+        let resources = self.resources();
+        let server = request.tool.server();
+        if decision.ruling() >= Ruling::Deny || !resources.stands_for(server) {
+            return (facts, decision, None);
+        }
+        let (tool, parameters, now) = (&request.tool, &request.parameters, request.at);
+        let effects: Vec<_> = effects.into_iter().flat_map(Effects::iter).cloned().collect();
+        let proposed = Proposed { tool, parameters, effects: &effects, now };
+        // If stops moved meanwhile: what was held open must not be waited for.
+        resources.forget(request.action, server);
+        let seen = resources.preview(request.action, proposed).await;
+        let seen = seen.and_then(|seen| match seen {
+            None => Ok(None),
+            Some(preview) => preview.facts().map(|known| Some((preview, known))),
+        });
+        let preview = match seen {
+            Ok(None) => return (facts, decision, None),
+            Ok(Some((preview, known))) => {
+                facts.preview = Some(known);
+                Some(preview)
+            }
+            Err(fault) => {
+                facts.unseen = Some(unseen(&fault));
+                None
+            }
+        };
+        let decision = decide(request, &facts, policy);
+        (facts, decision, preview)
+    }
+
+    /// Lets go of what a call that does not run would have done, and keeps its preview for whoever
+    /// decides it or reads the plan.
+    pub(super) async fn let_go(
+        &self,
+        (action, call): (ActionId, &Call),
+        (ruling, approval): (Ruling, Option<&ApprovalAsked>),
+        preview: Option<Preview>,
+    ) {
+        let resources = self.resources();
+        let server = call.tool.server();
+        resources.forget(action, server);
+        let wanted = match ruling {
+            Ruling::Hold => approval.is_some_and(|asked| asked.id == action),
+            Ruling::PlanOnly => true,
+            Ruling::Permit | Ruling::Deny | Ruling::Halt => false,
+        };
+        if let Some(preview) = preview.filter(|_| wanted) {
+            let kept = (redacted(preview), self.now());
+            if let Err(fault) = resources.keep_preview(action, server, kept).await {
+                tracing::warn!(%action, %fault, "a preview cannot be kept for who decides");
+            }
+        }
+    }
+}
+
+/// Why nobody can see what a call would do, as a decision takes it.
+fn unseen(fault: &ResourceFault) -> Unseen {
+    let reason = match fault {
+        ResourceFault::TooLarge(_) => Reason::PreviewTooLarge,
+        ResourceFault::Refused(_) | ResourceFault::Gone(_) | ResourceFault::Invalid(_) => {
+            Reason::TargetRefuses
+        }
+        ResourceFault::Unavailable(_) | ResourceFault::Impossible(_) => Reason::PreviewUnavailable,
+    };
+    Unseen { reason, detail: fault.to_string() }
+}
