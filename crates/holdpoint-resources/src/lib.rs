@@ -6,6 +6,7 @@
 //! [`holdpoint_control::Permit`] that was checked against exactly the value it sends.
 
 mod archive;
+mod clearance;
 mod client;
 mod credentials;
 mod events;
@@ -16,6 +17,7 @@ mod process;
 mod redaction;
 mod registry;
 pub mod resource;
+mod sqlite;
 mod upstream;
 
 #[cfg(fuzzing)]
@@ -31,6 +33,7 @@ pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, S
 pub use process::{Pipes, Process, ProcessFault, ProcessSpec};
 pub use redaction::redacted;
 pub use registry::{Place, Resources, RevertPreview};
+pub use sqlite::{Sqlite, SqliteLimits, SqlitePrepared, SqliteSpec};
 pub use upstream::{
     Answer, Cancels, Condition, Ended, Health, Limits, SecretText, ToolCall, Transport, Upstream,
     UpstreamFault, UpstreamSpec,

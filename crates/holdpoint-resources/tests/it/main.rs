@@ -10,3 +10,4 @@ mod peer;
 mod permits;
 mod process;
 mod rmcp_peers;
+mod sqlite;

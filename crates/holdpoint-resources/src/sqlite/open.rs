@@ -1,0 +1,246 @@
+//! Connections to the database, and what SQL of agents may do on them.
+//!
+//! Owns the authorizer and the time limit. Must never let SQL of an agent attach a file, load code,
+//! change a setting, or begin or end a transaction.
+
+use super::SqliteSpec;
+use crate::resource::ResourceFault;
+use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How many instructions of SQLite's machine run between two looks at the clock.
+const STEPS: i32 = 1_000;
+/// What the names of our temporary tables and triggers begin with.
+pub(super) const OURS: &str = "holdpoint_";
+/// Settings that say how tables are built, and change nothing.
+const READ_PRAGMAS: [&str; 7] = [
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_list",
+    "index_info",
+    "index_xinfo",
+    "foreign_key_list",
+];
+/// Functions that load code.
+const FORBIDDEN: [&str; 2] = ["load_extension", "fts3_tokenizer"];
+
+/// Whose SQL is prepared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Author {
+    #[default]
+    Holdpoint,
+    Agent(Purpose),
+}
+
+/// For what a connection is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Read,
+    Write,
+}
+
+/// What the SQL of an agent wants to do, as SQLite sees it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wants {
+    author: Author,
+    /// Tables that it writes, directly or through triggers, views and foreign keys.
+    pub(super) tables: BTreeSet<String>,
+    /// True if it changes the schema.
+    pub(super) schema: bool,
+    /// What it wants and may not.
+    pub(super) refused: Option<String>,
+}
+
+/// One connection and what guards it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) conn: Connection,
+    wants: Arc<Mutex<Wants>>,
+}
+
+// === impl Opened ===
+
+impl Opened {
+    /// Opens the database, which must be there, and lets it work for at most `time`.
+    pub(super) fn open(
+        spec: &SqliteSpec,
+        purpose: Purpose,
+        stop: &CancellationToken,
+    ) -> Result<Self, ResourceFault> {
+        if !spec.path.is_file() {
+            return Err(ResourceFault::Gone(format!("the database of {}", spec.place)));
+        }
+        let mode = match purpose {
+            Purpose::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Purpose::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        };
+        let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(&spec.path, flags).map_err(|fault| told(&fault))?;
+        let mut opened = Self { conn, wants: Arc::default() };
+        opened.prepare(spec, purpose, stop).map_err(|fault| told(&fault))?;
+        Ok(opened)
+    }
+
+    fn prepare(
+        &mut self,
+        spec: &SqliteSpec,
+        purpose: Purpose,
+        stop: &CancellationToken,
+    ) -> rusqlite::Result<()> {
+        let conn = &mut self.conn;
+        conn.busy_timeout(spec.limits.busy)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        // What waits in the cache is not written early, which would shut out readers; a commit is
+        // on the disk before it is told.
+        conn.execute_batch(
+            "PRAGMA cache_spill = OFF; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+        )?;
+        if purpose == Purpose::Read {
+            conn.execute_batch("PRAGMA query_only = ON;")?;
+        }
+        let wants = Arc::clone(&self.wants);
+        conn.authorizer(Some(move |asked: AuthContext<'_>| lock(&wants).rule(asked)))?;
+        self.limit(spec.limits.statement, stop)
+    }
+
+    /// From now on, work ends after `time`, or when it is stopped.
+    pub(super) fn limit(
+        &mut self,
+        time: Duration,
+        stop: &CancellationToken,
+    ) -> rusqlite::Result<()> {
+        let (begun, stop) = (Instant::now(), stop.clone());
+        let over = move || begun.elapsed() > time || stop.is_cancelled();
+        self.conn.progress_handler(STEPS, Some(over))
+    }
+
+    /// Does `work` with SQL of an agent, and tells what that wanted.
+    pub(super) fn guarded<T>(
+        &self,
+        purpose: Purpose,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> (rusqlite::Result<T>, Wants) {
+        *lock(&self.wants) = Wants { author: Author::Agent(purpose), ..Wants::default() };
+        let done = work(&self.conn);
+        let wants = std::mem::take(&mut *lock(&self.wants));
+        (done, wants)
+    }
+}
+
+// === impl Wants ===
+
+impl Wants {
+    fn rule(&mut self, asked: AuthContext<'_>) -> Authorization {
+        let Author::Agent(purpose) = self.author else { return Authorization::Allow };
+        match self.objection(asked, purpose) {
+            None => Authorization::Allow,
+            Some(what) => {
+                self.refused.get_or_insert(what);
+                Authorization::Deny
+            }
+        }
+    }
+
+    /// What of it an agent may not do.
+    fn objection(&mut self, asked: AuthContext<'_>, purpose: Purpose) -> Option<String> {
+        let (database, accessor) = (asked.database_name, asked.accessor);
+        let ours = accessor.is_some_and(|name| name.starts_with(OURS));
+        if ours {
+            return None;
+        }
+        let here = database.is_none_or(|name| name == "main");
+        match asked.action {
+            AuthAction::Select | AuthAction::Recursive => None,
+            AuthAction::Read { .. } if here => None,
+            AuthAction::Function { function_name } => FORBIDDEN
+                .iter()
+                .any(|name| function_name.eq_ignore_ascii_case(name))
+                .then(|| format!("the function `{function_name}`")),
+            AuthAction::Pragma { pragma_name, .. } => {
+                let reads = READ_PRAGMAS.iter().any(|name| pragma_name.eq_ignore_ascii_case(name));
+                (!reads).then(|| format!("`PRAGMA {pragma_name}`"))
+            }
+            AuthAction::Insert { table_name }
+            | AuthAction::Delete { table_name }
+            | AuthAction::Update { table_name, .. }
+                if here && purpose == Purpose::Write =>
+            {
+                if !table_name.to_ascii_lowercase().starts_with("sqlite_") {
+                    self.tables.insert(table_name.to_owned());
+                }
+                None
+            }
+            action if here && purpose == Purpose::Write && is_schema(&action) => {
+                self.schema = true;
+                None
+            }
+            action => Some(refused(&action).to_owned()),
+        }
+    }
+}
+
+fn is_schema(action: &AuthAction<'_>) -> bool {
+    matches!(
+        action,
+        AuthAction::CreateIndex { .. }
+            | AuthAction::CreateTable { .. }
+            | AuthAction::CreateTrigger { .. }
+            | AuthAction::CreateView { .. }
+            | AuthAction::DropIndex { .. }
+            | AuthAction::DropTable { .. }
+            | AuthAction::DropTrigger { .. }
+            | AuthAction::DropView { .. }
+            | AuthAction::AlterTable { .. }
+            | AuthAction::Reindex { .. }
+    )
+}
+
+fn refused(action: &AuthAction<'_>) -> &'static str {
+    match action {
+        AuthAction::Attach { .. } | AuthAction::Detach { .. } => "attaching another database",
+        AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => {
+            "beginning or ending a transaction"
+        }
+        AuthAction::CreateVtable { .. } | AuthAction::DropVtable { .. } => {
+            "making or dropping a virtual table"
+        }
+        AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. } => {
+            "writing here"
+        }
+        AuthAction::Read { .. } => "reading another database",
+        _ => "this kind of statement",
+    }
+}
+
+/// What a fault of SQLite means.
+pub(super) fn told(fault: &rusqlite::Error) -> ResourceFault {
+    let text = fault.to_string();
+    match fault.sqlite_error_code() {
+        Some(ErrorCode::OperationInterrupted) => {
+            ResourceFault::Unavailable("stopped, or not done within the time limit".to_owned())
+        }
+        Some(
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::CannotOpen
+            | ErrorCode::DiskFull
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::PermissionDenied
+            | ErrorCode::ReadOnly,
+        ) => ResourceFault::Unavailable(text),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            ResourceFault::Unavailable(format!("not a sound database: {text}"))
+        }
+        _ => ResourceFault::Refused(text),
+    }
+}
+
+fn lock(wants: &Mutex<Wants>) -> MutexGuard<'_, Wants> {
+    wants.lock().unwrap_or_else(PoisonError::into_inner)
+}
