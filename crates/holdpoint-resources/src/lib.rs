@@ -10,12 +10,14 @@ mod clearance;
 mod client;
 mod credentials;
 mod events;
+mod git;
 mod lines;
 pub mod mcp;
 mod passage;
 mod process;
 mod redaction;
 mod registry;
+mod program;
 pub mod resource;
 mod sqlite;
 mod upstream;
@@ -29,6 +31,7 @@ pub use credentials::{
     Bearer, ClientIdentity, CredentialFault, GrantKind, Holder, Issued, Login, OAuthSpec, Revoked,
     Sharing, Standing, Vault, VaultFault, log_in_alone, log_out,
 };
+pub use git::{Git, GitLimits, GitPrepared, GitSpec};
 pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};
 pub use process::{Pipes, Process, ProcessFault, ProcessSpec};
 pub use redaction::redacted;

@@ -3,11 +3,13 @@
 
 mod bridge;
 mod calls;
+mod git;
 mod hostile;
 mod http;
 mod passage;
 mod peer;
 mod permits;
 mod process;
+mod resources;
 mod rmcp_peers;
 mod sqlite;
