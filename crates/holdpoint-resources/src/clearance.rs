@@ -4,13 +4,13 @@
 //! for one call pass for another.
 
 use crate::mcp::Outcome;
+use crate::program::ProgramFault;
 use crate::resource::{Executed, Proposed, ResourceFault};
-use crate::upstream::Ended;
+use crate::upstream::{Cancels, Ended};
 use holdpoint_control::Permit;
 use holdpoint_types::{Digest, Reason, Timestamp, ToolRef, canonical_digest};
-use serde_json::Value;
-use serde_json::json;
 use serde_json::value::to_raw_value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// For what a permit must have been minted.
@@ -46,13 +46,18 @@ impl Clearance {
         Timestamp(now.0.saturating_add(elapsed))
     }
 
-    /// Consumes the permit; what it is not for is not executed.
-    pub(crate) fn consume(&self, permit: Permit) -> Result<(), Ended> {
+    /// Consumes the permit. What it is not for, or was cancelled already, is not executed.
+    pub(crate) fn consume(&self, permit: Permit, cancels: &Cancels) -> Result<(), Ended> {
         let own = (permit.tool().clone(), permit.parameters());
         let (tool, parameters) = self.call.as_ref().unwrap_or(&own);
-        permit
-            .check(tool, *parameters, self.now())
-            .map_err(|fault| not_sent(Reason::CouldNotDecide, fault.to_string()))
+        let checked = permit.check(tool, *parameters, self.now());
+        checked.map_err(|fault| not_sent(Reason::CouldNotDecide, fault.to_string()))?;
+        let reason = match (cancels.stop.is_cancelled(), cancels.agent.is_cancelled()) {
+            (true, _) => Reason::CancelledByStop,
+            (false, true) => Reason::CancelledByAgent,
+            (false, false) => return Ok(()),
+        };
+        Err(not_sent(reason, "cancelled before it began"))
     }
 }
 
@@ -64,6 +69,17 @@ pub(crate) fn not_sent(reason: Reason, detail: impl Into<String>) -> Ended {
 /// The end of what nobody knows the end of.
 pub(crate) fn in_doubt(reason: Reason, detail: impl Into<String>) -> Ended {
     Ended::InDoubt { reason, detail: detail.into() }
+}
+
+/// Why a program has no end of its own.
+pub(crate) fn reason(fault: &ProgramFault) -> Reason {
+    match fault {
+        ProgramFault::Start(_) | ProgramFault::Pipe { .. } => Reason::UpstreamUnavailable,
+        ProgramFault::Late(_) => Reason::UpstreamTimeout,
+        ProgramFault::TooLong { .. } => Reason::UpstreamInvalid,
+        ProgramFault::Stopped(_) => Reason::CancelledByStop,
+        ProgramFault::Cancelled(_) => Reason::CancelledByAgent,
+    }
 }
 
 /// The result of a tool, for its agent.

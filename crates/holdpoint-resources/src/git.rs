@@ -10,7 +10,7 @@ mod plumbing;
 mod preview;
 mod staging;
 
-use crate::clearance::{Clearance, answered, not_sent, tool_error};
+use crate::clearance::{Clearance, answered, not_sent, reason, tool_error};
 use crate::resource::{
     Conflict, Executed, Forward, Preview, Proposed, Resource, ResourceFault, Reverting,
     TargetState, Undo,
@@ -128,7 +128,7 @@ impl Git {
                 answered(&text, &json!({ "output": text }))
             }
             Ok(ran) => tool_error(&format!("git: {}", ran.told())),
-            Err(fault) => not_sent(plumbing::reason(&fault), fault.to_string()),
+            Err(fault) => not_sent(reason(&fault), fault.to_string()),
         }
     }
 
@@ -186,10 +186,7 @@ impl Resource for Git {
     ) -> Executed {
         let GitPrepared { clearance, work } = prepared;
         let (cancels, _) = around;
-        if let Err(ended) = clearance.consume(permit) {
-            return ended.into();
-        }
-        if let Some(ended) = plumbing::cancelled(&cancels) {
+        if let Err(ended) = clearance.consume(permit, &cancels) {
             return ended.into();
         }
         // The configuration may have been changed since the preview.

@@ -20,6 +20,7 @@ mod registry;
 mod program;
 pub mod resource;
 mod sqlite;
+mod terraform;
 mod upstream;
 
 #[cfg(fuzzing)]
@@ -37,6 +38,7 @@ pub use process::{Pipes, Process, ProcessFault, ProcessSpec};
 pub use redaction::redacted;
 pub use registry::{Place, Resources, RevertPreview};
 pub use sqlite::{Sqlite, SqliteLimits, SqlitePrepared, SqliteSpec};
+pub use terraform::{Terraform, TerraformLimits, TerraformPrepared, TerraformSpec};
 pub use upstream::{
     Answer, Cancels, Condition, Ended, Health, Limits, SecretText, ToolCall, Transport, Upstream,
     UpstreamFault, UpstreamSpec,

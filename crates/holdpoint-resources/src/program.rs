@@ -4,13 +4,14 @@
 //! command line, nor wait longer than it was told to.
 
 use crate::process::{Process, ProcessFault, ProcessSpec};
+use crate::resource::ResourceFault;
 use crate::upstream::Cancels;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-/// How long what a program started may take to end after it.
-const GRACE: Duration = Duration::from_millis(500);
+/// How long the last words of a program may take, once it has ended.
+const WORDS: Duration = Duration::from_millis(500);
 /// How much of standard error is told, in characters.
 const TOLD_CHARS_MAX: usize = 400;
 
@@ -21,6 +22,8 @@ pub(crate) struct Bounds {
     pub(crate) timeout: Duration,
     /// How much it may write to standard output, in bytes.
     pub(crate) output_bytes_max: usize,
+    /// How long it may take to end once it is asked to.
+    pub(crate) grace: Duration,
 }
 
 /// What a program that ended by itself left.
@@ -65,6 +68,19 @@ impl Ran {
     }
 }
 
+impl From<ProgramFault> for ResourceFault {
+    fn from(fault: ProgramFault) -> Self {
+        match fault {
+            ProgramFault::TooLong { .. } => Self::TooLarge(fault.to_string()),
+            ProgramFault::Start(_)
+            | ProgramFault::Late(_)
+            | ProgramFault::Stopped(_)
+            | ProgramFault::Cancelled(_)
+            | ProgramFault::Pipe { .. } => Self::Unavailable(fault.to_string()),
+        }
+    }
+}
+
 /// Runs a program with this input until it ends, is late, says too much, or is cancelled; then
 /// nothing that it started lives on.
 pub(crate) async fn run(
@@ -101,14 +117,14 @@ pub(crate) async fn run(
     let too_long = || ProgramFault::TooLong { program: name(), bytes_max: bounds.output_bytes_max };
     let ran = match ended {
         Ok((Ok(Some(stdout)), Some(Ok(status)))) => {
-            let stderr = process.all_words(GRACE).await;
+            let stderr = process.all_words(WORDS).await;
             Ok(Ran { status, stdout, stderr })
         }
         Ok((Ok(_), None)) | Ok((Ok(None), _)) => Err(too_long()),
         Ok((Err(source), _)) | Ok((_, Some(Err(source)))) => Err(pipe(source)),
         Err(fault) => Err(fault),
     };
-    process.kill_tree(GRACE).await;
+    process.kill_tree(bounds.grace).await;
     ran
 }
 
@@ -136,7 +152,7 @@ mod tests {
     }
 
     fn bounds(timeout: Duration) -> Bounds {
-        Bounds { timeout, output_bytes_max: 1000 }
+        Bounds { timeout, output_bytes_max: 1000, grace: Duration::from_millis(500) }
     }
 
     const LONG: Duration = Duration::from_secs(20);

@@ -3,10 +3,10 @@
 //! Owns the comparison with where the ref should be, and the end of a move. Must never move a ref
 //! from anywhere else than where it was seen.
 
-use super::plumbing::{Ask, reason};
+use super::plumbing::Ask;
 use super::staging::Staged;
 use super::{Git, GitSpec};
-use crate::clearance::{answered, in_doubt, not_sent, tool_error};
+use crate::clearance::{answered, in_doubt, not_sent, reason, tool_error};
 use crate::program::{ProgramFault, Ran};
 use crate::resource::{Change, Conflict, Preview, ResourceFault, Undo};
 use crate::upstream::{Cancels, Ended};

@@ -4,13 +4,15 @@
 //! command line, nor believe a configuration that it does not know.
 
 use super::Git;
-use crate::clearance::not_sent;
 use crate::process::ProcessSpec;
 use crate::program::{self, Bounds, ProgramFault, Ran};
 use crate::resource::ResourceFault;
-use crate::upstream::{Cancels, Ended};
-use holdpoint_types::Reason;
+use crate::upstream::Cancels;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long git may take to end once it is asked to: a push tidies up after itself.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Settings that no repository may say otherwise unless the operator trusts its programs.
 const FIXED: [&str; 19] = [
@@ -128,12 +130,13 @@ impl Git {
         }
         command.extend(words.iter().map(|word| (*word).to_owned()));
         let process = self.process(command, &ask.env);
-        let bounds = Bounds {
-            timeout: self.spec().timeout,
-            output_bytes_max: self.spec().limits.output_bytes_max,
-        };
+        let bounds = self.bounds(self.spec().limits.output_bytes_max);
         let none = Cancels::default();
         program::run(&process, ask.input, bounds, ask.cancels.unwrap_or(&none)).await
+    }
+
+    fn bounds(&self, output_bytes_max: usize) -> Bounds {
+        Bounds { timeout: self.spec().timeout, output_bytes_max, grace: GRACE }
     }
 
     fn process(&self, command: Vec<String>, env: &[(&'static str, String)]) -> ProcessSpec {
@@ -202,7 +205,7 @@ impl Git {
         // Without our own settings, which would be listed too.
         let mut command = vec![self.spec().program.to_string_lossy().into_owned()];
         command.extend(["config", "--list", "-z", "--name-only"].map(str::to_owned));
-        let bounds = Bounds { timeout: self.spec().timeout, output_bytes_max: 1 << 20 };
+        let bounds = self.bounds(1 << 20);
         let process = self.process(command, &[]);
         let ran = program::run(&process, b"", bounds, &Cancels::default()).await?;
         if !ran.status.success() {
@@ -226,36 +229,6 @@ impl Git {
         let ran = self.run(&words, &Ask::default()).await.map_err(ResourceFault::from)?;
         Ok(ran.text().split_terminator('\0').map(str::to_owned).collect())
     }
-}
-
-impl From<ProgramFault> for ResourceFault {
-    fn from(fault: ProgramFault) -> Self {
-        match fault {
-            ProgramFault::TooLong { .. } => Self::TooLarge(fault.to_string()),
-            _ => Self::Unavailable(fault.to_string()),
-        }
-    }
-}
-
-/// Why a program has no end.
-pub(super) fn reason(fault: &ProgramFault) -> Reason {
-    match fault {
-        ProgramFault::Start(_) | ProgramFault::Pipe { .. } => Reason::UpstreamUnavailable,
-        ProgramFault::Late(_) => Reason::UpstreamTimeout,
-        ProgramFault::TooLong { .. } => Reason::UpstreamInvalid,
-        ProgramFault::Stopped(_) => Reason::CancelledByStop,
-        ProgramFault::Cancelled(_) => Reason::CancelledByAgent,
-    }
-}
-
-/// The end of a call that was cancelled before it began.
-pub(super) fn cancelled(cancels: &Cancels) -> Option<Ended> {
-    let reason = match (cancels.stop.is_cancelled(), cancels.agent.is_cancelled()) {
-        (true, _) => Reason::CancelledByStop,
-        (false, true) => Reason::CancelledByAgent,
-        (false, false) => return None,
-    };
-    Some(not_sent(reason, "cancelled before it began"))
 }
 
 /// True for a key that is on the list. Git writes sections and names in lower case.

@@ -13,3 +13,4 @@ mod process;
 mod resources;
 mod rmcp_peers;
 mod sqlite;
+mod terraform;
