@@ -46,18 +46,31 @@ impl Clearance {
         Timestamp(now.0.saturating_add(elapsed))
     }
 
-    /// Consumes the permit. What it is not for, or was cancelled already, is not executed.
-    pub(crate) fn consume(&self, permit: Permit, cancels: &Cancels) -> Result<(), Ended> {
+    /// Consumes the permit; what it is not for is not executed.
+    pub(crate) fn consume(&self, permit: Permit) -> Result<(), Ended> {
         let own = (permit.tool().clone(), permit.parameters());
         let (tool, parameters) = self.call.as_ref().unwrap_or(&own);
-        let checked = permit.check(tool, *parameters, self.now());
-        checked.map_err(|fault| not_sent(Reason::CouldNotDecide, fault.to_string()))?;
-        let reason = match (cancels.stop.is_cancelled(), cancels.agent.is_cancelled()) {
-            (true, _) => Reason::CancelledByStop,
-            (false, true) => Reason::CancelledByAgent,
-            (false, false) => return Ok(()),
-        };
-        Err(not_sent(reason, "cancelled before it began"))
+        permit
+            .check(tool, *parameters, self.now())
+            .map_err(|fault| not_sent(Reason::CouldNotDecide, fault.to_string()))
+    }
+
+    /// The same; what was cancelled before is not executed either.
+    pub(crate) fn begin(&self, permit: Permit, cancels: &Cancels) -> Result<(), Ended> {
+        self.consume(permit)?;
+        match cancelled(cancels) {
+            Some(reason) => Err(not_sent(reason, "cancelled before it began")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a call is not to go on.
+pub(crate) fn cancelled(cancels: &Cancels) -> Option<Reason> {
+    match (cancels.stop.is_cancelled(), cancels.agent.is_cancelled()) {
+        (true, _) => Some(Reason::CancelledByStop),
+        (false, true) => Some(Reason::CancelledByAgent),
+        (false, false) => None,
     }
 }
 

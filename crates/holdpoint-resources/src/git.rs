@@ -186,7 +186,7 @@ impl Resource for Git {
     ) -> Executed {
         let GitPrepared { clearance, work } = prepared;
         let (cancels, _) = around;
-        if let Err(ended) = clearance.consume(permit, &cancels) {
+        if let Err(ended) = clearance.begin(permit, &cancels) {
             return ended.into();
         }
         // The configuration may have been changed since the preview.

@@ -381,7 +381,7 @@ impl Resource for Terraform {
     ) -> Executed {
         let TerraformPrepared { clearance, work } = prepared;
         let (cancels, _) = around;
-        if let Err(ended) = clearance.consume(permit, &cancels) {
+        if let Err(ended) = clearance.begin(permit, &cancels) {
             return ended.into();
         }
         match work {
