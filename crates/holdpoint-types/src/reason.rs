@@ -356,10 +356,6 @@ reasons! {
         "The credential does not reach far enough; the upstream server has not looked at the call.",
         "Report which scope is missing; retrying does not help before an operator has extended it.",
         "Run the `holdpoint login … --scope …` that the detail names, if the agent should have it.";
-    TargetMoved, "target_moved", Execution,
-        "The target is no longer what was previewed; nothing was changed.",
-        "Look at the target again, then call again.",
-        "Nothing to do, unless it happens often: then somebody else works on the same target.";
     CancelledByStop, "cancelled_by_stop", Execution,
         "A stop cancelled the call while it ran; what it did is not known.",
         "Stop and wait.",

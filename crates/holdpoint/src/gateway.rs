@@ -1,6 +1,8 @@
 //! From the checked configuration to the parts that govern: settings, limits, upstream servers.
 //! Secrets are read here, at the last moment. Must never print one.
 
+mod own;
+
 use crate::config::{self, Config, OAuthClient, Transport, UnknownParameters, ValueSource};
 use anyhow::{Context as _, bail};
 use holdpoint_resources as resources;
@@ -230,6 +232,15 @@ impl Rest {
         each.collect()
     }
 
+    /// What stands for servers, so that changes are seen before and can be taken back.
+    ///
+    /// # Errors
+    /// When a secret cannot be read; names where it should be, never the secret.
+    pub fn resources(&self) -> anyhow::Result<resources::Resources> {
+        let vault = vault(&self.store, self.credential_key.as_ref())?;
+        own::resources(self, vault)
+    }
+
     /// Every upstream server, not yet connected.
     ///
     /// # Errors
@@ -306,6 +317,7 @@ fn transport(
 ) -> anyhow::Result<resources::Transport> {
     match transport {
         Transport::Command(command) => Ok(resources::Transport::Stdio(process(command)?)),
+        Transport::Serves(serves) => Ok(resources::Transport::Own(Arc::new(own::tools(serves)))),
         Transport::Url(url) => {
             let headers = values(&url.headers)?.into_iter();
             let headers = headers.map(|(name, value)| (name, resources::SecretText::new(value)));

@@ -34,6 +34,8 @@ use stdio::StdioLink;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+/// Why nothing can be asked of a server that is none.
+const SERVED_HERE: &str = "Holdpoint serves these tools itself, and nothing besides";
 /// Most tools that one server may offer.
 const TOOLS_MAX: usize = 10_000;
 /// Most pages of one list of tools.
@@ -140,7 +142,15 @@ impl Upstream {
     /// # Errors
     /// When the server cannot be reached, or agrees on nothing that we speak.
     pub async fn era(&self) -> Result<Era, UpstreamFault> {
+        if self.is_own() {
+            return Ok(Era::Modern);
+        }
         Ok(self.connect().await?.era)
+    }
+
+    /// True if there is no server: Holdpoint serves these tools itself.
+    pub fn is_own(&self) -> bool {
+        matches!(self.0.spec.transport, Transport::Own(_))
     }
 
     /// True once after the server said that its tools changed, or was started anew.
@@ -159,7 +169,10 @@ impl Upstream {
     /// When the server cannot be reached, does not answer in time, or breaks the protocol: more
     /// than 10,000 tools or 100 pages, a repeated cursor, a list that is none.
     pub async fn list_tools(&self) -> Result<Vec<Value>, UpstreamFault> {
-        let listed = self.list_pages().await;
+        let listed = match &self.0.spec.transport {
+            Transport::Own(tools) => Ok(tools.to_vec()),
+            Transport::Stdio(_) | Transport::Http { .. } => self.list_pages().await,
+        };
         let names = listed.iter().flatten().filter_map(|tool| tool.get("name")?.as_str());
         *self.offered() = names.map(str::to_owned).collect();
         listed
@@ -301,6 +314,9 @@ impl Upstream {
 
     /// The connection: the present one, or a new one.
     async fn connect(&self) -> Result<Arc<Connected>, UpstreamFault> {
+        if self.is_own() {
+            return Err(invalid(SERVED_HERE));
+        }
         // Before anything else: what is missing is no failure of the server, and is not waited for.
         if let Some(bearer) = self.0.signs.bearer()? {
             bearer.header().await?;

@@ -72,6 +72,7 @@ pub(super) async fn open(
             let (link, spoken) = open_stdio(process, spec, tools_changed).await?;
             (Link::Stdio(link), spoken)
         }
+        Transport::Own(_) => return Err(UpstreamFault::Invalid(super::SERVED_HERE.to_owned())),
         Transport::Http { url, headers, .. } => {
             let link = HttpLink::new(url, headers, spec.limits, tools_changed)?;
             let mut link = link.with_bearer(bearer);

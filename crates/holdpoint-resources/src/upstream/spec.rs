@@ -23,6 +23,8 @@ pub struct SecretText(Zeroizing<String>);
 pub enum Transport {
     /// A child process.
     Stdio(ProcessSpec),
+    /// None: Holdpoint serves these tools itself.
+    Own(Arc<Vec<Value>>),
     /// Streamable HTTP.
     Http {
         /// The endpoint, `http:` or `https:`.

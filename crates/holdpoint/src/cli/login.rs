@@ -93,7 +93,7 @@ pub fn find(target: &Target, config: &Config) -> anyhow::Result<(OAuthSpec, Hold
     let wrong = |text: String| anyhow::Error::from(WrongUsage(text));
     let endpoint = match config.servers.get(server).map(|found| &found.transport) {
         None => return Err(wrong(format!("no server is called `{server}`"))),
-        Some(Transport::Command(_)) => {
+        Some(Transport::Command(_) | Transport::Serves(_)) => {
             return Err(wrong(format!("`{server}` is a command; only a `url` wants credentials")));
         }
         Some(Transport::Url(endpoint)) => endpoint,
@@ -160,7 +160,7 @@ async fn with_person(
 fn redirect_port(server: &ServerName, config: &Config) -> Option<u16> {
     match config.servers.get(server).map(|found| &found.transport) {
         Some(Transport::Url(endpoint)) => endpoint.oauth.as_ref()?.redirect_port,
-        Some(Transport::Command(_)) | None => None,
+        Some(Transport::Command(_) | Transport::Serves(_)) | None => None,
     }
 }
 

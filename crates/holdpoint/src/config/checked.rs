@@ -128,6 +128,8 @@ pub struct Limits {
     pub calls_in_flight_max: usize,
     /// Most checks after calls that wait.
     pub checks_open_max: u64,
+    /// How long previews, and what takes actions back, are kept, in seconds.
+    pub undo_keep_s: u64,
     /// How long a call may take, in milliseconds.
     pub call_timeout_ms: u64,
     /// How long a stopped call may take to end, in milliseconds.
@@ -183,6 +185,66 @@ pub enum Transport {
     Command(UpstreamCommand),
     /// An endpoint that speaks streamable HTTP.
     Url(UpstreamUrl),
+    /// Nothing else: Holdpoint serves it.
+    Serves(Box<Serves>),
+}
+
+/// What Holdpoint serves itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serves {
+    /// What it is.
+    pub served: Served,
+    /// What the addresses of its resources begin with.
+    pub address: String,
+    /// Most rows of an answer or a preview.
+    pub rows_max: u64,
+    /// How long statements may run, in milliseconds.
+    pub statement_timeout_ms: u64,
+    /// How long to wait for a lock, in milliseconds.
+    pub lock_timeout_ms: u64,
+    /// Variables for the program.
+    pub env: BTreeMap<String, ValueSource>,
+}
+
+/// A database, a repository, or infrastructure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// A SQLite database.
+    Sqlite {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// A PostgreSQL database.
+    Postgres {
+        /// Where its URL is.
+        url: ValueSource,
+    },
+    /// A git repository.
+    Git {
+        /// The work tree.
+        repository: PathBuf,
+        /// The program.
+        program: PathBuf,
+        /// Whose commits these are: name and address.
+        author: (String, String),
+        /// The transports that remotes may use.
+        transports: Vec<String>,
+        /// True if remotes are as trusted as the repository.
+        remote_inside: bool,
+        /// True if hooks and configured programs may run.
+        programs: bool,
+    },
+    /// A Terraform root module.
+    Terraform {
+        /// Its folder.
+        directory: PathBuf,
+        /// The program.
+        program: PathBuf,
+        /// The workspace.
+        workspace: Option<String>,
+        /// Types of resources whose deletion cannot be taken back.
+        stateful: BTreeSet<String>,
+    },
 }
 
 /// A child process.
@@ -261,4 +323,18 @@ pub enum UnknownParameters {
     AsSchema,
     /// They are refused, whatever the schema says.
     Refuse,
+}
+
+// === impl Served ===
+
+impl Served {
+    /// What addresses of such resources begin with.
+    pub fn scheme(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+            Self::Postgres { .. } => "pg",
+            Self::Git { .. } => "git",
+            Self::Terraform { .. } => "tf",
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod credentials;
 mod effects;
 mod operators;
 mod policies;
+mod serves;
 mod validators;
 
 pub use credentials::{RawCredentials, RawGrantKind, RawSharing};
@@ -14,6 +15,7 @@ pub use effects::{
 };
 pub use operators::{RawApproval, RawOperator};
 pub use policies::{RawGuard, RawPolicies};
+pub use serves::RawServes;
 pub use validators::{RawValidator, RawWhen};
 
 use holdpoint_types::{EffectClass, Mode};
@@ -194,6 +196,9 @@ pub struct RawLimits {
     /// some are refused.
     #[schemars(extend("x-default" = 100_000))]
     pub checks_open_max: Option<At<u64>>,
+    /// How long previews, and what takes actions back, are kept, in seconds (60 to 31536000).
+    #[schemars(extend("x-default" = 604_800))]
+    pub undo_keep_s: Option<At<u64>>,
     /// How long a call may take where its server has no `timeout_ms`, in milliseconds (1 to
     /// 86400000).
     #[schemars(extend("x-default" = 60_000))]
@@ -296,8 +301,8 @@ pub struct RawGrant {
     pub tools: Option<Vec<At<String>>>,
 }
 
-/// An upstream server: either a command that speaks MCP on its standard input and output, or a URL
-/// that speaks MCP over streamable HTTP.
+/// An upstream server: a command that speaks MCP on its standard input and output, a URL that
+/// speaks MCP over streamable HTTP, or something that Holdpoint serves itself.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawServer {
@@ -305,6 +310,8 @@ pub struct RawServer {
     pub command: Option<At<Vec<At<String>>>>,
     /// The endpoint. Either this or `command`.
     pub url: Option<At<String>>,
+    /// What Holdpoint serves itself, instead of leading to a server.
+    pub serves: Option<At<RawServes>>,
     /// Environment variables for the command: a text, or `{ from_env = "NAME" }` or
     /// `{ from_file = "PATH" }` for secrets.
     pub env: BTreeMap<At<String>, At<RawValue>>,

@@ -153,6 +153,9 @@ impl HttpDoor {
         let upstreams = self.upstreams.load_full();
         let Some(upstream) = upstreams.get(server) else { return Ok(None) };
         let upstream = upstream.for_agent(&asked.agent);
+        if upstream.is_own() {
+            return Ok(None);
+        }
         let bearer = ready(&upstream).await.map_err(|fault| {
             let refused = Refused::new(StatusCode::OK, fault.reason(), fault.to_string());
             refused.coded(INTERNAL_ERROR).about(&asked.request)
@@ -261,6 +264,7 @@ fn passage_to(
         Transport::Stdio(process) => {
             Passage::spawn(process, bytes_max).map_err(|fault| fault.to_string())
         }
+        Transport::Own(_) => Err("there is no server behind it".to_owned()),
         Transport::Http { url, headers, .. } => {
             Passage::connect(url, (headers, bearer), bytes_max).map_err(|fault| fault.to_string())
         }

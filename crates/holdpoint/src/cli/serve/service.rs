@@ -48,6 +48,7 @@ impl Service {
     pub async fn start(runtime: Runtime, rest: &Rest) -> anyhow::Result<Self> {
         let upstreams = rest.upstreams()?;
         let governor = runtime.governor().clone();
+        governor.replace_resources(rest.resources()?);
         let tls = rest.tls()?;
         let listener = bind(rest.listen.http).await?;
         let address = listener.local_addr()?;
@@ -110,6 +111,7 @@ impl Service {
         let settings = http_settings(rest, self.address, self.door.issuer_keys())?;
         let tls = rest.tls()?;
         let mut upstreams = rest.upstreams()?;
+        let resources = rest.resources()?;
         for (name, upstream) in &mut upstreams {
             match self.upstreams.get(name) {
                 Some(before) if before.spec() == upstream.spec() => *upstream = before.clone(),
@@ -121,6 +123,7 @@ impl Service {
         let differs = governor.replace_settings(rules, strict, limits).await?;
         // From here on nothing can fail.
         governor.replace_validators(validators);
+        governor.replace_resources(resources);
         for (name, before) in &self.upstreams {
             if upstreams.get(name).is_none_or(|now| now.spec() != before.spec()) {
                 tracing::info!(server = %name, "an upstream server was removed or replaced");

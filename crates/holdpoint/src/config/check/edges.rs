@@ -10,6 +10,8 @@ const HTTP_DEFAULT: &str = "127.0.0.1:4747";
 const OPERATIONS_EXAMPLE: &str = "127.0.0.1:4748";
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 86_400_000;
+/// Longest time that what takes actions back may be kept, in seconds: a year.
+const UNDO_KEEP_S: u64 = 365 * 24 * 3600;
 /// Most checks that an operator may let wait.
 const CHECKS_OPEN: u64 = 10_000_000;
 /// Most of anything else that is counted.
@@ -44,6 +46,7 @@ impl Checker<'_> {
             ),
             calls_in_flight_max: self.size(&raw.calls_in_flight_max, 1..=MANY, 256),
             checks_open_max: self.within(raw.checks_open_max.as_ref(), 1..=CHECKS_OPEN, 100_000),
+            undo_keep_s: self.within(raw.undo_keep_s.as_ref(), 60..=UNDO_KEEP_S, 604_800),
             call_timeout_ms: self.duration(raw.call_timeout_ms.as_ref(), 60_000),
             stop_grace_ms: self.within(raw.stop_grace_ms.as_ref(), 0..=60_000, 2_000),
             drain_ms: self.within(raw.drain_ms.as_ref(), 0..=HOUR_MS, 10_000),

@@ -12,6 +12,7 @@ mod operators;
 mod places;
 mod policies;
 mod servers;
+mod serves;
 mod validators;
 
 pub use credentials::is_scope;

@@ -4,7 +4,9 @@ use super::Checker;
 use crate::config::checked::{
     Transport, UnknownParameters, Upstream, UpstreamCommand, UpstreamUrl, ValueSource,
 };
-use crate::config::raw::{At, Named, RawAsk, RawReference, RawServer, RawTool, RawValue};
+use crate::config::raw::{
+    At, Named, RawAsk, RawReference, RawServer, RawServes, RawTool, RawValue,
+};
 use crate::config::secret;
 use holdpoint_control::{
     ResourceTemplate, ServerAsk, ServerRules, TemplateFault, ToolPattern, ToolRules,
@@ -34,7 +36,7 @@ impl Checker<'_> {
         let (mut upstreams, mut rules) = (BTreeMap::new(), BTreeMap::new());
         for (name, server) in raw {
             let parsed: Option<ServerName> = self.parse_name(name);
-            let upstream = self.upstream(server, timeout_ms);
+            let upstream = self.upstream(name.get(), server, timeout_ms);
             let checked = self.rules(name.get(), server.get());
             if let (Some(name), Some(upstream)) = (parsed, upstream) {
                 upstreams.insert(name.clone(), upstream);
@@ -44,16 +46,42 @@ impl Checker<'_> {
         (upstreams, rules)
     }
 
-    fn upstream(&mut self, server: &At<RawServer>, timeout_ms: u64) -> Option<Upstream> {
+    fn upstream(
+        &mut self,
+        name: &str,
+        server: &At<RawServer>,
+        timeout_ms: u64,
+    ) -> Option<Upstream> {
         let raw = server.get();
         let env = self.values(Purpose::Env, &raw.env);
         let headers = self.values(Purpose::Header, &raw.headers);
-        let transport = self.transport(server, env, headers);
+        let transport = match &raw.serves {
+            Some(serves) => self.own_transport(name, (raw, serves), env),
+            None => self.transport(server, env, headers),
+        };
         let refuse = raw.strict.as_ref().is_some_and(|strict| *strict.get());
         let unknown_parameters =
             if refuse { UnknownParameters::Refuse } else { UnknownParameters::AsSchema };
         let timeout_ms = self.duration(raw.timeout_ms.as_ref(), timeout_ms);
         Some(Upstream { transport: transport?, timeout_ms, unknown_parameters })
+    }
+
+    fn own_transport(
+        &mut self,
+        name: &str,
+        (raw, serves): (&RawServer, &At<RawServes>),
+        env: BTreeMap<String, ValueSource>,
+    ) -> Option<Transport> {
+        let other = raw.command.as_ref().map(At::span).or(raw.url.as_ref().map(At::span));
+        if let Some(span) = other {
+            let message = "a server has only one of `command`, `url` and `serves`".to_owned();
+            self.fault(span, message, "declare two servers".to_owned());
+            return None;
+        }
+        self.refuse_keys(first_key(&raw.headers), ("headers", "url"));
+        self.refuse_keys(raw.oauth.as_ref().map(At::span), ("oauth", "url"));
+        self.refuse_keys(raw.cwd.as_ref().map(At::span), ("cwd", "command"));
+        self.serves(name, serves, env).map(|serves| Transport::Serves(Box::new(serves)))
     }
 
     fn transport(
@@ -278,8 +306,8 @@ impl Checker<'_> {
     }
 
     fn tools(&mut self, server: &str, raw: &RawServer) -> BTreeMap<String, ToolRules> {
-        let mut tools = BTreeMap::new();
         let place = self.place(raw);
+        let mut tools = self.known_tools(server, raw, &place);
         // The server's own name has its own fault; any good one serves to check the tool's.
         let server: Option<ServerName> = server.parse().or_else(|_| "server".parse()).ok();
         for (name, tool) in &raw.tool {

@@ -1,0 +1,101 @@
+//! What Holdpoint serves itself, from the checked configuration. Secrets are read here, at the last
+//! moment. Must never print one.
+
+use super::{Rest, value, values};
+use crate::config::{Served, Serves, Transport};
+use anyhow::Context as _;
+use holdpoint_resources as resources;
+use holdpoint_resources::{Archive, Place, Resources, SecretText, Vault};
+use holdpoint_types::ServerName;
+use serde_json::Value;
+use std::time::Duration;
+
+/// The tools of what is served.
+pub fn tools(serves: &Serves) -> Vec<Value> {
+    match &serves.served {
+        Served::Sqlite { .. } => resources::Sqlite::tools(),
+        Served::Postgres { .. } => Vec::new(),
+        Served::Git { .. } => resources::Git::tools(),
+        Served::Terraform { .. } => resources::Terraform::tools(),
+    }
+}
+
+/// Everything that stands for servers.
+///
+/// # Errors
+/// When a secret cannot be read; names where it should be, never the secret.
+pub fn resources(rest: &Rest, vault: Vault) -> anyhow::Result<Resources> {
+    let keep = Duration::from_secs(rest.limits.undo_keep_s);
+    let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+    let mut all = Resources::new(Archive::new(&rest.store, vault), keep_ms);
+    for (name, server) in &rest.servers {
+        if let Transport::Serves(serves) = &server.transport {
+            add(&mut all, (rest, name), (serves, keep))
+                .with_context(|| format!("server `{name}` cannot be set up"))?;
+        }
+    }
+    Ok(all)
+}
+
+fn add(
+    all: &mut Resources,
+    (rest, name): (&Rest, &ServerName),
+    (serves, keep): (&Serves, Duration),
+) -> anyhow::Result<()> {
+    let Serves { served, address, .. } = serves;
+    let (server, place) = (name.clone(), address.clone());
+    let timeout = rest.timeout(name);
+    let env = values(&serves.env)?.into_iter();
+    let env = env.map(|(name, value)| (name, SecretText::new(value))).collect();
+    match served {
+        Served::Sqlite { path } => {
+            let limits = resources::SqliteLimits {
+                busy: Duration::from_millis(serves.lock_timeout_ms),
+                statement: Duration::from_millis(serves.statement_timeout_ms),
+                rows_max: usize::try_from(serves.rows_max).unwrap_or(usize::MAX),
+                kept: keep,
+                ..resources::SqliteLimits::default()
+            };
+            let spec = resources::SqliteSpec { server, place, path: path.clone(), limits };
+            all.add(name.clone(), Place::Serves, resources::Sqlite::new(spec));
+        }
+        Served::Postgres { url } => {
+            let _ = value(url)?;
+        }
+        Served::Git { repository, program, author, transports, remote_inside, programs } => {
+            let spec = resources::GitSpec {
+                server,
+                place,
+                repository: repository.clone(),
+                program: program.clone(),
+                author: author.clone(),
+                env,
+                transports: transports.clone(),
+                remote_inside: *remote_inside,
+                programs: *programs,
+                keep,
+                timeout,
+                limits: resources::GitLimits::default(),
+            };
+            all.add(name.clone(), Place::Serves, resources::Git::new(spec));
+        }
+        Served::Terraform { directory, program, workspace, stateful } => {
+            let spec = resources::TerraformSpec {
+                server,
+                place,
+                directory: directory.clone(),
+                folder: rest.store.join("terraform").join(name.as_str()),
+                program: program.clone(),
+                workspace: workspace.clone(),
+                env,
+                stateful: stateful.clone(),
+                timeout,
+                apply_timeout: timeout,
+                grace: rest.grace(),
+                limits: resources::TerraformLimits::default(),
+            };
+            all.add(name.clone(), Place::Serves, resources::Terraform::new(spec));
+        }
+    }
+    Ok(())
+}
