@@ -84,7 +84,8 @@ pub enum TargetState {
     Before,
     /// As the action left it.
     After,
-    /// Neither; what differs, by resource, with the reason. Holds no value of a target.
+    /// Neither; everything that is not as it was before, by resource, with the reason. Holds no
+    /// value of a target.
     Changed(Vec<Conflict>),
     /// It cannot be told, and why.
     Unknown(String),

@@ -10,4 +10,4 @@ mod reads;
 pub mod stdio;
 mod tasks;
 
-pub use answer::{decision_json, refusal_text};
+pub use answer::{decision_json, refusal_json, refusal_text};

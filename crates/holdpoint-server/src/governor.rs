@@ -4,6 +4,7 @@
 //! INVARIANT: `execute` is called with a permit, and a permit exists only after its decision is
 //! durable in the store. Must never rule by itself: whatever fails here becomes a deny.
 
+mod admission;
 mod analysis;
 mod approvals;
 mod change;
@@ -14,6 +15,7 @@ mod gather;
 mod given_up;
 mod preview;
 mod questions;
+mod revert;
 mod tasks;
 mod words;
 
@@ -21,28 +23,27 @@ pub use checks::LATE_MS_MAX;
 pub use drain::Drained;
 pub use gather::{Known, gather};
 pub(crate) use questions::{Question, Waiting};
+pub use revert::{OPERATOR, Reverting, Wanted};
 pub(crate) use tasks::Followed;
 pub use words::{Became, Call, Governed, Limits, Refusal, StopReport};
 
 use crate::catalog::{self, Catalog, Observed};
 use crate::clock::Clock;
-use crate::store::{Admission, Pin, Store, StoreFault};
+use crate::store::{Pin, Store, StoreFault};
 use crate::telemetry::Telemetry;
 use crate::validators::Validators;
 use arc_swap::ArcSwap;
 use endings::{Endings, Unfinished};
 use given_up::GivenUp;
-use holdpoint_control::{Control, Ending, Input, Output, Permit, Proposal, Running, Settings};
-use holdpoint_effects::Effects;
+use holdpoint_control::{Control, Ending, Input, Output, Permit, Running, Settings};
 use holdpoint_policy::PolicySets;
 use holdpoint_resources::resource::Forward;
 use holdpoint_resources::{Cancels, Ended, Resources};
 use holdpoint_types::{
-    ActionId, ApprovalAsked, Cause, Decision, Digest, Epoch, GatewayId, PreviewFacts, Reason,
-    Record, RecordBody, Ruling, ServerName, Stop, Timestamp, ToolRef, canonical_digest,
+    ActionId, Cause, Decision, Digest, Epoch, GatewayId, Reason, Record, RecordBody, Ruling,
+    ServerName, Stop, Timestamp, ToolRef,
 };
 use parking_lot::Mutex;
-use preview::HeldOpen;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -76,12 +77,6 @@ struct Inner {
     tasks: tasks::Tasks,
     checks: checks::Checks,
     telemetry: Telemetry,
-}
-
-enum Admitted {
-    Permit(Permit, Cancels),
-    Refused(Refusal),
-    DecideAgain,
 }
 
 // === impl Governor ===
@@ -349,117 +344,6 @@ impl Governor {
         let governed = self.finish(action, ended);
         self.tell_end(&call.tool, &governed, permitted.elapsed());
         governed
-    }
-
-    /// Decides until the decision is recorded in the epoch that it was made in.
-    async fn admit(&self, action: ActionId, call: &Call) -> Result<(Permit, Cancels), Refusal> {
-        let effects = self.analyse((&call.agent, &call.tool), &call.parameters).await?;
-        let held_open = HeldOpen { governor: self, action, tool: &call.tool };
-        for _ in 0..TRIES_MAX {
-            match self.try_admit(action, (call, effects.as_deref())).await? {
-                Admitted::Permit(permit, cancel) => {
-                    held_open.goes_on();
-                    return Ok((permit, cancel));
-                }
-                Admitted::Refused(refusal) => return Err(refusal),
-                Admitted::DecideAgain => self.read_stops().map_err(|fault| unavailable(&fault))?,
-            }
-        }
-        Err(deny(Reason::CouldNotDecide, "stops keep changing; ask again").into())
-    }
-
-    async fn try_admit(
-        &self,
-        action: ActionId,
-        call: (&Call, Option<&Effects>),
-    ) -> Result<Admitted, Refusal> {
-        let now = self.inner.clock.now();
-        let now = now.map_err(|fault| deny(Reason::ClockStepped, &fault.to_string()))?;
-        let (request, facts) = self.gather(action, call, now);
-        let policy = self.policy();
-        let (facts, decision) = self.judge(&request, facts, &policy).await;
-        let judged = (facts, decision);
-        let (facts, decision, diff) = self.look_ahead(&request, judged, call.1, &policy).await;
-        let asked = self.ask_people(&request, (facts, decision), &policy);
-        let (facts, decision, approval) = asked.map_err(|fault| unavailable(&fault))?;
-        let (checks, decision) = self.promise_checks(&request, &facts, decision);
-        let parameters = canonical_digest(&request.parameters)
-            .map_err(|fault| deny(Reason::CouldNotDecide, &fault.to_string()))?;
-        let (policy, guards) = (policy.digest(), policy.guards_of(&facts));
-        let (asked, preview) = (approval.clone(), facts.preview.clone());
-        if decision.ruling() != Ruling::Permit {
-            let why = (decision.ruling(), approval.as_ref());
-            self.let_go((action, call.0), why, diff).await;
-        }
-        let proposal =
-            Proposal { request, facts, decision, policy, guards, parameters, checks, approval };
-        let mut outputs = {
-            let mut control = self.inner.control.lock();
-            // Under the lock: whoever drains counts either this call or its refusal.
-            if self.inner.telemetry.is_draining() {
-                return Err(deny(Reason::Draining, Reason::Draining.meaning()).into());
-            }
-            if control.in_flight() >= self.inner.limits.load().calls_in_flight_max {
-                return Err(deny(Reason::Overloaded, Reason::Overloaded.meaning()).into());
-            }
-            control.handle(Input::Proposed(Box::new(proposal)), now)
-        };
-        let written = match outputs.pop() {
-            Some(Output::Admit(body, epoch)) => self.write_admission(body, epoch, now).await,
-            Some(Output::Record(body)) => self.write(body).await.map(|_| true),
-            other => {
-                tracing::error!(?other, "control answered a proposal with something else");
-                Ok(false)
-            }
-        };
-        match written {
-            Ok(true) => Ok(self.recorded(action, (asked, preview))),
-            Ok(false) => {
-                self.feed(Input::Unrecorded(action));
-                Ok(Admitted::DecideAgain)
-            }
-            Err(fault) => {
-                self.feed(Input::Unrecorded(action));
-                tracing::error!(%action, %fault, "a decision could not be recorded: denied");
-                Err(unavailable(&fault).into())
-            }
-        }
-    }
-
-    async fn write_admission(
-        &self,
-        body: RecordBody,
-        epoch: Epoch,
-        at_ms: Timestamp,
-    ) -> Result<bool, StoreFault> {
-        let record = Record { at_ms, gateway: self.inner.gateway, body };
-        Ok(match self.inner.store.admit(record, epoch).await? {
-            Admission::Recorded { .. } => true,
-            Admission::EpochMoved { .. } | Admission::ApprovalMoved => false,
-        })
-    }
-
-    fn recorded(
-        &self,
-        action: ActionId,
-        (approval, preview): (Option<ApprovalAsked>, Option<PreviewFacts>),
-    ) -> Admitted {
-        let cancel = Cancels::default();
-        // Known before the permit exists, so that no stop can fall between.
-        self.inner.cancels.lock().insert(action, cancel.clone());
-        let outputs = self.feed(Input::Recorded(action));
-        for output in outputs {
-            match output {
-                Output::Execute(permit) => return Admitted::Permit(permit, cancel),
-                Output::Refuse(_, decision) => {
-                    self.inner.cancels.lock().remove(&action);
-                    return Admitted::Refused(Refusal { decision, approval, preview });
-                }
-                _ => {}
-            }
-        }
-        self.inner.cancels.lock().remove(&action);
-        Admitted::DecideAgain
     }
 
     fn finish(&self, action: ActionId, ended: Ended) -> Governed {

@@ -98,7 +98,9 @@ pub async fn speak(
     let counts_for = match said {
         Answer::No => BTreeSet::new(),
         Answer::Yes if speaker.sole => asked.needs.keys().cloned().collect(),
-        Answer::Yes => settings.counts_for(&speaker.name, &row.agent, asked)?,
+        Answer::Yes => {
+            settings.counts_for(&speaker.name, (&row.agent, row.owner.as_ref()), asked)?
+        }
     };
     let said = ApprovalRecord {
         approval: id,

@@ -19,6 +19,9 @@ pub struct ApprovalAsked {
     pub needs: BTreeMap<String, u32>,
     /// When it ends, whatever was said.
     pub expires_ms: Timestamp,
+    /// The operator who asks for it, if one does: whose yes does not count.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub requester: Option<OperatorName>,
 }
 
 /// What people said so far to what a call asks for, as a decision sees it.

@@ -34,6 +34,8 @@ pub enum Door {
 pub enum IntentSource {
     /// The agent says so, which is no evidence.
     AgentDeclared,
+    /// An operator said so, whom this machine or a key vouches for.
+    Operator,
 }
 
 /// What the user wanted, word for word.

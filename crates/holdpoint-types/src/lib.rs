@@ -20,6 +20,7 @@ mod mode;
 mod preview;
 mod reason;
 mod record;
+mod revert;
 mod stop;
 
 pub use approval::{ApprovalAsked, ApprovalDenied, ApprovalFacts, ApprovalRecord, TimedGrant};
@@ -47,4 +48,5 @@ pub use record::{
     Field, GuardRecord, Lineage, OutcomeRecord, OutcomeStatus, PolicySource, Record, RecordBody,
     RepliedRecord, ReplyStatus, TaskRecord, ToolOutput,
 };
+pub use revert::{RevertConflict, RevertRecord, RevertStatus};
 pub use stop::{ParseScopeError, Stop, StopId, StopScope};

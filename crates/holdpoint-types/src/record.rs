@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::facts::{Facts, Intent, Request};
 use crate::ids::{ActionId, AgentName, Epoch, GatewayId, ServerName, TeamName, Timestamp, ToolRef};
 use crate::reason::Reason;
+use crate::revert::RevertRecord;
 use crate::stop::{Stop, StopId, StopScope};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -154,6 +155,8 @@ pub enum RecordBody {
     Approved(Box<ApprovalRecord>),
     /// An operator said no to what a held action asks for.
     Disapproved(Box<ApprovalRecord>),
+    /// An action was taken back, or could not be.
+    Reverted(Box<RevertRecord>),
     /// An operator granted something for a limited time.
     Granted(Box<TimedGrant>),
     /// An operator took a grant back before its time.
@@ -485,6 +488,7 @@ impl RecordBody {
             Self::CredentialDeleted { .. } => "credential_deleted",
             Self::Approved(_) => "approved",
             Self::Disapproved(_) => "disapproved",
+            Self::Reverted(_) => "reverted",
             Self::Granted(_) => "granted",
             Self::GrantRevoked { .. } => "grant_revoked",
         }

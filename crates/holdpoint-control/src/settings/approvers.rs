@@ -110,7 +110,7 @@ impl Settings {
     pub fn counts_for(
         &self,
         operator: &OperatorName,
-        agent: &AgentName,
+        (agent, owner): (&AgentName, Option<&TeamName>),
         asked: &ApprovalAsked,
     ) -> Result<BTreeSet<String>, ApproverFault> {
         let parts = self.parts();
@@ -118,19 +118,21 @@ impl Settings {
             return Err(ApproverFault::Undeclared(operator.to_string()));
         };
         let acting = parts.agents.get(agent);
-        if acting.is_some_and(|acting| acting.requesters.contains(operator)) {
+        if acting.is_some_and(|acting| acting.requesters.contains(operator))
+            || asked.requester.as_ref() == Some(operator)
+        {
             let (agent, operator) = (agent.clone(), operator.clone());
             return Err(ApproverFault::Requester { agent, operator });
         }
-        let owns = acting.is_some_and(|acting| declared.teams.contains(&acting.owner));
+        let owns = owner.is_some_and(|owner| declared.teams.contains(owner));
         let has = |role: &String| declared.roles.contains(role) || (role == OWNER && owns);
         let names = asked.needs.keys();
         let counts = names.filter(|name| self.approval_rule(name).roles.iter().any(has));
         let counts: BTreeSet<_> = counts.cloned().collect();
         if counts.is_empty() {
             let roles = asked.needs.keys().flat_map(|name| self.approval_rule(name).roles);
-            let told = roles.map(|role| match (role == OWNER, acting) {
-                (true, Some(acting)) => format!("team `{}` (owner)", acting.owner),
+            let told = roles.map(|role| match (role == OWNER, owner) {
+                (true, Some(owner)) => format!("team `{owner}` (owner)"),
                 (true, None) | (false, _) => format!("role `{role}`"),
             });
             let wanted = told.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
@@ -140,9 +142,13 @@ impl Settings {
     }
 
     /// The operators who could approve what a call of `agent` asks for.
-    pub fn approvers(&self, agent: &AgentName, asked: &ApprovalAsked) -> Vec<OperatorName> {
+    pub fn approvers(
+        &self,
+        whose: (&AgentName, Option<&TeamName>),
+        asked: &ApprovalAsked,
+    ) -> Vec<OperatorName> {
         let all = self.parts().operators.keys();
-        all.filter(|name| self.counts_for(name, agent, asked).is_ok()).cloned().collect()
+        all.filter(|name| self.counts_for(name, whose, asked).is_ok()).cloned().collect()
     }
 
     /// The operator with this account on this machine.
@@ -192,14 +198,22 @@ mod tests {
     fn asked(names: &[&str]) -> ApprovalAsked {
         let (needs, _) = settings().approval_needs(names.iter().copied());
         let id = ActionId::new(Timestamp(0), [0; 10]);
-        ApprovalAsked { id, binding: Digest::of(b""), needs, expires_ms: Timestamp(0) }
+        ApprovalAsked {
+            id,
+            binding: Digest::of(b""),
+            needs,
+            expires_ms: Timestamp(0),
+            requester: None,
+        }
     }
 
     #[test]
     fn a_yes_counts_for_what_its_operator_may_approve() {
         let (settings, agent) = (settings(), "coder".parse().unwrap());
+        let owner = "platform".parse().unwrap();
+        let whose = (&agent, Some(&owner));
         let counts = |who: &str, names: &[&str]| {
-            let counts = settings.counts_for(&who.parse().unwrap(), &agent, &asked(names));
+            let counts = settings.counts_for(&who.parse().unwrap(), whose, &asked(names));
             counts.map(|names| names.into_iter().collect::<Vec<_>>().join(" "))
         };
         assert_eq!(counts("ada", &["owner"]), Ok("owner".to_owned()));
@@ -208,7 +222,10 @@ mod tests {
         assert!(matches!(counts("cleo", &["owner"]), Err(ApproverFault::Requester { .. })));
         assert!(matches!(counts("dora", &["owner"]), Err(ApproverFault::Undeclared(_))));
         assert!(matches!(counts("ada", &[]), Err(ApproverFault::NoRole { .. })));
-        assert_eq!(settings.approvers(&agent, &asked(&["owner"])), ["ada".parse().unwrap()]);
+        let own = ApprovalAsked { requester: Some("ada".parse().unwrap()), ..asked(&["owner"]) };
+        let own = settings.counts_for(&"ada".parse().unwrap(), whose, &own);
+        assert!(matches!(own, Err(ApproverFault::Requester { .. })));
+        assert_eq!(settings.approvers(whose, &asked(&["owner"])), ["ada".parse().unwrap()]);
     }
 
     #[test]

@@ -46,11 +46,11 @@ pub(super) fn state(conn: &Connection, rows: &[RowChange]) -> rusqlite::Result<T
         let why = match row_state(conn, &tables, change)? {
             RowState::Before => {
                 before = before.saturating_add(1);
-                "is as before the action"
+                continue;
             }
             RowState::After(_) => {
                 after = after.saturating_add(1);
-                continue;
+                "it is as the action left it"
             }
             RowState::Changed(why) => why,
         };

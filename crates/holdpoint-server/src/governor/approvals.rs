@@ -7,7 +7,7 @@ use crate::store::StoreFault;
 use holdpoint_control::decide;
 use holdpoint_policy::PolicySets;
 use holdpoint_types::{
-    ApprovalAsked, Cause, Decision, Digest, Facts, Reason, Request, Ruling, Timestamp,
+    ApprovalAsked, Cause, Decision, Digest, Door, Facts, Reason, Request, Ruling, Timestamp,
     canonical_digest,
 };
 use serde_json::json;
@@ -57,7 +57,9 @@ impl Governor {
         let (needs, for_ms) = settings.approval_needs(names.iter().map(String::as_str));
         let for_ms = i64::try_from(for_ms).unwrap_or(i64::MAX);
         let expires_ms = Timestamp(request.at.0.saturating_add(for_ms));
-        let asked = ApprovalAsked { id: request.action, binding, needs, expires_ms };
+        let by = request.parameters.get("by").and_then(|by| by.as_str()?.parse().ok());
+        let requester = by.filter(|_| request.door == Door::Operator);
+        let asked = ApprovalAsked { id: request.action, binding, needs, expires_ms, requester };
         Ok((facts, decision, Some(asked)))
     }
 }

@@ -1,7 +1,7 @@
 //! Looks at what a call would do before it is decided, where its target can tell. Must never let
 //! what a preview holds open outlive a call that does not run.
 
-use super::{Call, Governor};
+use super::Governor;
 use holdpoint_control::decide;
 use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySets;
@@ -89,12 +89,12 @@ impl Governor {
     /// decides it or reads the plan.
     pub(super) async fn let_go(
         &self,
-        (action, call): (ActionId, &Call),
+        (action, tool): (ActionId, &ToolRef),
         (ruling, approval): (Ruling, Option<&ApprovalAsked>),
         preview: Option<Preview>,
     ) {
         let resources = self.resources();
-        let server = call.tool.server();
+        let server = tool.server();
         resources.forget(action, server);
         let wanted = match ruling {
             Ruling::Hold => approval.is_some_and(|asked| asked.id == action),

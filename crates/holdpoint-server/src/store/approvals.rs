@@ -10,7 +10,8 @@ use super::query::text;
 use super::{Store, schema};
 use holdpoint_types::{
     ActionId, ActionRecord, AgentName, ApprovalAsked, ApprovalDenied, ApprovalFacts,
-    ApprovalRecord, DecisionRecord, Digest, Epoch, Record, RecordBody, Ruling, Timestamp, ToolRef,
+    ApprovalRecord, DecisionRecord, Digest, Epoch, Record, RecordBody, Ruling, TeamName, Timestamp,
+    ToolRef,
 };
 use rusqlite::{Connection, Row, params};
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ pub struct ApprovalRow {
     pub facts: ApprovalFacts,
     /// Whose call it is.
     pub agent: AgentName,
+    /// The team that answers for it.
+    pub owner: Option<TeamName>,
     /// Which tool.
     pub tool: ToolRef,
     /// The epoch that it is good in.
@@ -259,6 +262,7 @@ fn asked(decided: &ActionRecord<DecisionRecord>, at: Timestamp) -> Option<Approv
     Some(ApprovalRow {
         facts,
         agent: decided.agent.clone(),
+        owner: decided.more.facts.agent.as_ref().and_then(|agent| agent.owner.clone()),
         tool: decided.more.request.tool.clone(),
         epoch: decided.more.facts.epoch,
         asked_ms: at,
@@ -270,12 +274,13 @@ fn put(connection: &Connection, row: &ApprovalRow) -> Result<(), StoreFault> {
     let facts = serde_json::to_string(&row.facts)
         .map_err(|fault| StoreFault::corrupt(format!("an approval cannot be kept: {fault}")))?;
     let sql = "INSERT OR REPLACE INTO approvals \
-               (id, binding, agent, tool, epoch, asked_ms, expires_ms, facts) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+               (id, binding, agent, owner, tool, epoch, asked_ms, expires_ms, facts) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     connection.prepare_cached(sql)?.execute(params![
         id.to_string(),
         binding.as_bytes(),
         row.agent.as_str(),
+        row.owner.as_ref().map(TeamName::as_str),
         row.tool.to_string(),
         super::batch::int(row.epoch.0)?,
         row.asked_ms.0,
@@ -293,7 +298,7 @@ fn rows(
     if !schema::lists_approvals(connection)? {
         return Ok(Vec::new());
     }
-    let sql = format!("SELECT agent, tool, epoch, asked_ms, facts FROM approvals {which}");
+    let sql = format!("SELECT agent, tool, epoch, asked_ms, facts, owner FROM approvals {which}");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(values)?;
     let mut found = Vec::new();
@@ -304,10 +309,16 @@ fn rows(
         found.push(ApprovalRow {
             facts,
             agent: text(row, 0)?,
+            owner: owner(row.get(5)?)?,
             tool: text(row, 1)?,
             epoch: Epoch(super::query::whole(row.get(2)?)?),
             asked_ms: Timestamp(row.get(3)?),
         });
     }
     Ok(found)
+}
+
+fn owner(text: Option<String>) -> Result<Option<TeamName>, StoreFault> {
+    let unexpected = |_| StoreFault::corrupt("an approval has an unexpected owner");
+    text.map(|text| text.parse().map_err(unexpected)).transpose()
 }

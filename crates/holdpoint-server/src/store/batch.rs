@@ -144,6 +144,10 @@ impl Columns {
                 self.action = Some(said.approval.to_string());
                 self.agent = Some(said.agent.to_string());
             }
+            RecordBody::Reverted(reverted) => {
+                self.action = Some(reverted.of.to_string());
+                self.agent = Some(reverted.agent.to_string());
+            }
             RecordBody::Granted(grant) => self.agent = Some(grant.agent.to_string()),
             RecordBody::GrantRevoked { agent, .. } => self.agent = Some(agent.to_string()),
             RecordBody::CredentialIssued { agent, .. }

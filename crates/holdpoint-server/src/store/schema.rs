@@ -93,6 +93,7 @@ const TABLES_3: &str = "
         id TEXT PRIMARY KEY,
         binding BLOB NOT NULL,
         agent TEXT NOT NULL,
+        owner TEXT,
         tool TEXT NOT NULL,
         epoch INTEGER NOT NULL,
         asked_ms INTEGER NOT NULL,

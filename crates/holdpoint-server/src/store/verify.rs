@@ -163,6 +163,7 @@ impl Derived {
             | RecordBody::CredentialIssued { .. }
             | RecordBody::Approved(_)
             | RecordBody::Disapproved(_)
+            | RecordBody::Reverted(_)
             | RecordBody::Granted(_)
             | RecordBody::GrantRevoked { .. }
             | RecordBody::CredentialDeleted { .. } => {}

@@ -126,7 +126,7 @@ impl ApprovalReply {
             needs: asked.needs.clone(),
             given: row.facts.given.clone(),
             denied: row.facts.denied.clone(),
-            could_approve: settings.approvers(&row.agent, asked),
+            could_approve: settings.approvers((&row.agent, row.owner.as_ref()), asked),
             epoch: row.epoch,
             asked_ms: row.asked_ms,
             expires_ms: asked.expires_ms,

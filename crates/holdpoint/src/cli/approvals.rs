@@ -1,14 +1,21 @@
 //! `holdpoint approvals`: the calls that wait for people, and what exactly each would do.
 //! Must not say yes or no to anything.
 
+mod diff;
+
+pub use diff::headline;
+
 use super::approve;
 use super::look::{Look, Table, Tone, count, escaped, json_lines, shortened};
 use super::operator::StoreArgs;
 use super::{Exit, Format, Globals, answer};
+use crate::gateway;
 use holdpoint_control::Settings;
+use holdpoint_resources::resource::Preview;
+use holdpoint_resources::{Archive, Kept};
 use holdpoint_server::store::{Access, ApprovalRow, Store};
 use holdpoint_server::wire::{ApprovalReply, ApprovalState};
-use holdpoint_types::{ActionRecord, DecisionRecord, Epoch, RecordBody, Timestamp};
+use holdpoint_types::{ActionRecord, DecisionRecord, Epoch, IntentSource, RecordBody, Timestamp};
 use serde_json::json;
 
 /// Longest parameters on a line, in characters.
@@ -44,14 +51,22 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
         rows.retain(|row| row.facts.asked.id == id);
         let Some(shown) = rows.first() else { return Ok(Exit::Fault) };
         let record = decision(&store, shown)?;
+        let vault = gateway::vault(store.dir(), config.credential_key.as_ref())?;
+        let archive = Archive::new(store.dir(), vault);
+        let preview = archive.read::<Preview>(id, Kept::Preview)?.map(|(_, preview)| preview);
         answer(&match globals.format {
             Format::Json => {
                 let reply = ApprovalReply::new(shown, &config.settings, (epoch, look.now));
                 let mut told = json!(reply);
+                told["preview"] = json!(preview);
                 told["decision"] = json!(record.map(|record| record.more));
                 json_lines(&told)
             }
-            Format::Text => whole(shown, record.as_ref(), (&config.settings, epoch), &look),
+            Format::Text => {
+                let mut text = whole(shown, record.as_ref(), (&config.settings, epoch), &look);
+                text.push_str(&would(record.as_ref(), preview.as_ref(), &look));
+                text
+            }
         })?;
         return Ok(Exit::Ok);
     }
@@ -141,7 +156,7 @@ fn needed(row: &ApprovalRow, settings: &Settings, look: &Look) -> String {
     if missing.is_empty() {
         return format!("approved; waits for the agent to make the call again, until {until}");
     }
-    let able = settings.approvers(&row.agent, &row.facts.asked);
+    let able = settings.approvers((&row.agent, row.owner.as_ref()), &row.facts.asked);
     let able = match (able.as_slice(), settings.parts().operators.is_empty()) {
         (_, true) => "whoever owns the store".to_owned(),
         ([], false) => "nobody who is declared".to_owned(),
@@ -173,12 +188,47 @@ fn whole(
         line("because of", &format!("{}: {}", escaped(rule), escaped(&cause.text)));
     }
     if let Some(intent) = &more.request.intent {
-        line("intent", &format!("\"{}\" (the agent says)", shortened(&intent.text, 300)));
+        let says = match intent.source {
+            IntentSource::AgentDeclared => "the agent says",
+            IntentSource::Operator => "an operator says",
+        };
+        line("intent", &format!("\"{}\" ({says})", shortened(&intent.text, 300)));
     }
     let pretty = serde_json::to_string_pretty(&more.request.parameters).unwrap_or_default();
     text.push_str("  parameters\n");
     for part in pretty.chars().take(WHOLE_CHARS_MAX).collect::<String>().lines() {
         text.push_str(&format!("    {}\n", escaped(part)));
+    }
+    text
+}
+
+/// What the call would do, as far as that was seen.
+fn would(
+    record: Option<&ActionRecord<DecisionRecord>>,
+    preview: Option<&Preview>,
+    look: &Look,
+) -> String {
+    let Some(facts) = record.map(|record| &record.more.facts) else { return String::new() };
+    let mut text = match (&facts.preview, &facts.unseen) {
+        (Some(known), _) => {
+            let exact = if known.exact { "exactly" } else { "at least" };
+            let until = known.until.map(|until| look.time_and_age(until));
+            let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+            let (counts, back) = (known.counts, known.guarantee.as_str());
+            format!(
+                "  would do {exact}: make {}, change {}, delete {}; to be taken back: {back}{until}\n",
+                counts.created, counts.updated, counts.deleted,
+            )
+        }
+        (None, Some(unseen)) => format!("  would do: {}\n", escaped(&unseen.detail)),
+        (None, None) => "  would do: nobody can see before; nothing takes it back\n".to_owned(),
+    };
+    match preview {
+        Some(preview) => text.push_str(&diff::render(preview, look)),
+        None if facts.preview.is_some() => {
+            text.push_str("    the preview is not kept any more\n");
+        }
+        None => {}
     }
     text
 }

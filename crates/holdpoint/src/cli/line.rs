@@ -5,7 +5,7 @@ use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
     ActionId, ActionRecord, AgentName, ApprovalRecord, AskedRuling, Cause, CheckRecord,
     DecisionRecord, Field, FindingResult, Lineage, OutcomeRecord, OutcomeStatus, RecordBody,
-    Ruling, Severity, TaskRecord, TimedGrant,
+    RevertRecord, RevertStatus, Ruling, Severity, TaskRecord, TimedGrant,
 };
 use serde_json::{Map, Value, json};
 
@@ -89,6 +89,7 @@ fn said(body: &RecordBody, look: &Look) -> String {
         }
         RecordBody::Approved(_)
         | RecordBody::Disapproved(_)
+        | RecordBody::Reverted(_)
         | RecordBody::Granted(_)
         | RecordBody::GrantRevoked { .. } => people(body, look).unwrap_or_default(),
         RecordBody::Asked(asked) => {
@@ -124,6 +125,23 @@ fn people(body: &RecordBody, look: &Look) -> Option<String> {
             let word = look.paint(Tone::Bad, &in_width("no"));
             let action = during(Some(said.approval), look);
             format!("{word} {}{action}{}", said.agent, said_why(said))
+        }
+        RecordBody::Reverted(reverted) => {
+            let RevertRecord { of, agent, status, restored, conflicts, by, because, .. } =
+                &**reverted;
+            let tone = match status {
+                RevertStatus::Restored | RevertStatus::Unchanged => Tone::Good,
+                RevertStatus::Partly => Tone::Careful,
+                RevertStatus::Impossible | RevertStatus::Stuck => Tone::Bad,
+            };
+            let status = look.paint(tone, &in_width(status.as_str()));
+            let kept = match conflicts.len() {
+                0 => String::new(),
+                some => format!(", kept {some}"),
+            };
+            let of = during(Some(*of), look);
+            let put_back = restored.total();
+            format!("{status} {agent}  put back {put_back}{kept}{of}{}", word(because, by))
         }
         RecordBody::Granted(grant) => {
             let TimedGrant { id, agent, class, tools, until_ms, by, because } = &**grant;
@@ -299,7 +317,8 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #28 approved         yes        coder  as dba, owner  019826f1-3a00-7707-8707-070707070707, by ada: seen\u{9b}2J it
             2025-07-20T08:26:40.000+00:00 #29 disapproved      no         coder  019826f1-3a00-7707-8707-070707070707, by ada: seen\u{9b}2J it
             2025-07-20T08:26:40.000+00:00 #30 granted          grant 30: coder write fs__* until 2025-07-20T08:26:40.000+00:00, by ada: tonight
-            2025-07-20T08:26:40.000+00:00 #31 grant_revoked    grant 30 of coder, by ada: done"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #31 grant_revoked    grant 30 of coder, by ada: done
+            2025-07-20T08:26:40.000+00:00 #32 reverted         partly     coder  put back 3, kept 1  019826f1-3a00-7707-8707-070707070707, by ada: wrong rows"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

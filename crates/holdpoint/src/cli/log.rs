@@ -14,7 +14,7 @@ use serde_json::json;
 /// How many records are shown unless `--limit` says otherwise.
 const LIMIT: u32 = 100;
 /// The kinds of records.
-const KINDS: [&str; 22] = [
+const KINDS: [&str; 23] = [
     "decision",
     "outcome",
     "task_given",
@@ -35,6 +35,7 @@ const KINDS: [&str; 22] = [
     "credential_deleted",
     "approved",
     "disapproved",
+    "reverted",
     "granted",
     "grant_revoked",
 ];

@@ -22,6 +22,7 @@ mod operator;
 mod policy;
 mod release;
 mod replay;
+mod revert;
 #[cfg(test)]
 mod samples;
 mod scenario;
@@ -152,6 +153,8 @@ enum Command {
     Approve(approve::Args),
     /// Say no to a held call, by the id of its approval.
     Deny(approve::Args),
+    /// Take an action back, or all actions of a task.
+    Revert(revert::Args),
     /// Verify the ledger offline, with nothing but the public key.
     Verify(verify::Args),
     /// Print the newest signed checkpoint, to be kept elsewhere.
@@ -249,6 +252,7 @@ impl Command {
             Self::Verify(args) => verify::run(&args, globals),
             Self::Checkpoint(args) => checkpoint::run(&args, globals),
             Self::Checks(args) => checks::run(&args, globals),
+            Self::Revert(args) => revert::run(&args, globals),
             Self::Approvals(args) => approvals::run(&args, globals),
             Self::Approve(args) => approve::run(&args, Answer::Yes, globals),
             Self::Deny(args) => approve::run(&args, Answer::No, globals),

@@ -5,11 +5,12 @@ use holdpoint_ledger::{encode, leaf_hash};
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
     ActionId, ActionRecord, AgentFacts, AgentName, ApprovalRecord, AskedRecord, AskedRuling, Cause,
-    CheckRecord, ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts,
-    Field, Finding, FindingResult, GatewayId, GrantFacts, Intent, IntentSource, Lineage, Mode,
-    OutcomeRecord, OutcomeStatus, PolicySource, Reason, Record, RecordBody, RepliedRecord,
-    ReplyStatus, Request, Ruling, Severity, Stop, TargetFacts, TaskRecord, TeamName, TimedGrant,
-    Timestamp, ToolFacts, ToolOutput, ToolRef, ToolState,
+    ChangeCounts, CheckRecord, ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass,
+    Epoch, Facts, Field, Finding, FindingResult, GatewayId, GrantFacts, Intent, IntentSource,
+    Lineage, Mode, OutcomeRecord, OutcomeStatus, PolicySource, Reason, Record, RecordBody,
+    RepliedRecord, ReplyStatus, Request, RevertConflict, RevertRecord, RevertStatus, Ruling,
+    Severity, Stop, TargetFacts, TaskRecord, TeamName, TimedGrant, Timestamp, ToolFacts,
+    ToolOutput, ToolRef, ToolState,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -107,6 +108,7 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(29, RecordBody::Disapproved(Box::new(said(&[])))),
         stored(30, RecordBody::Granted(Box::new(granted()))),
         stored(31, grant_revoked()),
+        stored(32, RecordBody::Reverted(Box::new(reverted()))),
     ]
 }
 
@@ -119,6 +121,21 @@ fn said(counts_for: &[&str]) -> ApprovalRecord {
         by: "ada".parse().unwrap(),
         because: "seen\u{9b}2J it".to_owned(),
         way: "cli".to_owned(),
+    }
+}
+
+fn reverted() -> RevertRecord {
+    let (resource, why) = ("pg://x/t/id=1\u{9b}2J".to_owned(), "changed since".to_owned());
+    RevertRecord {
+        of: action(),
+        agent: "coder".parse().unwrap(),
+        action: None,
+        status: RevertStatus::Partly,
+        restored: ChangeCounts { created: 0, updated: 2, deleted: 1 },
+        conflicts: vec![RevertConflict { resource, why }],
+        detail: None,
+        by: "ada".to_owned(),
+        because: "wrong rows".to_owned(),
     }
 }
 

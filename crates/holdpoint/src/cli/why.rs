@@ -10,7 +10,7 @@ mod text;
 use super::look::{Look, json_lines};
 use super::operator::{self, StoreArgs};
 use super::{Exit, Format, Globals, answer};
-use find::{Found, Wanted};
+pub use find::{Found, Wanted, find as find_action};
 use holdpoint_server::store::{Access, Store};
 use holdpoint_types::ActionId;
 
@@ -38,7 +38,7 @@ pub fn explain(store: &Store, action: ActionId, look: &Look) -> anyhow::Result<O
 /// When there is no store, or it cannot be read.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let store = args.store.open(globals, Access::ReadOnly)?;
-    let action = match find::find(&store, &args.action)? {
+    let action = match find_action(&store, &args.action)? {
         Found::One(action) => action,
         Found::None => {
             operator::note(&format!("no action is known as `{}`", args.action));

@@ -36,6 +36,7 @@ mod threads;
 mod tls;
 mod transparency;
 mod two_wraps;
+mod undo;
 mod upstream_auth;
 mod validators;
 mod world;

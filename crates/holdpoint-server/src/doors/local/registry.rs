@@ -24,6 +24,8 @@ pub enum Kind {
     Serve,
     /// `holdpoint wrap` on its own.
     Wrap,
+    /// `holdpoint revert`, for a moment.
+    Revert,
 }
 
 /// One governing process, as it registered.

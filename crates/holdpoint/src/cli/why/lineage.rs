@@ -32,6 +32,7 @@ pub fn fields(lineage: &Lineage) -> [(&'static str, Result<String, String>); 8] 
 pub fn intent(intent: &Intent) -> String {
     let source = match intent.source {
         IntentSource::AgentDeclared => "the agent says, which is no evidence",
+        IntentSource::Operator => "an operator says",
     };
     format!("\"{}\" ({source})", short(&intent.text))
 }

@@ -1,0 +1,165 @@
+//! The way of a call to its permit: facts, decision, preview, people, record.
+//!
+//! INVARIANT: a permit comes back only after the decision is durable in the store, in the epoch that
+//! it was made in. Must never execute anything.
+
+use super::preview::HeldOpen;
+use super::{Call, Governor, Refusal, TRIES_MAX, deny, unavailable};
+use crate::store::{Admission, StoreFault};
+use holdpoint_control::{Input, Output, Permit, Proposal};
+use holdpoint_effects::Effects;
+use holdpoint_policy::PolicySets;
+use holdpoint_resources::Cancels;
+use holdpoint_resources::resource::Preview;
+use holdpoint_types::{
+    ActionId, ApprovalAsked, Decision, Epoch, Facts, PreviewFacts, Reason, Record, RecordBody,
+    Request, Ruling, Timestamp, canonical_digest,
+};
+
+/// What became of a proposal.
+pub(super) enum Admitted {
+    Permit(Permit, Cancels),
+    Refused(Refusal),
+    DecideAgain,
+}
+
+/// A call that policies and validators have spoken about, with what it would do.
+pub(super) struct Judged {
+    pub(super) request: Request,
+    pub(super) facts: Facts,
+    pub(super) decision: Decision,
+    pub(super) diff: Option<Preview>,
+}
+
+// === impl Governor ===
+
+impl Governor {
+    /// Decides until the decision is recorded in the epoch that it was made in.
+    pub(super) async fn admit(
+        &self,
+        action: ActionId,
+        call: &Call,
+    ) -> Result<(Permit, Cancels), Refusal> {
+        let effects = self.analyse((&call.agent, &call.tool), &call.parameters).await?;
+        let held_open = HeldOpen { governor: self, action, tool: &call.tool };
+        for _ in 0..TRIES_MAX {
+            match self.try_admit(action, (call, effects.as_deref())).await? {
+                Admitted::Permit(permit, cancel) => {
+                    held_open.goes_on();
+                    return Ok((permit, cancel));
+                }
+                Admitted::Refused(refusal) => return Err(refusal),
+                Admitted::DecideAgain => self.read_stops().map_err(|fault| unavailable(&fault))?,
+            }
+        }
+        Err(deny(Reason::CouldNotDecide, "stops keep changing; ask again").into())
+    }
+
+    async fn try_admit(
+        &self,
+        action: ActionId,
+        call: (&Call, Option<&Effects>),
+    ) -> Result<Admitted, Refusal> {
+        let now = self.inner.clock.now();
+        let now = now.map_err(|fault| deny(Reason::ClockStepped, &fault.to_string()))?;
+        let (request, facts) = self.gather(action, call, now);
+        let policy = self.policy();
+        let (facts, decision) = self.judge(&request, facts, &policy).await;
+        let judged = (facts, decision);
+        let (facts, decision, diff) = self.look_ahead(&request, judged, call.1, &policy).await;
+        self.propose(Judged { request, facts, decision, diff }, &policy).await
+    }
+
+    /// Asks people if need be, then writes the decision down; a permit comes of it at most once.
+    pub(super) async fn propose(
+        &self,
+        judged: Judged,
+        policy: &PolicySets,
+    ) -> Result<Admitted, Refusal> {
+        let Judged { request, facts, decision, diff } = judged;
+        let (action, now) = (request.action, request.at);
+        let asked = self.ask_people(&request, (facts, decision), policy);
+        let (facts, decision, approval) = asked.map_err(|fault| unavailable(&fault))?;
+        let (checks, decision) = self.promise_checks(&request, &facts, decision);
+        let parameters = canonical_digest(&request.parameters)
+            .map_err(|fault| deny(Reason::CouldNotDecide, &fault.to_string()))?;
+        let (policy, guards) = (policy.digest(), policy.guards_of(&facts));
+        let (asked, preview) = (approval.clone(), facts.preview.clone());
+        if decision.ruling() != Ruling::Permit {
+            let why = (decision.ruling(), approval.as_ref());
+            self.let_go((action, &request.tool), why, diff).await;
+        }
+        let proposal =
+            Proposal { request, facts, decision, policy, guards, parameters, checks, approval };
+        let mut outputs = self.hand_over(proposal, now)?;
+        let written = match outputs.pop() {
+            Some(Output::Admit(body, epoch)) => self.write_admission(body, epoch, now).await,
+            Some(Output::Record(body)) => self.write(body).await.map(|_| true),
+            other => {
+                tracing::error!(?other, "control answered a proposal with something else");
+                Ok(false)
+            }
+        };
+        match written {
+            Ok(true) => Ok(self.recorded(action, (asked, preview))),
+            Ok(false) => {
+                self.feed(Input::Unrecorded(action));
+                Ok(Admitted::DecideAgain)
+            }
+            Err(fault) => {
+                self.feed(Input::Unrecorded(action));
+                tracing::error!(%action, %fault, "a decision could not be recorded: denied");
+                Err(unavailable(&fault).into())
+            }
+        }
+    }
+
+    /// Hands a proposal to control, if there is room.
+    fn hand_over(&self, proposal: Proposal, now: Timestamp) -> Result<Vec<Output>, Refusal> {
+        let mut control = self.inner.control.lock();
+        // Under the lock: whoever drains counts either this call or its refusal.
+        if self.inner.telemetry.is_draining() {
+            return Err(deny(Reason::Draining, Reason::Draining.meaning()).into());
+        }
+        if control.in_flight() >= self.inner.limits.load().calls_in_flight_max {
+            return Err(deny(Reason::Overloaded, Reason::Overloaded.meaning()).into());
+        }
+        Ok(control.handle(Input::Proposed(Box::new(proposal)), now))
+    }
+
+    async fn write_admission(
+        &self,
+        body: RecordBody,
+        epoch: Epoch,
+        at_ms: Timestamp,
+    ) -> Result<bool, StoreFault> {
+        let record = Record { at_ms, gateway: self.inner.gateway, body };
+        Ok(match self.inner.store.admit(record, epoch).await? {
+            Admission::Recorded { .. } => true,
+            Admission::EpochMoved { .. } | Admission::ApprovalMoved => false,
+        })
+    }
+
+    fn recorded(
+        &self,
+        action: ActionId,
+        (approval, preview): (Option<ApprovalAsked>, Option<PreviewFacts>),
+    ) -> Admitted {
+        let cancel = Cancels::default();
+        // Known before the permit exists, so that no stop can fall between.
+        self.inner.cancels.lock().insert(action, cancel.clone());
+        let outputs = self.feed(Input::Recorded(action));
+        for output in outputs {
+            match output {
+                Output::Execute(permit) => return Admitted::Permit(permit, cancel),
+                Output::Refuse(_, decision) => {
+                    self.inner.cancels.lock().remove(&action);
+                    return Admitted::Refused(Refusal { decision, approval, preview });
+                }
+                _ => {}
+            }
+        }
+        self.inner.cancels.lock().remove(&action);
+        Admitted::DecideAgain
+    }
+}

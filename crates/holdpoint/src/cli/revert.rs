@@ -1,0 +1,235 @@
+//! `holdpoint revert`: shows what taking an action back would do, does it, and says honestly what
+//! became of it. Must not call anything restored that nobody looked at.
+
+use super::approvals::headline;
+use super::look::{Look, Tone, count, escaped, json_lines};
+use super::operator;
+use super::why::{self, Found, find_action};
+use super::{Exit, Format, Globals, WrongUsage, answer};
+use crate::gateway::{Rest, runtime_spec};
+use clap::ArgGroup;
+use holdpoint_resources::RevertPreview;
+use holdpoint_server::doors::local::Kind;
+use holdpoint_server::doors::refusal_text;
+use holdpoint_server::governor::{Refusal, Reverting, Wanted};
+use holdpoint_server::operate::Word;
+use holdpoint_server::runtime::Runtime;
+use holdpoint_server::store::Store;
+use holdpoint_types::{ActionId, RevertRecord, RevertStatus, Ruling, TaskId};
+use serde_json::{Value, json};
+
+/// Most changes that are shown to people.
+const SHOWN_MAX: usize = 50;
+
+/// Take back what an action did, as far as it can be. What somebody changed since is kept and
+/// listed. Exit 0 if everything is as it was before, 4 if an approval is needed, 5 otherwise.
+#[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["action", "task"])))]
+pub struct Args {
+    /// The action's id, at least its first 6 hex digits, or `last`.
+    #[arg(value_name = "ACTION")]
+    action: Option<why::Wanted>,
+    /// All actions of this task, the newest first.
+    #[arg(long, value_name = "TASK")]
+    task: Option<TaskId>,
+    /// Only show what would be done.
+    #[arg(long)]
+    dry_run: bool,
+    /// Why. It is recorded.
+    #[arg(long, visible_alias = "reason", value_name = "TEXT", required_unless_present = "dry_run",
+          value_parser = operator::parse_reason)]
+    because: Option<String>,
+}
+
+/// Runs `holdpoint revert`.
+///
+/// # Errors
+/// When there is no such action, or the store or the configuration cannot be used.
+pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
+    let config = globals.load()?;
+    let (spec, rest) = runtime_spec(config, Kind::Revert)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let all = runtime.block_on(async {
+        let runtime = Runtime::start(spec).await?;
+        let all = revert_all(&runtime, &rest, args).await;
+        runtime.shut_down().await;
+        all
+    })?;
+    let look = Look::of_terminal();
+    match globals.format {
+        Format::Json => {
+            let told: Vec<_> = all.iter().map(|(of, one)| to_json(*of, one)).collect();
+            answer(&json_lines(&json!({ "reverts": told })))?;
+        }
+        Format::Text => {
+            let told = all.iter().map(|(of, one)| render(*of, one, &look));
+            answer(&told.collect::<String>())?;
+        }
+    }
+    Ok(all.iter().map(|(_, one)| exit_of(one)).max_by_key(|exit| weight(*exit)).unwrap_or(Exit::Ok))
+}
+
+async fn revert_all(
+    runtime: &Runtime,
+    rest: &Rest,
+    args: &Args,
+) -> anyhow::Result<Vec<(ActionId, Reverting)>> {
+    let governor = runtime.governor();
+    governor.replace_resources(rest.resources()?);
+    let actions = match (&args.action, args.task) {
+        (Some(action), _) => vec![find(governor.store(), action)?],
+        (None, Some(task)) => governor.actions_of_task(task)?,
+        (None, None) => Vec::new(),
+    };
+    if actions.is_empty() {
+        return Err(WrongUsage("no action of this task was permitted".to_owned()).into());
+    }
+    let reason = args.because.clone().unwrap_or_default();
+    let word = Word { reason, by: operator::name(), at: governor.now() };
+    let wanted = if args.dry_run { Wanted::Look } else { Wanted::Do };
+    let mut all = Vec::new();
+    for of in actions {
+        let became = governor.revert(of, (&word, wanted)).await?;
+        // What came later must be taken back before what came earlier.
+        let goes_on = wanted == Wanted::Look || exit_of(&became) == Exit::Ok;
+        all.push((of, became));
+        if !goes_on {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+fn find(store: &Store, text: &why::Wanted) -> anyhow::Result<ActionId> {
+    match find_action(store, text)? {
+        Found::One(action) => Ok(action),
+        Found::None => Err(WrongUsage(format!("no action is known as `{text}`")).into()),
+        Found::Many(some) => {
+            Err(WrongUsage(format!("`{text}` fits {} actions; write more", some.len())).into())
+        }
+    }
+}
+
+fn exit_of(became: &Reverting) -> Exit {
+    match became {
+        Reverting::Seen(seen) if seen.conflicts.is_empty() => Exit::Ok,
+        Reverting::Seen(_) => Exit::Unverified,
+        Reverting::Refused(_, refusal) if refusal.decision.ruling() == Ruling::Hold => Exit::Held,
+        Reverting::Refused(..) => Exit::Denied,
+        Reverting::Ended(record) => match record.status {
+            RevertStatus::Restored | RevertStatus::Unchanged => Exit::Ok,
+            RevertStatus::Partly | RevertStatus::Impossible | RevertStatus::Stuck => {
+                Exit::Unverified
+            }
+        },
+    }
+}
+
+/// What weighs more is what is told.
+fn weight(exit: Exit) -> u8 {
+    match exit {
+        Exit::Ok => 0,
+        Exit::Held => 1,
+        Exit::Denied => 2,
+        Exit::Unverified => 3,
+        Exit::Fault | Exit::Usage => 4,
+    }
+}
+
+fn to_json(of: ActionId, became: &Reverting) -> Value {
+    match became {
+        Reverting::Seen(seen) => json!({
+            "of": of,
+            "would": { "preview": seen.preview, "conflicts": seen.conflicts },
+        }),
+        Reverting::Refused(action, refusal) => json!({
+            "of": of,
+            "refused": holdpoint_server::doors::refusal_json(*action, refusal),
+        }),
+        Reverting::Ended(record) => json!(record),
+    }
+}
+
+fn render(of: ActionId, became: &Reverting, look: &Look) -> String {
+    match became {
+        Reverting::Seen(seen) => seen_text(of, seen, look),
+        Reverting::Refused(action, refusal) => refused(*action, refusal),
+        Reverting::Ended(record) => ended(record, look),
+    }
+}
+
+fn seen_text(of: ActionId, seen: &RevertPreview, look: &Look) -> String {
+    let until = match seen.undo.until {
+        Some(until) => format!(", until {}", look.time_and_age(until)),
+        None => String::new(),
+    };
+    let guarantee = seen.undo.guarantee.as_str();
+    let mut text = format!("{of} could be taken back ({guarantee}{until})\n");
+    let preview = holdpoint_resources::redacted(seen.preview.clone());
+    for change in preview.changes.iter().take(SHOWN_MAX) {
+        text.push_str(&format!("  {}\n", headline(change, look)));
+    }
+    let more = preview.changes.len().saturating_sub(SHOWN_MAX);
+    if more > 0 {
+        text.push_str(&format!("  … {more} more\n"));
+    }
+    for conflict in &seen.conflicts {
+        let (resource, why) = (escaped(&conflict.resource), escaped(&conflict.why));
+        text.push_str(&format!("  {} {resource}: {why}\n", look.paint(Tone::Careful, "keep  ")));
+    }
+    for note in &preview.notes {
+        text.push_str(&format!("  note    {}\n", escaped(note)));
+    }
+    if preview.changes.is_empty() {
+        text.push_str("  nothing to put back\n");
+    }
+    text
+}
+
+fn refused(action: ActionId, refusal: &Refusal) -> String {
+    let mut text = refusal_text(action, refusal);
+    if let Some(asked) = &refusal.approval {
+        text.push_str(&format!(
+            "\nAfter `holdpoint approve {}`, by somebody else than you, run this command again.",
+            asked.id
+        ));
+    }
+    text.lines().map(|line| format!("{}\n", escaped(line))).collect()
+}
+
+fn ended(record: &RevertRecord, look: &Look) -> String {
+    let tone = match record.status {
+        RevertStatus::Restored | RevertStatus::Unchanged => Tone::Good,
+        RevertStatus::Partly => Tone::Careful,
+        RevertStatus::Impossible | RevertStatus::Stuck => Tone::Bad,
+    };
+    let means = match record.status {
+        RevertStatus::Restored => "everything is as it was before; that was looked at",
+        RevertStatus::Unchanged => "everything was as it was before already",
+        RevertStatus::Partly => "what somebody changed since is kept; the rest is as it was before",
+        RevertStatus::Impossible => "it cannot be taken back",
+        RevertStatus::Stuck => "it failed, or nobody can tell how the target is: look at it",
+    };
+    let word = look.paint(tone, record.status.as_str());
+    let mut text = format!("{word} {}: {means}\n", record.of);
+    let restored = record.restored;
+    if restored.total() > 0 {
+        let things = count(restored.total(), "thing");
+        text.push_str(&format!(
+            "  put back {things}: {} made again, {} changed back, {} removed\n",
+            restored.created, restored.updated, restored.deleted,
+        ));
+    }
+    for conflict in &record.conflicts {
+        let (resource, why) = (escaped(&conflict.resource), escaped(&conflict.why));
+        text.push_str(&format!("  kept {resource}: {why}\n"));
+    }
+    if let Some(detail) = record.detail.as_deref().filter(|detail| !detail.is_empty()) {
+        text.push_str(&format!("  {}\n", escaped(detail)));
+    }
+    if let Some(action) = record.action {
+        text.push_str(&format!("  by action {action}\n"));
+    }
+    text
+}

@@ -1,0 +1,215 @@
+//! What Holdpoint serves itself: seen before it happens, approved as what was seen, taken back
+//! afterwards, through real clients and on real databases and repositories.
+
+use crate::raw::{call, post, reason};
+use crate::world::{Serve, World, text};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+
+/// A world whose `coder` has every change of what `orders`, `repo` and the like serve approved.
+fn world(mode: &str, servers: &str) -> World {
+    let destructive = if servers.contains("orders") { "\"orders__sql_execute\"" } else { "" };
+    World::new(&format!(
+        r#"
+[listen]
+http = "127.0.0.1:0"
+
+[team.platform]
+on_call = "platform on-call"
+
+[agent.coder]
+owner = "platform"
+mode = "{mode}"
+grants = [
+  {{ class = "read", tools = ["*"] }},
+  {{ class = "write", tools = ["*"] }},
+  {{ class = "destructive", tools = [{destructive}] }},
+]
+{servers}
+"#
+    ))
+}
+
+const ORDERS: &str = r#"
+[server.orders]
+environment = "dev"
+serves = { sqlite = "orders.db" }
+"#;
+
+/// Runs a program and demands success; gives standard output.
+fn must(program: &str, arguments: &[&str], dir: &Path) -> String {
+    let run = Command::new(program).args(arguments).current_dir(dir).output().unwrap();
+    assert!(run.status.success(), "{program} {arguments:?}: {}", text(&run.stderr));
+    text(&run.stdout)
+}
+
+fn sqlite(world: &World, sql: &str) -> String {
+    must("sqlite3", &["orders.db", sql], world.path())
+}
+
+fn execute(serve: &Serve, key: &str, sql: &str) -> Value {
+    let message = call(1, "sql_execute", json!({ "sql": sql }));
+    post(serve, ("/orders", key), &message).body
+}
+
+/// The id of the approval that an answer names.
+fn held(answer: &Value) -> String {
+    let held = &answer["result"]["_meta"]["io.holdpoint/decision"]["held"];
+    held["id"].as_str().unwrap_or_else(|| panic!("no approval in {answer}")).to_owned()
+}
+
+fn last_permitted(world: &World) -> String {
+    let log = world.json(&["log", "--kind", "decision", "--decision", "permit"]);
+    log["records"].as_array().unwrap().last().unwrap()["action"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_change_of_rows_is_seen_approved_made_and_taken_back() {
+    let world = world("approve-writes", ORDERS);
+    sqlite(
+        &world,
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT, password TEXT);
+         INSERT INTO users VALUES (1,'ada','hunter2'), (2,'bob','hunter3'), (3,'cleo','hunter4')",
+    );
+    let before = sqlite(&world, "SELECT * FROM users");
+    let key = world.key("coder");
+    let serve = world.serve();
+    let query = call(9, "sql_query", json!({ "sql": "SELECT count(*) AS n FROM users" }));
+    let read = post(&serve, ("/orders", &key), &query).body;
+    assert_eq!(reason(&read), "answered", "{read}");
+
+    let sql = "UPDATE users SET name = upper(name) WHERE id < 3; DELETE FROM users WHERE id = 3";
+    let asked = execute(&serve, &key, sql);
+    let id = held(&asked);
+    let preview = &asked["result"]["_meta"]["io.holdpoint/decision"]["held"]["preview"];
+    assert_eq!(preview["counts"], json!({ "created": 0, "updated": 2, "deleted": 1 }), "{asked}");
+    assert_eq!((&preview["guarantee"], &preview["exact"]), (&json!("exact"), &json!(true)));
+    assert_eq!(sqlite(&world, "SELECT * FROM users"), before, "only a preview");
+    let shown = world.must(&["approvals", &id]);
+    assert!(shown.contains("\"ADA\"") && shown.contains("delete"), "{shown}");
+    assert!(!shown.contains("hunter4"), "a secret shows: {shown}");
+
+    world.must(&["approve", &id, "--because", "fine"]);
+    // The target moves by one byte: what was approved is not what would happen.
+    sqlite(&world, "UPDATE users SET name = 'adb' WHERE id = 1");
+    assert_ne!(held(&execute(&serve, &key, sql)), id);
+    sqlite(&world, "UPDATE users SET name = 'ada' WHERE id = 1");
+    let done = execute(&serve, &key, sql);
+    assert_eq!(reason(&done), "answered", "{done}");
+    assert_eq!(sqlite(&world, "SELECT name FROM users"), "ADA\nBOB\n");
+    let action = last_permitted(&world);
+
+    // Somebody corrects a row meanwhile: that is kept, and said.
+    sqlite(&world, "UPDATE users SET name = 'Bobby' WHERE id = 2");
+    let look = world.run(&["revert", &action, "--dry-run"]);
+    assert_eq!(look.status.code(), Some(5), "{}", text(&look.stdout));
+    assert!(text(&look.stdout).contains("keep"), "{}", text(&look.stdout));
+    let run = world.run(&["revert", &action, "--because", "wrong rows"]);
+    let told = text(&run.stdout);
+    assert_eq!(run.status.code(), Some(5), "{told}{}", text(&run.stderr));
+    assert!(told.contains("partly") && told.contains("kept"), "{told}");
+    assert_eq!(sqlite(&world, "SELECT name FROM users"), "ada\nBobby\ncleo\n");
+    // The second time changes nothing.
+    let again = world.run(&["revert", &action, "--because", "once more"]);
+    assert!(text(&again.stdout).contains("partly"), "{}", text(&again.stdout));
+    sqlite(&world, "UPDATE users SET name = 'bob' WHERE id = 2");
+    let now = world.must(&["revert", &action, "--because", "all is as it was"]);
+    assert!(now.contains("unchanged"), "{now}");
+    assert_eq!(sqlite(&world, "SELECT * FROM users"), before);
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+    let log = world.must(&["log", "--kind", "reverted"]);
+    assert!(log.contains("wrong rows"), "{log}");
+}
+
+#[test]
+fn unapproved_changes_are_made_in_the_transaction_that_was_seen() {
+    let world = world("auto", ORDERS);
+    sqlite(&world, "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')");
+    let key = world.key("coder");
+    let serve = world.serve();
+    let done = execute(&serve, &key, "UPDATE t SET v = 'b' WHERE id = 1");
+    assert_eq!(reason(&done), "answered", "{done}");
+    // What would fail is told before, and nothing is held open.
+    assert_eq!(reason(&execute(&serve, &key, "INSERT INTO t VALUES (1, 'x')")), "target_refuses");
+    assert_eq!(
+        reason(&execute(&serve, &key, "UPDATE nothing SET v = 1 WHERE id = 1")),
+        "target_refuses"
+    );
+    sqlite(&world, "INSERT INTO t VALUES (2, 'human')");
+    let records = world.records();
+    let decision = records.iter().find(|one| one["facts"]["preview"].is_object()).unwrap();
+    assert_eq!(decision["facts"]["preview"]["counts"]["updated"], 1, "{decision}");
+    let back = world.must(&["revert", &last_permitted(&world), "--because", "undo it"]);
+    assert!(back.contains("restored"), "{back}");
+    assert_eq!(sqlite(&world, "SELECT v FROM t"), "a\nhuman\n");
+    // What takes actions back lies sealed.
+    for file in std::fs::read_dir(world.store().join("archive")).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!text(&bytes).contains("human"), "a value lies in plain text");
+    }
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+#[test]
+fn an_agent_that_may_only_plan_sees_what_would_happen() {
+    let world = world("plan-only", ORDERS);
+    sqlite(&world, "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')");
+    let key = world.key("coder");
+    let serve = world.serve();
+    let told = execute(&serve, &key, "UPDATE t SET v = 'b' WHERE id = 1");
+    assert_eq!(reason(&told), "agent_plan_only");
+    let words = told["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(words.contains("change 1"), "{words}");
+    assert_eq!(sqlite(&world, "SELECT v FROM t"), "a\n");
+    serve.end();
+}
+
+#[test]
+fn a_commit_is_seen_approved_made_and_taken_back() {
+    let world = world(
+        "approve-writes",
+        "[server.repo]\nenvironment = \"dev\"\nserves = { git = \"repo\" }\n",
+    );
+    let repo = world.path().join("repo");
+    std::fs::create_dir(&repo).unwrap();
+    must("git", &["init", "-q", "-b", "main"], &repo);
+    std::fs::write(repo.join("a.txt"), "one\n").unwrap();
+    must("git", &["add", "."], &repo);
+    let who = ["-c", "user.name=ada", "-c", "user.email=ada@x.test"];
+    must("git", &[&who[..], &["commit", "-qm", "first"]].concat(), &repo);
+    let first = must("git", &["rev-parse", "main"], &repo);
+    std::fs::write(repo.join("a.txt"), "two\n").unwrap();
+    let key = world.key("coder");
+    let serve = world.serve();
+    let commit = || {
+        let arguments = json!({ "message": "second", "paths": ["a.txt"] });
+        post(&serve, ("/repo", &key), &call(1, "git_commit", arguments)).body
+    };
+    let id = held(&commit());
+    assert!(world.must(&["approvals", &id]).contains("two"));
+    world.must(&["approve", &id, "--because", "fine"]);
+    let done = commit();
+    assert_eq!(reason(&done), "answered", "{done}");
+    assert_ne!(must("git", &["rev-parse", "main"], &repo), first);
+    let back = world.must(&["revert", "last", "--because", "not now"]);
+    assert!(back.contains("restored"), "{back}");
+    assert_eq!(must("git", &["rev-parse", "main"], &repo), first);
+    let again = world.must(&["revert", &last_of(&world, "git_commit"), "--because", "again"]);
+    assert!(again.contains("unchanged"), "{again}");
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+/// The last permitted action of a tool.
+fn last_of(world: &World, tool: &str) -> String {
+    let log = world.json(&["log", "--kind", "decision", "--decision", "permit"]);
+    let records = log["records"].as_array().unwrap();
+    let mine = records.iter().rfind(|one| one["request"]["tool"].as_str().unwrap().ends_with(tool));
+    mine.unwrap()["action"].as_str().unwrap().to_owned()
+}
