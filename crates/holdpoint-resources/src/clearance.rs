@@ -48,6 +48,11 @@ impl Clearance {
 
     /// Consumes the permit; what it is not for is not executed.
     pub(crate) fn consume(&self, permit: Permit) -> Result<(), Ended> {
+        self.check(&permit)
+    }
+
+    /// Checks a permit that somebody else will consume.
+    pub(crate) fn check(&self, permit: &Permit) -> Result<(), Ended> {
         let own = (permit.tool().clone(), permit.parameters());
         let (tool, parameters) = self.call.as_ref().unwrap_or(&own);
         permit

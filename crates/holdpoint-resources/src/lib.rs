@@ -3,12 +3,14 @@
 //! Owns the processes and connections of upstream servers, the bytes that go to them, the
 //! credentials that they want, and the resources whose changes can be seen before and undone
 //! after. It must never decide anything, and never send a `tools/call` without consuming a
-//! [`holdpoint_control::Permit`] that was checked against exactly the value it sends.
+//! [`holdpoint_control::Permit`] that was checked against exactly the value it sends, unless the
+//! operator declared the call: the read of a target, and the inverse in a permitted revert.
 
 mod archive;
 mod clearance;
 mod client;
 mod credentials;
+mod declared;
 mod events;
 mod git;
 mod lines;
@@ -31,6 +33,10 @@ pub use client::HttpClient;
 pub use credentials::{
     Bearer, ClientIdentity, CredentialFault, GrantKind, Holder, Issued, Login, OAuthSpec, Revoked,
     Sharing, Standing, Vault, VaultFault, log_in_alone, log_out,
+};
+pub use declared::{
+    Declared, DeclaredFault, DeclaredPrepared, DeclaredSpec, DeclaredTools, Expected, Inverse,
+    Mapped, Reading, Source,
 };
 pub use git::{Git, GitLimits, GitPrepared, GitSpec};
 pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};

@@ -7,6 +7,7 @@ use super::http::{HttpLink, HttpRequest};
 use super::spec::{Cancels, Ended, ToolCall};
 use super::stdio::{Flight, StdioLink, StdioRequest};
 use super::{Connected, Fault, Link, Upstream};
+use crate::declared::DeclaredCall;
 use crate::mcp::era::{self, Identity, RESULT_TASK};
 use crate::mcp::headers::ParamHeader;
 use crate::mcp::{Era, Outcome, RpcResponse, governed, tasks};
@@ -21,7 +22,8 @@ use tokio::time::Instant;
 /// How long a call that was given up is kept in mind.
 const LINGER: Duration = Duration::from_secs(15 * 60);
 
-/// A call that its permit has cleared. Made in one place only.
+/// A call that may be sent: its permit has cleared it, or the operator declared it. Made in two
+/// places only.
 #[derive(Debug)]
 struct Cleared(ToolCall);
 
@@ -66,6 +68,12 @@ impl Upstream {
                 Ended::NotSent { reason: Reason::CouldNotDecide, detail }
             }
         }
+    }
+
+    /// Executes a call that the operator declared, once: the one door that takes no permit. What
+    /// goes through it can only be made by the module that reads declarations, which says when.
+    pub(crate) async fn run_declared(&self, declared: DeclaredCall, cancels: &Cancels) -> Ended {
+        self.run(Cleared(declared.into_call()), cancels).await
     }
 
     async fn run(&self, cleared: Cleared, cancels: &Cancels) -> Ended {

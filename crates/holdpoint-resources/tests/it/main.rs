@@ -3,6 +3,7 @@
 
 mod bridge;
 mod calls;
+mod declared;
 mod git;
 mod hostile;
 mod http;

@@ -22,7 +22,11 @@ pub fn spec(role: &str) -> ProcessSpec {
     let exe = std::env::current_exe().unwrap().to_string_lossy().into_owned();
     // The test harness talks on standard output, so the server gets the pipe as number 3 instead.
     let script = r#"exec "$0" --exact "$1" --ignored --nocapture 3>&1 >/dev/null"#;
-    let target = if role.starts_with("rmcp") { "rmcp_peers::serve" } else { "peer::serve" };
+    let target = match role.split(['-', ':']).next() {
+        Some("rmcp") => "rmcp_peers::serve",
+        Some("desk") => "declared::serve",
+        _ => "peer::serve",
+    };
     let command = ["sh", "-c", script, &exe, target].map(str::to_owned).to_vec();
     let env = [(ROLE.to_owned(), role.to_owned())].into();
     ProcessSpec { command, env, ..ProcessSpec::default() }
