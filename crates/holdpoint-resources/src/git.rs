@@ -132,6 +132,20 @@ impl Git {
         }
     }
 
+    async fn work(&self, work: Work, clearance: &Clearance, cancels: &Cancels) -> Executed {
+        match work {
+            Work::Read(arguments) => self.read(&arguments, cancels).await.into(),
+            Work::Move(change) => self.do_move(&change, clearance, cancels).await,
+            Work::Settle(staged) => {
+                let text = match self.stage(&staged).await {
+                    Ok(()) => "everything is as it was before".to_owned(),
+                    Err(fault) => format!("the refs are as they were; the index: {fault}"),
+                };
+                answered(&text, &json!({ "changed": false })).into()
+            }
+        }
+    }
+
     async fn do_move(&self, change: &Move, clearance: &Clearance, cancels: &Cancels) -> Executed {
         if change.remote.is_some() {
             return self.push(change, cancels).await.into();
@@ -193,17 +207,10 @@ impl Resource for Git {
         if let Err(fault) = self.check_configuration().await {
             return not_sent(Reason::TargetMoved, fault.to_string()).into();
         }
-        match work {
-            Work::Read(arguments) => self.read(&arguments, &cancels).await.into(),
-            Work::Move(change) => self.do_move(&change, &clearance, &cancels).await,
-            Work::Settle(staged) => {
-                let text = match self.stage(&staged).await {
-                    Ok(()) => "everything is as it was before".to_owned(),
-                    Err(fault) => format!("the refs are as they were; the index: {fault}"),
-                };
-                answered(&text, &json!({ "changed": false })).into()
-            }
-        }
+        let executed = self.work(work, &clearance, &cancels).await;
+        // Every git has ended, whatever became of it.
+        cancels.gone.cancel();
+        executed
     }
 
     async fn verify(&self, undo: &Undo) -> Result<TargetState, ResourceFault> {

@@ -5,13 +5,15 @@
 
 use crate::process::{Process, ProcessFault, ProcessSpec};
 use crate::resource::ResourceFault;
-use crate::upstream::Cancels;
+use crate::upstream::{Cancels, SecretText};
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 /// How long the last words of a program may take, once it has ended.
 const WORDS: Duration = Duration::from_millis(500);
+/// A value shorter than this is no secret worth the name, and stands everywhere.
+const SECRET_BYTES: usize = 4;
 /// How much of standard error is told, in characters.
 const TOLD_CHARS_MAX: usize = 400;
 
@@ -60,6 +62,16 @@ impl Ran {
         let text = words.join(" ");
         let skipped = text.chars().count().saturating_sub(TOLD_CHARS_MAX);
         text.chars().skip(skipped).collect()
+    }
+
+    /// The same without what must not be told: these values, and credentials in addresses.
+    #[must_use]
+    pub(crate) fn without<'a>(mut self, secrets: impl Iterator<Item = &'a SecretText>) -> Self {
+        for secret in secrets.map(SecretText::expose).filter(|it| it.len() >= SECRET_BYTES) {
+            self.stderr = self.stderr.replace(secret, "…");
+        }
+        self.stderr = without_userinfo(&self.stderr);
+        self
     }
 
     /// Its standard output as text; what is no UTF-8 is replaced.
@@ -139,11 +151,28 @@ async fn read_all(
     Ok((read.len() <= bytes_max).then_some(read))
 }
 
+/// `text` with each `://user:secret@` cut to `://…@`.
+fn without_userinfo(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|it: char| it == '/' || it.is_whitespace()).unwrap_or(part.len());
+        let (authority, rest) = part.split_at(end);
+        shown += "://";
+        match authority.rsplit_once('@') {
+            Some((_, host)) => shown += &format!("…@{host}"),
+            None => shown += authority,
+        }
+        shown += rest;
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Bounds, ProgramFault, run};
     use crate::process::ProcessSpec;
-    use crate::upstream::Cancels;
+    use crate::upstream::{Cancels, SecretText};
     use std::time::Duration;
 
     fn shell(script: &str) -> ProcessSpec {
@@ -168,6 +197,15 @@ mod tests {
         let ran = run(&shell(long), b"", bounds(LONG), &Cancels::default()).await.unwrap();
         assert_eq!(ran.told().chars().count(), super::TOLD_CHARS_MAX);
         assert!(ran.told().ends_with("word end"));
+    }
+
+    #[tokio::test]
+    async fn what_a_program_says_of_secrets_is_not_told() {
+        let script = "echo 'no https://u:p@ss@host/x for hunter2, see ssh://git@host' >&2";
+        let ran = run(&shell(script), b"", bounds(LONG), &Cancels::default()).await.unwrap();
+        let secrets = [SecretText::new("hunter2"), SecretText::new("no")];
+        let told = ran.without(secrets.iter()).told();
+        assert_eq!(told, "no https://…@host/x for …, see ssh://…@host");
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 /// One configuration with its state, and how terraform is run on it.
 #[derive(Clone, Debug)]
@@ -96,7 +96,8 @@ enum Work {
 struct Applying {
     /// Where it was made.
     directory: PathBuf,
-    file: PathBuf,
+    /// The very bytes that were previewed, where nobody else writes.
+    file: NamedTempFile,
     digest: Digest,
     captured: Captured,
     /// What it was made from, to know afterwards what is in force.
@@ -190,7 +191,7 @@ impl Terraform {
                 kept.state.1, state.serial
             )));
         }
-        let plan = self.read_plan(&self.0.directory, &kept.file).await?;
+        let plan = self.read_plan(&self.0.directory, kept.file.path()).await?;
         plan.check_something_stays()?;
         let images = self.images(&self.0.directory).await?;
         let configuration = kept.configuration;
@@ -267,11 +268,10 @@ impl Terraform {
     }
 
     async fn apply(&self, applying: &Applying, cancels: &Cancels) -> Executed {
-        let copy = match self.check_ready(applying).await {
-            Ok(copy) => copy,
-            Err(ended) => return ended.into(),
-        };
-        let applied = self.run_apply(&applying.directory, copy.path(), cancels).await;
+        if let Err(ended) = self.check_ready(applying).await {
+            return ended.into();
+        }
+        let applied = self.run_apply(&applying.directory, applying.file.path(), cancels).await;
         // Whatever came of it: what is there now is what an undo compares with.
         let mut captured = applying.captured.clone();
         let seen = self.see_after(applying, &mut captured).await;
@@ -305,25 +305,20 @@ impl Terraform {
         Executed { ended, undo }
     }
 
-    /// Reads the plan once, checks it, and puts it where nobody else writes.
-    async fn check_ready(&self, applying: &Applying) -> Result<tempfile::NamedTempFile, Ended> {
+    /// Sees that plan and state are still what was previewed.
+    async fn check_ready(&self, applying: &Applying) -> Result<(), Ended> {
         let moved = |text: &str| not_sent(Reason::TargetMoved, text);
-        let unavailable = |fault: String| not_sent(Reason::UpstreamUnavailable, fault);
-        let bytes = std::fs::read(&applying.file).map_err(|_| moved("the plan is gone"))?;
+        let bytes = std::fs::read(applying.file.path()).map_err(|_| moved("the plan is gone"))?;
         if Digest::of(&bytes) != applying.digest {
             return Err(moved("the plan is not the one that was previewed"));
         }
-        let state = self.state(&applying.directory).await;
-        let state = state.map_err(|fault| unavailable(fault.to_string()))?;
-        if !state.is_at(&applying.captured.position()) {
-            return Err(moved("the state moved since the preview"));
+        let unavailable =
+            |fault: ResourceFault| not_sent(Reason::UpstreamUnavailable, fault.to_string());
+        let state = self.state(&applying.directory).await.map_err(unavailable)?;
+        match state.is_at(&applying.captured.position()) {
+            true => Ok(()),
+            false => Err(moved("the state moved since the preview")),
         }
-        let copy = || {
-            let file = tempfile::NamedTempFile::new()?;
-            std::fs::write(file.path(), &bytes)?;
-            Ok(file)
-        };
-        copy().map_err(|fault: std::io::Error| unavailable(fault.to_string()))
     }
 
     async fn see_after(&self, applying: &Applying, captured: &mut Captured) -> Option<State> {
@@ -384,14 +379,17 @@ impl Resource for Terraform {
         if let Err(ended) = clearance.begin(permit, &cancels) {
             return ended.into();
         }
-        match work {
+        let executed = match work {
             Work::Plan => self.plan(&cancels, clearance.now()).await.into(),
             Work::Apply(applying) => self.apply(&applying, &cancels).await,
             Work::Nothing => {
                 let text = "everything is as it was before";
                 answered(text, &json!({ "changed": false })).into()
             }
-        }
+        };
+        // Every terraform has ended, whatever became of it.
+        cancels.gone.cancel();
+        executed
     }
 
     async fn verify(&self, undo: &Undo) -> Result<TargetState, ResourceFault> {

@@ -132,7 +132,8 @@ impl Git {
         let process = self.process(command, &ask.env);
         let bounds = self.bounds(self.spec().limits.output_bytes_max);
         let none = Cancels::default();
-        program::run(&process, ask.input, bounds, ask.cancels.unwrap_or(&none)).await
+        let ran = program::run(&process, ask.input, bounds, ask.cancels.unwrap_or(&none)).await?;
+        Ok(ran.without(self.spec().env.values()))
     }
 
     fn bounds(&self, output_bytes_max: usize) -> Bounds {

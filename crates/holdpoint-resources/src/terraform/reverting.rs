@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
+use tempfile::NamedTempFile;
 
 /// What is kept of an apply.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -206,17 +207,15 @@ impl Terraform {
         let mut words: Vec<String> =
             addresses.iter().map(|address| format!("-target={address}")).collect();
         words.extend(destroy.then(|| "-destroy".to_owned()));
-        let file = folder.path().join("holdpoint.tfplan");
-        self.make_plan(folder.path(), &file, &words, &Cancels::default()).await?;
+        let file = NamedTempFile::new().map_err(unavailable)?;
+        self.make_plan(folder.path(), file.path(), &words, &Cancels::default()).await?;
         if !self.state(folder.path()).await?.is_at(&state.position()) {
             let text = "its state cannot be reached from a folder of Holdpoint's own";
             return Err(ResourceFault::Impossible(text.to_owned()));
         }
-        let plan = self.read_plan(folder.path(), &file).await?;
+        let digest = Digest::of(&std::fs::read(file.path()).map_err(unavailable)?);
+        let plan = self.read_plan(folder.path(), file.path()).await?;
         check_within(&plan, addresses)?;
-        let bytes =
-            std::fs::read(&file).map_err(|fault| ResourceFault::Unavailable(fault.to_string()))?;
-        let digest = Digest::of(&bytes);
         let back = (files, Some(&captured.configuration));
         let inverse = Captured::new(state, &plan, images, back);
         let preview = Preview {
@@ -246,7 +245,6 @@ impl Terraform {
 
     /// A folder with this configuration, the providers of the original and its state.
     fn lay_out(&self, files: &Files) -> Result<tempfile::TempDir, ResourceFault> {
-        let unavailable = |fault: std::io::Error| ResourceFault::Unavailable(fault.to_string());
         let folder = tempfile::tempdir().map_err(unavailable)?;
         files.write_to(folder.path())?;
         for name in [".terraform", "terraform.tfstate", "terraform.tfstate.d"] {
@@ -305,6 +303,10 @@ fn is_relative(value: &Value) -> bool {
         Value::Object(members) => members.values().any(is_relative),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
+}
+
+fn unavailable(fault: std::io::Error) -> ResourceFault {
+    ResourceFault::Unavailable(fault.to_string())
 }
 
 #[cfg(unix)]

@@ -75,7 +75,8 @@ impl Terraform {
         for (name, value) in &spec.env {
             process.env.insert(name.clone(), value.expose().to_owned());
         }
-        program::run(&process, b"", bounds, cancels).await
+        let ran = program::run(&process, b"", bounds, cancels).await?;
+        Ok(ran.without(spec.env.values()))
     }
 
     /// Runs what only looks, which must succeed.

@@ -27,7 +27,8 @@ pub(super) struct Shelf {
 /// A plan that lies ready.
 #[derive(Debug)]
 pub(super) struct Kept {
-    pub(super) file: PathBuf,
+    /// A copy: what is under its name may be exchanged while somebody looks.
+    pub(super) file: NamedTempFile,
     pub(super) state: Position,
     pub(super) configuration: Files,
 }
@@ -134,6 +135,7 @@ impl Shelf {
             return Err(ResourceFault::Invalid("the plan is for another place".to_owned()));
         }
         let Beside { state, configuration, .. } = beside;
+        let file = copy(&bytes).map_err(unavailable)?;
         Ok(Kept { file, state, configuration })
     }
 
@@ -196,6 +198,14 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ResourceFaul
     };
     let text = || format!("`{}` cannot be read", path.display());
     serde_json::from_slice(&bytes).map(Some).map_err(|_| ResourceFault::Unavailable(text()))
+}
+
+/// A file of these bytes, which only this user reads and whose name nobody knows.
+pub(super) fn copy(bytes: &[u8]) -> std::io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::new()?;
+    file.write_all(bytes)?;
+    file.flush()?;
+    Ok(file)
 }
 
 fn hex(digest: Digest) -> String {

@@ -202,6 +202,14 @@ async fn a_commit_is_seen_before_made_and_taken_back() {
         assert_eq!(world.git.verify(&undo).await, Ok(TargetState::Before));
     }
     assert_ne!(old, new);
+    // What was taken back can be made again.
+    world.ask(&["update-ref", "refs/heads/main", &new]);
+    let back = world.git.revert(&undo, NOW).await.unwrap();
+    let forth = world.git.undo(&back.prepared).unwrap();
+    execute(&world.git, (&"holdpoint__revert".parse().unwrap(), &json!({})), back.prepared).await;
+    assert_eq!(world.ask(&["rev-parse", "main"]), old);
+    revert(&world.git, &forth).await;
+    assert_eq!(world.ask(&["rev-parse", "main"]), new);
 }
 
 #[tokio::test]
@@ -502,9 +510,11 @@ async fn remotes_are_configured_names_of_allowed_transports() {
     let same = world.refusal("git_push", push("origin")).await;
     assert_eq!(same, "refused by the target: the remote's branch is there already");
     let missing = world.folder.path().join("missing.git");
-    world.ask(&["remote", "add", "missing", missing.to_str().unwrap()]);
+    let url = format!("file://user:hunter2@localhost{}", missing.display());
+    world.ask(&["remote", "add", "missing", &url]);
     let unavailable = world.refusal("git_push", push("missing")).await;
     assert!(unavailable.starts_with("unavailable: git ls-remote"), "{unavailable}");
+    assert!(!unavailable.contains("hunter2"), "{unavailable}");
 }
 
 fn script(path: &Path, text: &str) {
