@@ -44,7 +44,8 @@ pub struct Declared {
     pub read: Option<Reading>,
     /// What takes a call back. Needs a `read`: else nobody could tell whether it was.
     pub inverse: Option<Inverse>,
-    /// How long a call waits before it is forwarded, so that it can still be cancelled.
+    /// How long a call waits before it is forwarded, so that it can still be cancelled. Its permit
+    /// is checked before it waits; whoever forwards it checks it by the time of then.
     pub delay: Option<Duration>,
     /// How far what it sends gets.
     pub disclosure: Disclosure,

@@ -189,9 +189,9 @@ impl Git {
     }
 
     pub(super) async fn is_checked_out(&self, branch: &str) -> Result<bool, ResourceFault> {
-        let ran = self.git(&["worktree", "list", "--porcelain", "-z"], &Ask::default()).await?;
+        let ran = self.git(&["worktree", "list", "--porcelain"], &Ask::default()).await?;
         let own = format!("branch refs/heads/{branch}");
-        Ok(ran.text().split('\0').any(|line| line == own))
+        Ok(ran.text().lines().any(|line| line == own))
     }
 
     /// Sees whether the commit that a ref is to go back to is still there.

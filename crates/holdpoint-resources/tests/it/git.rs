@@ -680,3 +680,53 @@ async fn a_permit_for_something_else_moves_no_ref() {
     let Ended::NotSent { reason: Reason::CancelledByStop, .. } = executed.ended else { panic!() };
     assert_eq!(world.ask(&["branch", "--list", "x"]), "");
 }
+
+#[tokio::test]
+async fn an_index_in_use_keeps_no_branch_from_moving() {
+    let world = World::new();
+    world.write("a.txt", "two\n");
+    let lock = world.work().join(".git/index.lock");
+    std::fs::write(&lock, "").unwrap();
+    let call = json!({ "message": "second", "paths": ["a.txt"] });
+    let done = run(&world.git, &tool("git_commit"), call).await;
+    let told = said(&done.executed.ended);
+    assert!(is_ok(&done.executed.ended), "{told}");
+    assert!(told.contains("the index was left as it is"), "{told}");
+    std::fs::remove_file(lock).unwrap();
+    let undo = done.undo.unwrap();
+    assert_eq!(world.git.verify(&undo).await, Ok(TargetState::After));
+    revert(&world.git, &undo).await;
+    assert_eq!(world.ask(&["status", "--porcelain"]), " M a.txt");
+}
+
+#[tokio::test]
+async fn a_stopped_push_is_in_doubt_and_told_by_the_remote() {
+    let world = World::new();
+    let old = world.remote("main");
+    world.human("pushed\n");
+    let flag = world.folder.path().join("flag");
+    let hook = world.bare().join("hooks/pre-receive");
+    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    script(&hook, &format!("echo up > {}; exec sleep 60", flag.display()));
+    let (call, push) = (json!({ "remote": "origin", "branch": "main" }), tool("git_push"));
+    let (_, held) = preview(&world.git, &push, &call).await.unwrap();
+    let undo = world.git.undo(&held).unwrap();
+    let cancels = Cancels::default();
+    let (stop, gone) = (cancels.stop.clone(), cancels.gone.clone());
+    let watch = tokio::spawn(async move {
+        while !flag.exists() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    });
+    let executed = world.git.execute(permit(&push, &call), held, (cancels, nowhere())).await;
+    watch.await.unwrap();
+    let Ended::InDoubt { reason: Reason::CancelledByStop, .. } = executed.ended else {
+        panic!("{}", said(&executed.ended))
+    };
+    assert!(gone.is_cancelled(), "nothing of it runs any more");
+    assert_eq!(world.remote("main"), old);
+    assert_eq!(world.git.verify(&undo).await, Ok(TargetState::Before));
+    let (preview, conflicts, _) = revert(&world.git, &undo).await;
+    assert!(preview.changes.is_empty() && conflicts.is_empty());
+}
