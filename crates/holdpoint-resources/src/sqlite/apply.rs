@@ -102,9 +102,8 @@ impl Work<'_> {
             }
         }
         let mut laid = BTreeMap::new();
-        for (&at, found) in &self.todo {
+        for (at, found, before) in self.lost() {
             let Some((table, change)) = self.at(at) else { continue };
-            let Some(before) = &change.before else { continue };
             let rowid = found.as_ref().and_then(|found| found.rowid).or(change.rowid);
             match table.insert(conn, before, rowid) {
                 Ok(rowid) => {
@@ -129,8 +128,20 @@ impl Work<'_> {
         Ok(done)
     }
 
-    /// Gives up what makes an orphan: the row itself, if it was put back, or the deletion of what it
-    /// refers to.
+    /// The rows that are to lie where they lay, those first that only that tells apart.
+    fn lost(&self) -> Vec<(usize, &Option<Found>, &Image)> {
+        let lost = self.todo.iter().filter_map(|(&at, found)| {
+            let (table, change) = self.at(at)?;
+            let before = change.before.as_ref()?;
+            Some((table.address_key(before).is_some(), (at, found, before)))
+        });
+        let mut lost: Vec<_> = lost.collect();
+        lost.sort_by_key(|(keyed, _)| *keyed);
+        lost.into_iter().map(|(_, lost)| lost).collect()
+    }
+
+    /// Gives up what makes an orphan: the row itself, if it was put back, or the deletion of what
+    /// it refers to.
     fn give_up_for(
         &self,
         conn: &Connection,

@@ -120,6 +120,7 @@ impl Capture {
                 captured.add(table, row, place, room)?;
             }
         }
+        captured.changes = one_each(captured.changes);
         Ok(captured)
     }
 }
@@ -154,22 +155,65 @@ impl Captured {
         if before == after {
             return Ok(());
         }
-        self.rows = self.rows.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.rows > room.rows_max || self.bytes > room.bytes_max {
-            self.changes = Vec::new();
-            return Ok(());
-        }
+        let at = rowid.unwrap_or_default().into();
+        let named = |image: &Image| {
+            let key = table.address_key(image).unwrap_or_else(|| vec![("rowid", &at)]);
+            address(place, &table.name, key.into_iter())
+        };
         let sound = |image: &Image| image.values().all(|value| decode(value).is_some());
         self.restorable &= before.iter().chain(&after).all(sound);
-        let key = after.as_ref().or(before.as_ref()).and_then(|image| table.address_key(image));
-        let at = rowid.unwrap_or_default().into();
-        let key = key.unwrap_or_else(|| vec![("rowid", &at)]);
-        let resource = address(place, &table.name, key.into_iter());
-        let table = table.name.clone();
-        self.changes.push(RowChange { resource, table, rowid, before, after });
+        self.bytes = self.bytes.saturating_add(bytes);
+        let name = table.name.clone();
+        let change = |resource, before, after| RowChange {
+            resource,
+            table: name.clone(),
+            rowid,
+            before,
+            after,
+        };
+        let (old, new) = (before.as_ref().map(named), after.as_ref().map(named));
+        match (old, new) {
+            // What gets another key is another row.
+            (Some(old), Some(new)) if old != new => {
+                self.push(change(old, before, None), room);
+                self.push(change(new, None, after), room);
+            }
+            (old, new) => {
+                self.push(change(new.or(old).unwrap_or_default(), before, after), room);
+            }
+        }
         Ok(())
     }
+
+    fn push(&mut self, change: RowChange, room: Room) {
+        self.rows = self.rows.saturating_add(1);
+        if self.rows > room.rows_max || self.bytes > room.bytes_max {
+            self.changes = Vec::new();
+        } else {
+            self.changes.push(change);
+        }
+    }
+}
+
+/// A row that was replaced lies elsewhere, but has the key that it had: one change, or none.
+fn one_each(changes: Vec<RowChange>) -> Vec<RowChange> {
+    let mut places = BTreeMap::new();
+    let mut each: Vec<RowChange> = Vec::with_capacity(changes.len());
+    for change in changes {
+        let known = places.get(&change.resource).and_then(|at: &usize| each.get_mut(*at));
+        match (known, &change.before, &change.after) {
+            (Some(known), Some(_), None) if known.before.is_none() => known.before = change.before,
+            (Some(known), None, Some(_)) if known.after.is_none() => {
+                (known.after, known.rowid) = (change.after, change.rowid);
+            }
+            _ => {
+                places.insert(change.resource.clone(), each.len());
+                each.push(change);
+            }
+        }
+    }
+    each.retain(|change| change.before != change.after);
+    each
 }
 
 /// The SQL that makes the notes of a table and what writes them.

@@ -50,10 +50,10 @@ pub(super) fn read(opened: &mut Opened, bytes_max: usize) -> Result<Vec<u8>, Res
     Ok(image)
 }
 
-/// Attaches a kept database, to be read.
+/// Attaches a kept database. Only our own copy of it could be written, and nothing does.
 pub(super) fn attach(conn: &mut Connection, image: &[u8]) -> rusqlite::Result<()> {
     conn.execute_batch(&format!("ATTACH ':memory:' AS {KEPT}"))?;
-    conn.deserialize_read_exact(KEPT, image, image.len(), true)
+    conn.deserialize_read_exact(KEPT, image, image.len(), false)
 }
 
 /// What the main database is.

@@ -27,6 +27,8 @@ const READ_PRAGMAS: [&str; 7] = [
     "index_xinfo",
     "foreign_key_list",
 ];
+/// Settings that virtual tables ask for; they must not be set.
+const ASKED_PRAGMAS: [&str; 2] = ["data_version", "page_size"];
 /// Functions that load code.
 const FORBIDDEN: [&str; 2] = ["load_extension", "fts3_tokenizer"];
 
@@ -158,12 +160,20 @@ impl Wants {
         match asked.action {
             AuthAction::Select | AuthAction::Recursive => None,
             AuthAction::Read { .. } if here => None,
+            // `ALTER TABLE` looks there for what refers to the table; SQL alone cannot write it.
+            AuthAction::Read { table_name, .. } | AuthAction::Update { table_name, .. }
+                if table_name == "sqlite_temp_master" =>
+            {
+                None
+            }
             AuthAction::Function { function_name } => FORBIDDEN
                 .iter()
                 .any(|name| function_name.eq_ignore_ascii_case(name))
                 .then(|| format!("the function `{function_name}`")),
-            AuthAction::Pragma { pragma_name, .. } => {
-                let reads = READ_PRAGMAS.iter().any(|name| pragma_name.eq_ignore_ascii_case(name));
+            AuthAction::Pragma { pragma_name, pragma_value } => {
+                let is = |name: &&str| pragma_name.eq_ignore_ascii_case(name);
+                let reads = READ_PRAGMAS.iter().any(is)
+                    || pragma_value.is_none() && ASKED_PRAGMAS.iter().any(is);
                 (!reads).then(|| format!("`PRAGMA {pragma_name}`"))
             }
             AuthAction::Insert { table_name }
@@ -174,6 +184,11 @@ impl Wants {
                 if !table_name.to_ascii_lowercase().starts_with("sqlite_") {
                     self.tables.insert(table_name.to_owned());
                 }
+                None
+            }
+            // Where other actions tell the database, this one may tell a column.
+            AuthAction::AlterTable { database_name: "main", .. } if purpose == Purpose::Write => {
+                self.schema = true;
                 None
             }
             action if here && purpose == Purpose::Write && is_schema(&action) => {
@@ -196,7 +211,6 @@ fn is_schema(action: &AuthAction<'_>) -> bool {
             | AuthAction::DropTable { .. }
             | AuthAction::DropTrigger { .. }
             | AuthAction::DropView { .. }
-            | AuthAction::AlterTable { .. }
             | AuthAction::Reindex { .. }
     )
 }

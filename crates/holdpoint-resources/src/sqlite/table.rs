@@ -117,11 +117,11 @@ impl Table {
         let mut statement = conn.prepare_cached(&sql)?;
         let read = |row: &Row<'_>| Ok(Found { rowid: row.get(0)?, image: self.image(row, 1)?.0 });
         let found = statement.query_row(params_from_iter(key), read).optional()?;
-        // A collation may take another key for the same.
+        // A collation may take another key for the same, and a rowid may be another row's by now.
         let same = |found: &Found| {
             self.primary.iter().all(|name| found.image.get(name) == image.get(name))
         };
-        Ok(found.filter(|found| self.address_key(image).is_none() || same(found)))
+        Ok(found.filter(same))
     }
 
     /// The row at `rowid`.
@@ -147,7 +147,8 @@ impl Table {
         conn.prepare_cached(&sql)?.execute(params_from_iter(key)).map(drop)
     }
 
-    /// Puts a row back, at `rowid` if that is free. Gives where it lies.
+    /// Puts a row back, at `rowid`; one that has a key goes elsewhere if that is taken. Gives where
+    /// it lies.
     pub(super) fn insert(
         &self,
         conn: &Connection,
@@ -164,7 +165,11 @@ impl Table {
             let at = cells.len().saturating_add(1);
             let table = self.quoted();
             let taken = format!("EXISTS (SELECT 1 FROM {table} WHERE {name} = ?{at})");
-            places.push(format!("CASE WHEN {taken} THEN NULL ELSE ?{at} END"));
+            places.push(match self.address_key(image) {
+                Some(_) => format!("CASE WHEN {taken} THEN NULL ELSE ?{at} END"),
+                // Nothing else tells it apart.
+                None => format!("?{at}"),
+            });
             names.push(name.to_owned());
             cells.push(rowid.map_or(Cell::Null, Cell::Integer));
         }

@@ -14,4 +14,5 @@ mod process;
 mod resources;
 mod rmcp_peers;
 mod sqlite;
+mod sqlite_laws;
 mod terraform;

@@ -215,11 +215,17 @@ async fn a_sqlite_revert_keeps_later_edits_and_reports_them() {
               INSERT INTO users (id, name) VALUES (3, 'eve'), (4, 'kim')",
         )
         .await;
-    stage.human(
-        "UPDATE users SET name = 'bobby' WHERE id = 2;
+    let edits = "UPDATE users SET name = 'bobby' WHERE id = 2;
          INSERT INTO orders VALUES (11, 2, 99.5), (20, 3, 1.5);
-         DELETE FROM audit WHERE what = 'order 12'",
-    );
+         DELETE FROM audit WHERE what = 'order 12'";
+    match std::process::Command::new("sqlite3").arg(&stage.path).arg(edits).status() {
+        Ok(status) => assert!(status.success()),
+        Err(fault) if std::env::var_os("CI").is_some() => panic!("sqlite3: {fault}"),
+        Err(fault) => {
+            println!("the human uses the library: no program `sqlite3`: {fault}");
+            stage.human(edits);
+        }
+    }
     let (restored, kept) = stage.revert(&undo).await;
     let kept: Vec<(&str, &str)> = kept.iter().map(|(at, why)| (&**at, &**why)).collect();
     assert_eq!(
@@ -309,6 +315,7 @@ async fn what_an_agent_may_not_do_to_sqlite_is_refused() {
         ("DELETE FROM nobody", "no such table"),
         ("INSERT INTO users (id, name) VALUES (1, 'x')", "UNIQUE constraint failed"),
         ("UPDATE sqlite_schema SET sql = ''", "may not be modified"),
+        ("UPDATE sqlite_temp_schema SET sql = ''", "may not be modified"),
         (" -- nothing", "there is no statement"),
         (vacuum.as_str(), "VACUUM"),
     ] {
@@ -347,6 +354,10 @@ async fn sqlite_queries_read_within_limits() {
     let columns = json!({ "columns": ["name"], "rows": [["what"]] });
     let sql = "SELECT name FROM pragma_table_info('audit')";
     assert_eq!(said(&stage.query(sql).await), (columns, false));
+    stage.human("CREATE VIRTUAL TABLE notes USING fts5 (body); INSERT INTO notes VALUES ('one')");
+    let sql = "SELECT body FROM notes WHERE notes MATCH 'one'";
+    let notes = json!({ "columns": ["body"], "rows": [["one"]] });
+    assert_eq!(said(&stage.query(sql).await), (notes, false));
     let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT";
     for (sql, why) in [
         (format!("{endless} x FROM n"), "too large: more than 10 rows"),
@@ -436,4 +447,112 @@ async fn a_sqlite_database_that_is_locked_late_or_gone_is_told() {
         .unwrap();
     let fault = stage.preview("DELETE FROM orders").await.unwrap_err();
     assert!(matches!(fault, ResourceFault::Unavailable(_)), "{fault}");
+}
+
+/// Everything in the database that SQL can see, whatever the order in the file.
+fn dump(stage: &Stage) -> Vec<String> {
+    let mut rows = stage.rows("SELECT type, name, sql FROM sqlite_schema ORDER BY type, name");
+    for table in ["a", "b", "free", "notes", "notes_data", "sqlite_sequence", "w"] {
+        let known = format!("SELECT 1 FROM sqlite_schema WHERE name = '{table}'");
+        if stage.rows(&known).is_empty() {
+            continue;
+        }
+        rows.extend(stage.rows(&format!("SELECT '{table}', * FROM {table} ORDER BY 2")));
+    }
+    rows
+}
+
+const MIXED: &str = "
+    CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT UNIQUE);
+    CREATE TABLE b (id INTEGER PRIMARY KEY, a REFERENCES a ON DELETE CASCADE, twice AS (id * 2));
+    CREATE TABLE free (v, w);
+    CREATE TABLE w (k TEXT PRIMARY KEY, v BLOB) WITHOUT ROWID;
+    CREATE INDEX by_v ON free (v);
+    CREATE VIEW seen AS SELECT v FROM a;
+    CREATE VIRTUAL TABLE notes USING fts5 (body);
+    CREATE TRIGGER t AFTER INSERT ON a BEGIN INSERT INTO free VALUES (NEW.v, NEW.id); END;
+    INSERT INTO a (v) VALUES ('x'), ('y'), ('z');
+    INSERT INTO b (id, a) VALUES (1, 1), (2, 2);
+    INSERT INTO w VALUES ('k', x'00ff');
+    INSERT INTO notes VALUES ('one two'), ('two three');
+    DELETE FROM a WHERE id = 3;
+";
+
+#[tokio::test]
+async fn what_rows_of_sqlite_do_not_tell_keeps_the_whole_database() {
+    for (sql, resources) in [
+        ("DROP TABLE a", vec!["a"]),
+        ("DROP TABLE b; DROP VIEW seen; DROP INDEX by_v", vec!["b", "by_v", "seen"]),
+        ("ALTER TABLE a RENAME TO c", vec!["a", "b", "seen", "t"]),
+        ("ALTER TABLE free ADD COLUMN n DEFAULT 7; UPDATE free SET n = 8", vec!["free"]),
+        ("DROP TRIGGER t; ALTER TABLE free DROP COLUMN w", vec!["free", "t"]),
+        (
+            "CREATE TABLE new AS SELECT * FROM a; INSERT INTO a (v) VALUES ('n')",
+            vec!["a", "free", "new"],
+        ),
+        ("INSERT INTO notes VALUES ('four')", vec!["notes_content", "notes_data"]),
+        ("DELETE FROM notes", vec![]),
+        ("DROP TRIGGER t; DELETE FROM a; DELETE FROM w", vec!["a", "b", "t", "w"]),
+        ("DROP TABLE w; CREATE TABLE w (z)", vec!["w"]),
+    ] {
+        let stage = Stage::new(MIXED);
+        let before = dump(&stage);
+        let (preview, prepared) = stage.preview(sql).await.unwrap();
+        let undo = stage.sqlite.undo(&prepared).unwrap();
+        assert_eq!(preview.guarantee, Reversibility::ExactUntil);
+        assert_eq!(preview.until, Some(Timestamp(NOW.0 + 30 * 24 * 60 * 60 * 1_000)));
+        let shown: Vec<&str> = preview.changes.iter().map(|change| &*change.resource).collect();
+        for name in resources {
+            let address = format!("sqlite://orders/{name}");
+            assert!(shown.contains(&&*address), "{sql}: {shown:?}");
+        }
+        assert_eq!(dump(&stage), before, "{sql}");
+        let ended = stage.execute(sql, prepared).await.ended;
+        assert!(matches!(ended, Ended::Answered { tool_error: false, .. }), "{sql}: {ended:?}");
+        assert_eq!(stage.sqlite.verify(&undo).await, Ok(TargetState::After), "{sql}");
+        assert_ne!(dump(&stage), before, "{sql}");
+        let (restored, kept) = stage.revert(&undo).await;
+        assert_eq!((restored.len(), kept), (preview.changes.len(), vec![]), "{sql}");
+        assert_eq!(dump(&stage), before, "{sql}");
+        assert_eq!(stage.sqlite.verify(&undo).await, Ok(TargetState::Before));
+        assert_eq!(stage.revert(&undo).await, (vec![], vec![]), "{sql}");
+        let found = stage.rows("SELECT count(*) FROM notes WHERE notes MATCH 'two'");
+        assert_eq!(found, ["Integer(2)"], "{sql}");
+        stage.human("INSERT INTO notes (notes) VALUES ('integrity-check'); PRAGMA integrity_check");
+    }
+}
+
+#[tokio::test]
+async fn a_sqlite_database_is_not_put_back_over_later_work() {
+    let stage = Stage::new(MIXED);
+    let (_, undo) = stage.act("DROP TABLE b").await;
+    stage.human("UPDATE a SET v = 'human' WHERE id = 1");
+    let (restored, kept) = stage.revert(&undo).await;
+    assert_eq!(restored, Vec::<String>::new());
+    assert_eq!(kept[0].0, "sqlite://orders");
+    assert_eq!(stage.rows("SELECT count(*) FROM a WHERE v = 'human'"), ["Integer(1)"]);
+    stage.human("UPDATE a SET v = 'x' WHERE id = 1; VACUUM");
+    let late = Timestamp(undo.until.unwrap().0 + 1);
+    let fault = stage.sqlite.revert(&undo, late).await.unwrap_err();
+    assert!(matches!(fault, ResourceFault::Impossible(_)), "{fault}");
+    let (restored, kept) = stage.revert(&undo).await;
+    assert_eq!((restored, kept), (vec!["sqlite://orders/b".to_owned()], vec![]));
+}
+
+#[tokio::test]
+async fn a_sqlite_database_with_a_write_ahead_log_is_no_other() {
+    let stage = Stage::new("PRAGMA journal_mode = WAL;");
+    stage.human(MIXED);
+    let before = dump(&stage);
+    // A reader does not keep a commit out, and goes on seeing what it saw.
+    let reader = Connection::open(&stage.path).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM a;").unwrap();
+    let (_, undo) = stage.act("DELETE FROM a; DELETE FROM free").await;
+    let (_, dropped) = stage.act("DROP TABLE free").await;
+    let seen = reader.query_row("SELECT count(*) FROM a", [], |row| row.get::<_, i64>(0));
+    assert_eq!(seen, Ok(2));
+    reader.execute_batch("COMMIT").unwrap();
+    assert_eq!(stage.revert(&dropped).await.1, []);
+    assert_eq!(stage.revert(&undo).await.1, []);
+    assert_eq!(dump(&stage), before);
 }
