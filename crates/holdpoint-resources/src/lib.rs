@@ -12,6 +12,7 @@ mod client;
 mod credentials;
 mod declared;
 mod events;
+mod files;
 mod git;
 mod lines;
 pub mod mcp;
@@ -38,6 +39,7 @@ pub use declared::{
     Declared, DeclaredFault, DeclaredPrepared, DeclaredSpec, DeclaredTools, Expected, Inverse,
     Mapped, Reading, Source,
 };
+pub use files::{FileShape, Files, FilesLimits, FilesPrepared, FilesSpec};
 pub use git::{Git, GitLimits, GitPrepared, GitSpec};
 pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};
 pub use process::{Pipes, Process, ProcessFault, ProcessSpec};

@@ -4,6 +4,7 @@
 mod bridge;
 mod calls;
 mod declared;
+mod files;
 mod git;
 mod hostile;
 mod http;

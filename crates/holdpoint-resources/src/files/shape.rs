@@ -1,0 +1,199 @@
+//! What a call will leave behind, where its parameters say so.
+//!
+//! Owns reading parameters by JSON pointers. Must never guess: what a server might do otherwise is
+//! not told.
+
+use super::tree::{Grounds, Node, Snapshot};
+use serde_json::Value;
+use std::path::Path;
+
+/// Where a tool's parameters say what becomes of files, by JSON pointers (RFC 6901).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileShape {
+    /// The file at `path` gets `content`.
+    Write {
+        /// Where the path is.
+        path: String,
+        /// Where the new content is, as text.
+        content: String,
+    },
+    /// In the file at `path`, texts are replaced.
+    Edit {
+        /// Where the path is.
+        path: String,
+        /// Where the list of edits is.
+        edits: String,
+        /// The members of an edit: the text that is there, and the one in its place.
+        members: (String, String),
+        /// Where it says that nothing is written, if it is true.
+        dry_run: Option<String>,
+    },
+    /// What is at `from` goes to `to`.
+    Move {
+        /// Where the old path is.
+        from: String,
+        /// Where the new path is.
+        to: String,
+    },
+    /// A folder is made at `path`, with those above it that are missing.
+    Folder {
+        /// Where the path is.
+        path: String,
+    },
+}
+
+/// What is known before a call.
+pub(super) struct Known<'a> {
+    pub(super) parameters: &'a Value,
+    /// The paths that its effects name.
+    pub(super) paths: &'a [String],
+    pub(super) before: &'a Snapshot,
+}
+
+// === impl FileShape ===
+
+impl FileShape {
+    /// The shapes of the tools of `@modelcontextprotocol/server-filesystem`.
+    pub fn of_server_filesystem() -> Vec<(String, Self)> {
+        let path = || "/path".to_owned();
+        let edit = Self::Edit {
+            path: path(),
+            edits: "/edits".to_owned(),
+            members: ("oldText".to_owned(), "newText".to_owned()),
+            dry_run: Some("/dryRun".to_owned()),
+        };
+        let moved = Self::Move { from: "/source".to_owned(), to: "/destination".to_owned() };
+        [
+            ("write_file", Self::Write { path: path(), content: "/content".to_owned() }),
+            ("edit_file", edit),
+            ("move_file", moved),
+            ("create_directory", Self::Folder { path: path() }),
+        ]
+        .map(|(name, shape)| (name.to_owned(), shape))
+        .into()
+    }
+
+    /// The paths that the parameters name and effects may not: folders on the way.
+    pub(super) fn missing(&self, known: &Known<'_>, grounds: &Grounds<'_>) -> Vec<String> {
+        let Self::Folder { path } = self else { return Vec::new() };
+        let Some(path) = known.path(path) else { return Vec::new() };
+        let above = Path::new(&path).ancestors().skip(1).filter_map(Path::to_str);
+        above.take_while(|path| grounds.covers(path)).map(str::to_owned).collect()
+    }
+
+    /// What will lie at all that was looked at; `None` if that cannot be told.
+    pub(super) fn predict(&self, known: &Known<'_>) -> Option<Snapshot> {
+        let mut after: Snapshot =
+            known.before.iter().map(|(path, node)| (path.clone(), node.clone())).collect();
+        match self {
+            Self::Write { path, content } => {
+                let path = known.path(path)?;
+                let content = known.parameters.pointer(content)?.as_str()?;
+                fill(&mut after, path, content.as_bytes().to_vec())?;
+            }
+            Self::Edit { path, edits, members, dry_run } => {
+                if known.flag(dry_run.as_deref())? {
+                    return Some(after);
+                }
+                let path = known.path(path)?;
+                let Node::File { content: Some(content), .. } = known.before.get(&path)? else {
+                    return None;
+                };
+                let text = std::str::from_utf8(content).ok()?;
+                let edits = known.parameters.pointer(edits)?.as_array()?;
+                let text = edited(text, edits, members)?;
+                fill(&mut after, path, text.into_bytes())?;
+            }
+            Self::Move { from, to } => moved(&mut after, &known.path(from)?, &known.path(to)?)?,
+            Self::Folder { path } => folder(&mut after, known, &known.path(path)?)?,
+        }
+        Some(after)
+    }
+}
+
+// === impl Known ===
+
+impl Known<'_> {
+    /// The path at a pointer, as the effects name it.
+    fn path(&self, pointer: &str) -> Option<String> {
+        let text = self.parameters.pointer(pointer)?.as_str()?;
+        let named = Path::new(text.trim_start_matches("./"));
+        let fits = |path: &&String| match named.is_absolute() {
+            true => Path::new(path) == named,
+            false => Path::new(path).ends_with(named),
+        };
+        let mut found = self.paths.iter().filter(fits);
+        let path = found.next()?.clone();
+        found.next().is_none().then_some(path)
+    }
+
+    fn flag(&self, pointer: Option<&str>) -> Option<bool> {
+        match pointer.and_then(|pointer| self.parameters.pointer(pointer)) {
+            None | Some(Value::Null) => Some(false),
+            Some(Value::Bool(flag)) => Some(*flag),
+            Some(_) => None,
+        }
+    }
+}
+
+/// A file gets new contents, and keeps its mode if it is there. Through a link nobody writes here.
+fn fill(after: &mut Snapshot, path: String, content: Vec<u8>) -> Option<()> {
+    match after.get(&path) {
+        None | Some(Node::File { .. }) => {
+            after.insert(path, Node::file(content));
+            Some(())
+        }
+        Some(Node::Folder { .. } | Node::Link { .. }) => None,
+    }
+}
+
+/// The text after the edits, each of which replaces the first place where its text is. `None`
+/// where servers differ: other line ends, a text that is only nearly there, signs that some take
+/// for more.
+fn edited(text: &str, edits: &[Value], (old, new): &(String, String)) -> Option<String> {
+    let mut text = text.to_owned();
+    for edit in edits {
+        let (old, new) = (edit.get(old)?.as_str()?, edit.get(new)?.as_str()?);
+        let odd = text.contains('\r') || old.contains('\r') || new.contains(['\r', '$']);
+        if odd || old.is_empty() || !text.contains(old) {
+            return None;
+        }
+        text = text.replacen(old, new, 1);
+    }
+    Some(text)
+}
+
+fn moved(after: &mut Snapshot, from: &str, to: &str) -> Option<()> {
+    let clear = match (after.get(from)?, after.get(to)) {
+        (_, None) => true,
+        (Node::File { .. }, Some(Node::File { .. })) => true,
+        (_, Some(_)) => false,
+    };
+    let inside = Path::new(to).starts_with(from);
+    if !clear || inside {
+        return None;
+    }
+    let moving: Vec<String> =
+        after.keys().filter(|path| Path::new(path).starts_with(from)).cloned().collect();
+    for path in moving {
+        let node = after.remove(&path)?;
+        let rest = path.strip_prefix(from)?;
+        after.insert(format!("{to}{rest}"), node);
+    }
+    Some(())
+}
+
+fn folder(after: &mut Snapshot, known: &Known<'_>, path: &str) -> Option<()> {
+    let above = Path::new(path).ancestors().filter_map(Path::to_str);
+    let watched = above.filter(|above| known.paths.iter().any(|known| known == above));
+    for path in watched {
+        match after.get(path) {
+            Some(Node::Folder { .. }) => {}
+            Some(Node::File { .. } | Node::Link { .. }) => return None,
+            None => {
+                after.insert(path.to_owned(), Node::Folder { mode: None });
+            }
+        }
+    }
+    Some(())
+}
