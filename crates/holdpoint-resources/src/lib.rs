@@ -17,6 +17,7 @@ mod git;
 mod lines;
 pub mod mcp;
 mod passage;
+mod postgres;
 mod process;
 mod program;
 mod redaction;
@@ -42,6 +43,7 @@ pub use declared::{
 pub use files::{FileShape, Files, FilesLimits, FilesPrepared, FilesSpec};
 pub use git::{Git, GitLimits, GitPrepared, GitSpec};
 pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};
+pub use postgres::{Postgres, PostgresLimits, PostgresPrepared, PostgresSpec};
 pub use process::{Pipes, Process, ProcessFault, ProcessSpec};
 pub use redaction::redacted;
 pub use registry::{Place, Resources, RevertPreview};

@@ -310,9 +310,11 @@ fn complain(error: &anyhow::Error) -> Exit {
 fn start_logging(default: &str, format: Format) {
     let filter = std::env::var("HOLDPOINT_LOG").unwrap_or_else(|_| default.to_owned());
     // Whatever is asked for: at lower levels it tells codes, and what came with tokens.
-    let quiet = "rmcp::transport::auth=warn".parse();
+    // The other one tells the text of every statement.
+    let quiet = ["rmcp::transport::auth=warn", "tokio_postgres=warn"];
+    let quiet = quiet.iter().filter_map(|directive| directive.parse().ok());
     let filter = tracing_subscriber::EnvFilter::new(filter);
-    let filter = quiet.into_iter().fold(filter, tracing_subscriber::EnvFilter::add_directive);
+    let filter = quiet.fold(filter, tracing_subscriber::EnvFilter::add_directive);
     // A log on a full disk must not end the thread that wanted to say so.
     let logs = tracing_subscriber::fmt().log_internal_errors(false);
     let logs = logs.with_env_filter(filter).with_writer(std::io::stderr);

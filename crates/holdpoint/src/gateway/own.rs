@@ -14,7 +14,7 @@ use std::time::Duration;
 pub fn tools(serves: &Serves) -> Vec<Value> {
     match &serves.served {
         Served::Sqlite { .. } => resources::Sqlite::tools(),
-        Served::Postgres { .. } => Vec::new(),
+        Served::Postgres { .. } => resources::Postgres::tools(),
         Served::Git { .. } => resources::Git::tools(),
         Served::Terraform { .. } => resources::Terraform::tools(),
     }
@@ -60,7 +60,10 @@ fn add(
             all.add(name.clone(), Place::Serves, resources::Sqlite::new(spec));
         }
         Served::Postgres { url } => {
-            let _ = value(url)?;
+            let limits = postgres_limits(serves, keep);
+            let url = SecretText::new(value(url)?);
+            let spec = resources::PostgresSpec { server, place, url, limits };
+            all.add(name.clone(), Place::Serves, resources::Postgres::new(spec)?);
         }
         Served::Git { repository, program, author, transports, remote_inside, programs } => {
             let spec = resources::GitSpec {
@@ -98,4 +101,14 @@ fn add(
         }
     }
     Ok(())
+}
+
+fn postgres_limits(serves: &Serves, keep: Duration) -> resources::PostgresLimits {
+    resources::PostgresLimits {
+        lock_timeout: Duration::from_millis(serves.lock_timeout_ms),
+        statement_timeout: Duration::from_millis(serves.statement_timeout_ms),
+        rows_max: serves.rows_max,
+        trash_keep: keep,
+        ..resources::PostgresLimits::default()
+    }
 }
