@@ -53,9 +53,6 @@ impl Clearance {
 
     /// Checks a permit that somebody else will consume.
     pub(crate) fn check(&self, permit: &Permit) -> Result<(), Ended> {
-        self.fits(&permit)
-    /// True to the permit, which whoever executes will consume.
-    pub(crate) fn fits(&self, permit: &Permit) -> Result<(), Ended> {
         let own = (permit.tool().clone(), permit.parameters());
         let (tool, parameters) = self.call.as_ref().unwrap_or(&own);
         permit

@@ -196,7 +196,7 @@ impl Resource for Files {
     ) -> Executed {
         let FilesPrepared { clearance, work } = prepared;
         match work {
-            Work::Forward(kept) => match clearance.fits(&permit) {
+            Work::Forward(kept) => match clearance.check(&permit) {
                 Ok(()) => self.forward(permit, *kept, around).await,
                 Err(ended) => ended.into(),
             },

@@ -3,9 +3,9 @@
 
 mod bridge;
 mod calls;
+mod cluster;
 mod declared;
 mod files;
-mod cluster;
 mod git;
 mod hostile;
 mod http;

@@ -159,6 +159,7 @@ mod tests {
                   +2
                    three
                 note a sequence moves on
-        "#]].assert_eq(&render(&preview, &look()));
+        "#]]
+        .assert_eq(&render(&preview, &look()));
     }
 }
