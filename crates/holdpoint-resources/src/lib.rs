@@ -38,7 +38,7 @@ pub use credentials::{
 };
 pub use declared::{
     Declared, DeclaredFault, DeclaredPrepared, DeclaredSpec, DeclaredTools, Expected, Inverse,
-    Mapped, Reading, Source,
+    Mapped, Reading, Source as MappedSource,
 };
 pub use files::{FileShape, Files, FilesLimits, FilesPrepared, FilesSpec};
 pub use git::{Git, GitLimits, GitPrepared, GitSpec};

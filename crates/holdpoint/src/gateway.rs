@@ -236,9 +236,12 @@ impl Rest {
     ///
     /// # Errors
     /// When a secret cannot be read; names where it should be, never the secret.
-    pub fn resources(&self) -> anyhow::Result<resources::Resources> {
+    pub fn resources(
+        &self,
+        upstreams: &BTreeMap<ServerName, resources::Upstream>,
+    ) -> anyhow::Result<resources::Resources> {
         let vault = vault(&self.store, self.credential_key.as_ref())?;
-        own::resources(self, vault)
+        own::resources(self, vault, upstreams)
     }
 
     /// Every upstream server, not yet connected.

@@ -11,8 +11,8 @@ use holdpoint_resources::resource::{
 };
 use holdpoint_resources::{
     Cancels, Declared, DeclaredFault, DeclaredPrepared, DeclaredSpec, DeclaredTools, Ended,
-    Expected, Inverse, Limits, Mapped, Reading, Source, ToolCall, Transport, Upstream,
-    UpstreamSpec,
+    Expected, Inverse, Limits, Mapped, MappedSource as Source, Reading, ToolCall, Transport,
+    Upstream, UpstreamSpec,
 };
 use holdpoint_types::{Disclosure, Reason, Reversibility, ToolRef};
 use serde_json::{Value, json};

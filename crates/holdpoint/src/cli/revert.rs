@@ -76,7 +76,7 @@ async fn revert_all(
     args: &Args,
 ) -> anyhow::Result<Vec<(ActionId, Reverting)>> {
     let governor = runtime.governor();
-    governor.replace_resources(rest.resources()?);
+    governor.replace_resources(rest.resources(&rest.upstreams()?)?);
     let actions = match (&args.action, args.task) {
         (Some(action), _) => vec![find(governor.store(), action)?],
         (None, Some(task)) => governor.actions_of_task(task)?,

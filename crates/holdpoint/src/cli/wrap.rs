@@ -109,7 +109,7 @@ async fn govern(
 ) -> anyhow::Result<Exit> {
     let spec = ProcessSpec { command: args.command, inherit_env: true, ..Default::default() };
     let passage = Passage::spawn(&spec, super::serve::SERVER_BYTES_MAX)?;
-    runtime.governor().replace_resources(rest.resources()?);
+    runtime.governor().replace_resources(rest.resources(&BTreeMap::new())?);
     let wrap = Wrap {
         agent: args.agent,
         timeout: rest.timeout(&server),

@@ -2,7 +2,7 @@
 //! Must not hold a secret: only where to find it.
 
 use holdpoint_control::{Settings, ToolPattern};
-use holdpoint_resources::{GrantKind, Sharing};
+use holdpoint_resources::{Declared, FileShape, GrantKind, Sharing};
 use holdpoint_server::doors::http::oauth::{Algorithm, KeySpec, Scopes};
 use holdpoint_server::policies::PolicySpec;
 use holdpoint_server::validators::When;
@@ -168,7 +168,7 @@ pub struct DoorLimits {
 }
 
 /// How to reach an upstream server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Upstream {
     /// By which transport.
     pub transport: Transport,
@@ -176,6 +176,22 @@ pub struct Upstream {
     pub timeout_ms: u64,
     /// What happens to parameters that the schema does not name.
     pub unknown_parameters: UnknownParameters,
+    /// How changes through it are seen before and taken back.
+    pub undo: Option<UndoRules>,
+}
+
+/// How changes through a server are seen before and taken back.
+#[derive(Clone, Debug)]
+pub enum UndoRules {
+    /// Files of this machine are looked at.
+    Files {
+        /// The folders in which the server works.
+        roots: Vec<PathBuf>,
+        /// What the parameters of its tools say.
+        shapes: BTreeMap<String, FileShape>,
+    },
+    /// Other tools of the server tell and take back.
+    Declared(BTreeMap<String, Declared>),
 }
 
 /// The transport to an upstream server.

@@ -13,8 +13,8 @@ mod secret;
 
 pub use check::{check, is_scope, sanitise};
 pub use checked::{
-    Asked, Config, Limits, Listen, OAuthClient, Served, Serves, Transport, UnknownParameters,
-    Upstream, UpstreamCommand, UpstreamUrl, Validator, ValueSource,
+    Asked, Config, Limits, Listen, OAuthClient, Served, Serves, Transport, UndoRules,
+    UnknownParameters, Upstream, UpstreamCommand, UpstreamUrl, Validator, ValueSource,
 };
 pub use fault::{Colour, Report, Severity, printable, printable_lines};
 pub use policies::{guard_report, lapsed_report, policy_report, policy_sources};

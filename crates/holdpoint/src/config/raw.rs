@@ -6,6 +6,7 @@ mod effects;
 mod operators;
 mod policies;
 mod serves;
+mod undo;
 mod validators;
 
 pub use credentials::{RawCredentials, RawGrantKind, RawSharing};
@@ -16,6 +17,7 @@ pub use effects::{
 pub use operators::{RawApproval, RawOperator};
 pub use policies::{RawGuard, RawPolicies};
 pub use serves::RawServes;
+pub use undo::{RawDisclosure, RawInverse, RawMapped, RawRead, RawToolUndo, RawUndo};
 pub use validators::{RawValidator, RawWhen};
 
 use holdpoint_types::{EffectClass, Mode};
@@ -344,6 +346,8 @@ pub struct RawServer {
     pub tool: Named<RawTool>,
     /// Where calls of its tools run, for analyses of what they would do.
     pub place: Option<At<RawPlace>>,
+    /// How changes through it are seen before and taken back.
+    pub undo: Option<At<RawUndo>>,
     /// Whether it may have an agent's model say something for it.
     #[schemars(extend("x-default" = "pass"))]
     pub sampling: Option<RawAsk>,
@@ -367,6 +371,8 @@ pub struct RawTool {
     /// How its calls are analysed, so that each is judged by what it would do: tables such as
     /// `{ family = "shell", text = "/command" }`.
     pub effects: Vec<At<RawEffects>>,
+    /// How its calls are seen before and taken back, by other tools of the server.
+    pub undo: Option<At<RawToolUndo>>,
 }
 
 /// Where resources live, as far as danger is concerned.

@@ -2,13 +2,19 @@
 //! moment. Must never print one.
 
 use super::{Rest, value, values};
-use crate::config::{Served, Serves, Transport};
+use crate::config::{Served, Serves, Transport, UndoRules};
 use anyhow::Context as _;
 use holdpoint_resources as resources;
-use holdpoint_resources::{Archive, Place, Resources, SecretText, Vault};
+use holdpoint_resources::{Archive, Place, Resources, SecretText, Upstream, Vault};
 use holdpoint_types::ServerName;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// Shortest time that an apply may take: killing it may lose what it knows about its state.
+const APPLY_MIN: Duration = Duration::from_secs(30 * 60);
+/// Shortest time that it may take to end in good order.
+const GRACE_MIN: Duration = Duration::from_secs(30);
 
 /// The tools of what is served.
 pub fn tools(serves: &Serves) -> Vec<Value> {
@@ -24,7 +30,11 @@ pub fn tools(serves: &Serves) -> Vec<Value> {
 ///
 /// # Errors
 /// When a secret cannot be read; names where it should be, never the secret.
-pub fn resources(rest: &Rest, vault: Vault) -> anyhow::Result<Resources> {
+pub fn resources(
+    rest: &Rest,
+    vault: Vault,
+    upstreams: &BTreeMap<ServerName, Upstream>,
+) -> anyhow::Result<Resources> {
     let keep = Duration::from_secs(rest.limits.undo_keep_s);
     let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
     let mut all = Resources::new(Archive::new(&rest.store, vault), keep_ms);
@@ -33,8 +43,38 @@ pub fn resources(rest: &Rest, vault: Vault) -> anyhow::Result<Resources> {
             add(&mut all, (rest, name), (serves, keep))
                 .with_context(|| format!("server `{name}` cannot be set up"))?;
         }
+        if let Some(rules) = &server.undo {
+            beside(&mut all, name, rules, upstreams.get(name))
+                .with_context(|| format!("server `{name}` cannot be set up"))?;
+        }
     }
     Ok(all)
+}
+
+/// Lets something stand beside a server.
+fn beside(
+    all: &mut Resources,
+    name: &ServerName,
+    rules: &UndoRules,
+    upstream: Option<&Upstream>,
+) -> anyhow::Result<()> {
+    let server = name.clone();
+    match rules {
+        UndoRules::Files { roots, shapes } => {
+            let limits = resources::FilesLimits::default();
+            let (roots, shapes) = (roots.clone(), shapes.clone());
+            let spec = resources::FilesSpec { server, roots, shapes, limits };
+            all.add(name.clone(), Place::Beside, resources::Files::new(spec));
+        }
+        UndoRules::Declared(tools) => {
+            // A wrapped server has one connection, which is its agent's.
+            let Some(upstream) = upstream else { return Ok(()) };
+            let spec = resources::DeclaredSpec { server, tools: tools.clone() };
+            let declared = resources::DeclaredTools::new(spec, upstream.clone())?;
+            all.add(name.clone(), Place::Beside, declared);
+        }
+    }
+    Ok(())
 }
 
 fn add(
@@ -93,8 +133,8 @@ fn add(
                 env,
                 stateful: stateful.clone(),
                 timeout,
-                apply_timeout: timeout,
-                grace: rest.grace(),
+                apply_timeout: timeout.max(APPLY_MIN),
+                grace: rest.grace().max(GRACE_MIN),
                 limits: resources::TerraformLimits::default(),
             };
             all.add(name.clone(), Place::Serves, resources::Terraform::new(spec));

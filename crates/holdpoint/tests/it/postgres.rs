@@ -39,6 +39,16 @@ impl Postgres {
         self.must("psql", &["-Xq", "-h", &self.host(), "-U", "shop", "shop", "-c", sql]);
     }
 
+    /// The one value that SQL asks for.
+    pub fn ask(&self, sql: &str) -> String {
+        let run = Command::new("psql")
+            .args(["-XqAt", "-h", &self.host(), "-U", "shop", "shop", "-c", sql])
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{sql}: {}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8_lossy(&run.stdout).trim().to_owned()
+    }
+
     fn data(&self) -> String {
         format!("{}/data", self.host())
     }

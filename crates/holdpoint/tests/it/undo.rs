@@ -1,8 +1,9 @@
 //! What Holdpoint serves itself: seen before it happens, approved as what was seen, taken back
 //! afterwards, through real clients and on real databases and repositories.
 
+use crate::postgres::Postgres;
 use crate::raw::{call, post, reason};
-use crate::world::{Serve, World, text};
+use crate::world::{Serve, World, left_out, text};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -212,4 +213,164 @@ fn last_of(world: &World, tool: &str) -> String {
     let records = log["records"].as_array().unwrap();
     let mine = records.iter().rfind(|one| one["request"]["tool"].as_str().unwrap().ends_with(tool));
     mine.unwrap()["action"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn rows_of_postgres_are_seen_approved_changed_and_taken_back() {
+    let postgres = Postgres::start();
+    postgres.run(
+        "CREATE TABLE customers (id int PRIMARY KEY, name text, total numeric DEFAULT 0);
+         CREATE TABLE orders (id int PRIMARY KEY,
+             customer int REFERENCES customers ON DELETE CASCADE, amount numeric,
+             doubled numeric GENERATED ALWAYS AS (amount * 2) STORED);
+         INSERT INTO customers VALUES (1, 'ada'), (2, 'bob');
+         INSERT INTO orders VALUES (10, 1, 5.50), (11, 1, 7), (12, 2, 9)",
+    );
+    let servers = "[server.orders]\nenvironment = \"dev\"\n\
+                   serves = { postgres = { from_file = \"orders.url\" } }\n";
+    let world = world("approve-writes", servers);
+    let url = format!("postgresql://shop@/shop?host={}", postgres.host());
+    std::fs::write(world.path().join("orders.url"), url).unwrap();
+    let key = world.key("coder");
+    let serve = world.serve();
+    let sql = "DELETE FROM customers WHERE id = 1";
+    let asked = execute(&serve, &key, sql);
+    let id = held(&asked);
+    let preview = &asked["result"]["_meta"]["io.holdpoint/decision"]["held"]["preview"];
+    assert_eq!(preview["counts"]["deleted"], 3, "the cascade counts: {asked}");
+    assert_eq!(postgres.ask("SELECT count(*) FROM orders"), "3");
+    assert!(world.must(&["approvals", &id]).contains("5.50"));
+    world.must(&["approve", &id, "--because", "fine"]);
+    // One byte of a row that the cascade takes along: what was approved would not happen.
+    postgres.run("UPDATE orders SET amount = 5.51 WHERE id = 10");
+    assert_ne!(held(&execute(&serve, &key, sql)), id);
+    postgres.run("UPDATE orders SET amount = 5.50 WHERE id = 10");
+    let done = execute(&serve, &key, sql);
+    assert_eq!(reason(&done), "answered", "{done}");
+    assert_eq!(postgres.ask("SELECT count(*) FROM orders"), "1");
+    let back = world.must(&["revert", &last_permitted(&world), "--because", "wrong customer"]);
+    assert!(back.contains("restored"), "{back}");
+    assert_eq!(
+        postgres.ask(
+            "SELECT string_agg(concat_ws(':', id, amount, doubled), ' ' ORDER BY id) FROM orders"
+        ),
+        "10:5.50:11.00 11:7:14 12:9:18",
+    );
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+#[test]
+fn files_of_a_server_are_seen_approved_written_and_put_back() {
+    let world = World::new(
+        r#"
+[listen]
+http = "127.0.0.1:0"
+
+[team.platform]
+on_call = "platform on-call"
+
+[agent.coder]
+owner = "platform"
+mode = "approve-writes"
+grants = [
+  { class = "read", tools = ["*"] },
+  { class = "write", tools = ["*"] },
+  { class = "destructive", tools = ["orders__write_file", "orders__edit_file"] },
+]
+
+[server.orders]
+command = ["node", "${npm:filesystem}", "${files}"]
+environment = "dev"
+read = ["read_*", "list_*"]
+undo = { files = ["${files}"] }
+tool.write_file.effects = [
+  { family = "file", act = "write", path = "/path", contents = "/content" },
+]
+tool.edit_file.effects = [
+  { family = "file", act = "edit", path = "/path", contents = "/edits" },
+]
+"#,
+    );
+    let file = world.files().join("notes.txt");
+    std::fs::write(&file, "one\ntwo\nthree\n").unwrap();
+    let key = world.key("coder");
+    let serve = world.serve();
+    let write = |content: &str| {
+        let arguments = json!({ "path": file, "content": content });
+        post(&serve, ("/orders", &key), &call(1, "write_file", arguments)).body
+    };
+    let asked = write("one\n2\nthree\n");
+    let id = held(&asked);
+    let shown = world.must(&["approvals", &id]);
+    assert!(shown.contains("-two") && shown.contains("+2"), "{shown}");
+    world.must(&["approve", &id, "--because", "fine"]);
+    // One byte of the file.
+    std::fs::write(&file, "one\ntwo\nthreE\n").unwrap();
+    assert_ne!(held(&write("one\n2\nthree\n")), id);
+    std::fs::write(&file, "one\ntwo\nthree\n").unwrap();
+    let done = write("one\n2\nthree\n");
+    assert_eq!(reason(&done), "answered", "{done}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\n2\nthree\n");
+    let action = last_of(&world, "write_file");
+    let back = world.must(&["revert", &action, "--because", "not so"]);
+    assert!(back.contains("restored"), "{back}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\ntwo\nthree\n");
+    // What somebody wrote meanwhile is kept.
+    std::fs::write(&file, "mine\n").unwrap();
+    let run = world.run(&["revert", &action, "--because", "again"]);
+    assert_eq!(run.status.code(), Some(5), "{}", text(&run.stdout));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine\n");
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+#[test]
+fn a_terraform_plan_is_seen_approved_applied_and_taken_back() {
+    let there = Command::new("terraform").arg("version").output();
+    if there.is_err() {
+        // CI has no way to install it.
+        left_out("a plan of Terraform: there is no `terraform`");
+        return;
+    }
+    let servers = "[server.infra]\nenvironment = \"dev\"\nserves = { terraform = \"infra\" }\n";
+    let world = world("approve-writes", servers);
+    let config = std::fs::read_to_string(world.path().join("holdpoint.toml")).unwrap();
+    world.write_config(&config.replace("tools = []", "tools = [\"infra__terraform_apply\"]"));
+    let infra = world.path().join("infra");
+    std::fs::create_dir(&infra).unwrap();
+    let module = |value: &str| {
+        let text = format!("resource \"terraform_data\" \"a\" {{\n  input = \"{value}\"\n}}\n");
+        std::fs::write(infra.join("main.tf"), text).unwrap();
+    };
+    module("one");
+    must("terraform", &["init", "-input=false"], &infra);
+    let key = world.key("coder");
+    let serve = world.serve();
+    let run = |tool: &str, arguments: Value| {
+        post(&serve, ("/infra", &key), &call(1, tool, arguments)).body
+    };
+    let state = || must("terraform", &["show", "-no-color"], &infra);
+    let apply = |value: &str| {
+        module(value);
+        let planned = run("terraform_plan", json!({}));
+        let plan = planned["result"]["structuredContent"]["plan"].clone();
+        assert!(plan.as_str().unwrap().starts_with("sha256:"), "{planned}");
+        let id = held(&run("terraform_apply", json!({ "plan": plan })));
+        assert!(world.must(&["approvals", &id]).contains(value));
+        world.must(&["approve", &id, "--because", "fine"]);
+        let done = run("terraform_apply", json!({ "plan": plan }));
+        assert_eq!(reason(&done), "answered", "{done}");
+    };
+    apply("one");
+    apply("two");
+    assert!(state().contains("\"two\""), "{}", state());
+    let back = world.must(&["revert", &last_of(&world, "terraform_apply"), "--because", "no"]);
+    assert!(back.contains("restored"), "{back}");
+    assert!(state().contains("\"one\""), "{}", state());
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
 }

@@ -48,7 +48,7 @@ impl Service {
     pub async fn start(runtime: Runtime, rest: &Rest) -> anyhow::Result<Self> {
         let upstreams = rest.upstreams()?;
         let governor = runtime.governor().clone();
-        governor.replace_resources(rest.resources()?);
+        governor.replace_resources(rest.resources(&upstreams)?);
         let tls = rest.tls()?;
         let listener = bind(rest.listen.http).await?;
         let address = listener.local_addr()?;
@@ -111,13 +111,13 @@ impl Service {
         let settings = http_settings(rest, self.address, self.door.issuer_keys())?;
         let tls = rest.tls()?;
         let mut upstreams = rest.upstreams()?;
-        let resources = rest.resources()?;
         for (name, upstream) in &mut upstreams {
             match self.upstreams.get(name) {
                 Some(before) if before.spec() == upstream.spec() => *upstream = before.clone(),
                 Some(_) | None => {}
             }
         }
+        let resources = rest.resources(&upstreams)?;
         let governor = self.runtime.governor();
         let RuntimeSpec { settings: rules, strict, limits, validators, .. } = spec;
         let differs = governor.replace_settings(rules, strict, limits).await?;

@@ -13,6 +13,7 @@ mod places;
 mod policies;
 mod servers;
 mod serves;
+mod undo;
 mod validators;
 
 pub use credentials::is_scope;

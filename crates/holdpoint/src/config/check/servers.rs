@@ -63,7 +63,8 @@ impl Checker<'_> {
         let unknown_parameters =
             if refuse { UnknownParameters::Refuse } else { UnknownParameters::AsSchema };
         let timeout_ms = self.duration(raw.timeout_ms.as_ref(), timeout_ms);
-        Some(Upstream { transport: transport?, timeout_ms, unknown_parameters })
+        let undo = self.undo(raw);
+        Some(Upstream { transport: transport?, timeout_ms, unknown_parameters, undo })
     }
 
     fn own_transport(
@@ -316,7 +317,7 @@ impl Checker<'_> {
                 self.fault(name.span(), error.to_string(), None);
                 continue;
             }
-            let RawTool { class, resource, effects } = tool.get();
+            let RawTool { class, resource, effects, undo: _ } = tool.get();
             let resource = resource.as_ref().and_then(|text| self.template(text));
             let effects = effects.iter().filter_map(|one| self.analyser(one, &place)).collect();
             let rules = ToolRules { class: class.map(Into::into), resource, effects };
