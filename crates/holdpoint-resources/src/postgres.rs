@@ -26,7 +26,7 @@ use crate::resource::{
 };
 use crate::upstream::{Cancels, Ended};
 use answer::{Answer, result_of};
-use change::{Changing, Tried, timeouts};
+use change::{Changing, Tried, looking, timeouts};
 use holdpoint_control::Permit;
 use holdpoint_types::{Disclosure, Reason, Reversibility, Timestamp};
 use image::Budget;
@@ -105,10 +105,10 @@ impl Postgres {
     }
 
     async fn escapes(&self, command: &Command) -> Result<Vec<String>, Failed> {
-        let link = self.target.connect().await?;
-        let timeouts = timeouts(&self.spec.limits);
-        link.run(&format!("BEGIN READ ONLY; {timeouts}; {}", catalog::IMAGES)).await?;
-        Ok(reach::reach(&link, &[command.text()]).await?.escapes)
+        let link = self.target.look(&looking(&self.spec.limits)).await?;
+        let reach = reach::reach(&link, &[command.text()]).await?;
+        self.target.rest(link).await;
+        Ok(reach.escapes)
     }
 
     async fn read(&self, command: &Command) -> Result<Ended, Failed> {
@@ -209,15 +209,13 @@ impl Resource for Postgres {
     async fn verify(&self, undo: &Undo) -> Result<TargetState, ResourceFault> {
         let Kept::Rows { tables } = Kept::read(&undo.data)?;
         let faced = async {
-            let link = self.target.connect().await?;
-            let timeouts = timeouts(&self.spec.limits);
-            let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-            link.run(&format!("{begin}; {timeouts}; {}", catalog::IMAGES)).await?;
+            let link = self.target.look(&looking(&self.spec.limits)).await?;
             let mut budget = Budget::new(&self.spec.limits, 0);
             let mut faced = Vec::new();
             for table in &tables {
                 faced.push(table.face(&link, &mut budget).await?);
             }
+            self.target.rest(link).await;
             Ok::<_, Failed>(faced)
         };
         let faced = faced.await.map_err(Failed::fault)?;

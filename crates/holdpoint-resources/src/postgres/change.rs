@@ -63,16 +63,16 @@ pub(super) struct Done {
 impl Pair {
     /// Begins.
     pub(super) async fn begin(target: &Target, limits: &PostgresLimits) -> Result<Self, Failed> {
-        let (now, old) = futures::try_join!(target.connect(), target.connect())?;
+        let now = target.connect().await?;
         let timeouts = timeouts(limits);
         now.run(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; {timeouts}")).await?;
         let start = Start::of(&now).await?;
-        old.run(&format!(
+        let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
              SET TRANSACTION SNAPSHOT '{}'; {timeouts}; {IMAGES}",
             start.snapshot
-        ))
-        .await?;
+        );
+        let old = target.look(&begin).await?;
         Ok(Self { now, old, start })
     }
 
@@ -252,6 +252,7 @@ impl Changing {
         let texts: Vec<(&str, bool)> = commands.iter().map(Command::text).collect();
         let reach = reach::reach(&pair.old, &texts).await?;
         if !reach.escapes.is_empty() {
+            target.rest(pair.old).await;
             return Ok(Tried::Escapes(reach.escapes));
         }
         let mut answers = Vec::new();
@@ -260,6 +261,7 @@ impl Changing {
         }
         let mut done = pair.settle(limits, &[]).await?;
         done.note_reach(&reach);
+        target.rest(pair.old).await;
         let preview = done.preview(place);
         Ok(Tried::Done(preview, Box::new(done.hold(pair.now, result_of(&answers))?)))
     }
@@ -321,6 +323,12 @@ impl Changing {
 }
 
 // === functions ===
+
+/// What begins a look at one state of everything.
+pub(super) fn looking(limits: &PostgresLimits) -> String {
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    format!("{begin}; {}; {IMAGES}", timeouts(limits))
+}
 
 /// Settings that let go of everything in time, whoever has died.
 pub(super) fn timeouts(limits: &PostgresLimits) -> String {

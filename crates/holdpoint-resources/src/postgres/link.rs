@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls_platform_verifier::ConfigVerifierExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
@@ -26,6 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much later than the server's own timeout we stop waiting for it.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Most connections that are kept for the next look.
+const RESTING_MAX: usize = 4;
+
 /// A parameter and its type.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
@@ -35,6 +39,8 @@ pub(super) struct Target {
     config: Config,
     tls: Option<MakeRustlsConnect>,
     limits: PostgresLimits,
+    /// Connections that only ever looked, kept because a server remembers how it looked.
+    resting: Arc<Mutex<Vec<Link>>>,
 }
 
 /// A connection. Dropping it closes it at once: the server rolls back what is open, and is asked to
@@ -91,7 +97,7 @@ impl Target {
         };
         let ssl = if tls.is_some() { SslMode::Require } else { SslMode::Disable };
         config.ssl_mode(ssl).connect_timeout(CONNECT_TIMEOUT).application_name("holdpoint");
-        Ok(Self { config, tls: tls.map(MakeRustlsConnect::new), limits })
+        Ok(Self { config, tls: tls.map(MakeRustlsConnect::new), limits, resting: Arc::default() })
     }
 
     /// Opens a connection.
@@ -105,6 +111,37 @@ impl Target {
         let (cancel, tls) = (client.cancel_token(), self.tls.clone());
         let wait = self.limits.statement_timeout.saturating_add(GRACE);
         Ok(Link { client, driver, cancel, tls, busy: AtomicBool::new(false), wait })
+    }
+
+    /// A connection on which only our own statements run, none of which changes anything, after
+    /// `begin`.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub(super) async fn look(&self, begin: &str) -> Result<Link, Failed> {
+        let rested = self.resting().pop();
+        if let Some(link) = rested.filter(|link| !link.client.is_closed()) {
+            match link.run(begin).await {
+                Err(failed) if failed.code().is_none() => {}
+                begun => return begun.map(|()| link),
+            }
+        }
+        let link = self.connect().await?;
+        link.run(begin).await?;
+        Ok(link)
+    }
+
+    /// Gives back what [`Self::look`] gave.
+    pub(super) async fn rest(&self, link: Link) {
+        let idle = link.run("ROLLBACK").await.is_ok();
+        let mut resting = self.resting();
+        if idle && resting.len() < RESTING_MAX {
+            resting.push(link);
+        }
+    }
+
+    fn resting(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn open(&self) -> Result<(Client, AbortHandle), tokio_postgres::Error> {

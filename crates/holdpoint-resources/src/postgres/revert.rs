@@ -198,6 +198,7 @@ async fn prepare_once(
     let done = pair.settle(limits, ours).await?;
     conflicts.extend(check(&done, (&tables, &steps), place)?);
     conflicts.sort();
+    target.rest(pair.old).await;
     let preview = done.preview(place);
     let result = result_of(&preview, &conflicts);
     Ok(Ready { preview, conflicts, changing: done.hold(pair.now, result)? })

@@ -14,6 +14,7 @@ mod passage;
 mod peer;
 mod permits;
 mod postgres;
+mod postgres_laws;
 mod postgres_revert;
 mod process;
 mod resources;

@@ -515,3 +515,35 @@ async fn definitions_without_end_are_not_read() {
         assert!(matches!(fault, ResourceFault::TooLarge(_)), "{sql}: {fault:?}");
     }
 }
+
+#[tokio::test]
+async fn so_many_connections_rest() {
+    let database = Database::new(USERS).await;
+    let client = database.root().await;
+    let (barrier, count) = (
+        tokio::sync::Barrier::new(6),
+        "SELECT count(*) FROM pg_stat_activity \
+        WHERE application_name = 'holdpoint' AND datname = current_database()",
+    );
+    let limits = PostgresLimits { lock_timeout: std::time::Duration::from_secs(15), ..LIMITS };
+    let postgres = database.postgres_as("app", limits);
+    let one_of_six = async || {
+        let sql = "SELECT pg_advisory_lock_shared(1)";
+        barrier.wait().await;
+        drop(preview(&postgres, sql).await.unwrap());
+    };
+    // All six wait for one lock, so all look at one time.
+    client.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
+    let begun = std::time::Instant::now();
+    let release = async {
+        while one(&client, count).await != "12" {
+            assert!(begun.elapsed().as_secs() < 10, "they do not wait");
+        }
+        client.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
+    };
+    let six = futures::future::join_all((0..6).map(|_| one_of_six()));
+    tokio::join!(six, release);
+    while one(&client, count).await != "4" {
+        assert!(begun.elapsed().as_secs() < 20, "too many rest");
+    }
+}
