@@ -26,6 +26,7 @@ pub struct Cluster {
 pub struct Database {
     pub cluster: Arc<Cluster>,
     pub name: String,
+    port: u16,
 }
 
 /// What the tests ask for.
@@ -41,8 +42,8 @@ pub const LIMITS: PostgresLimits = PostgresLimits {
 // === impl Cluster ===
 
 impl Cluster {
-    /// Starts one with more settings.
-    pub fn start(settings: &str) -> Self {
+    /// Starts one with the settings that `prepare` gives.
+    pub fn start(prepare: impl FnOnce(&Self) -> String) -> Self {
         let dir = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
         // It refuses to run as root, so the folder must be open to whom it runs as.
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
@@ -50,6 +51,7 @@ impl Cluster {
         let (data, socket) = (cluster.data(), cluster.socket());
         let options = ["-D", &data, "-A", "trust", "-U", "root", "-N", "--locale=C.UTF-8"];
         cluster.must("initdb", &options);
+        let settings = prepare(&cluster);
         let options = format!(
             "-c listen_addresses='' -c fsync=off -c max_connections=200 -k {socket} {settings}"
         );
@@ -61,7 +63,7 @@ impl Cluster {
     fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let running = shared.upgrade().unwrap_or_else(|| Arc::new(Self::start("")));
+        let running = shared.upgrade().unwrap_or_else(|| Arc::new(Self::start(|_| String::new())));
         *shared = Arc::downgrade(&running);
         running
     }
@@ -103,14 +105,14 @@ impl Drop for Cluster {
 impl Database {
     /// A new database with an owner `app`, who is no superuser, and this in it.
     pub async fn new(setup: &str) -> Self {
-        Self::on(Cluster::shared(), setup).await
+        Self::on_port(Cluster::shared(), 5432, setup).await
     }
 
     /// The same on a given server.
-    pub async fn on(cluster: Arc<Cluster>, setup: &str) -> Self {
+    pub async fn on_port(cluster: Arc<Cluster>, port: u16, setup: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("shop{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let database = Self { cluster, name };
+        let database = Self { cluster, name, port };
         let root = database.connect("postgres", "root").await;
         let role = "DO $$ BEGIN CREATE ROLE app LOGIN; EXCEPTION WHEN duplicate_object OR \
                     unique_violation THEN NULL; END $$";
@@ -123,7 +125,8 @@ impl Database {
     }
 
     async fn connect(&self, name: &str, role: &str) -> Client {
-        let url = format!("host={} user={role} dbname={name}", self.cluster.socket());
+        let url =
+            format!("host={} port={} user={role} dbname={name}", self.cluster.socket(), self.port);
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         tokio::spawn(connection);
         client
