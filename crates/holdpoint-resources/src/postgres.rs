@@ -17,12 +17,14 @@ mod spec;
 mod statement;
 mod text;
 mod tls;
+mod trash;
 
 pub use spec::{PostgresLimits, PostgresSpec};
 
-use crate::clearance::{Clearance, answered, in_doubt, tool_error};
+use crate::clearance::{Clearance, answered, in_doubt, not_sent, tool_error};
 use crate::resource::{
-    Executed, Forward, Preview, Proposed, Resource, ResourceFault, Reverting, TargetState, Undo,
+    Conflict, Executed, Forward, Preview, Proposed, Resource, ResourceFault, Reverting,
+    TargetState, Undo,
 };
 use crate::upstream::{Cancels, Ended};
 use answer::{Answer, result_of};
@@ -35,7 +37,9 @@ use link::{Failed, Target};
 use serde_json::Value;
 use statement::{Asked, Command};
 use std::fmt;
+use text::Statement;
 use tokio_postgres::error::SqlState;
+use trash::{Drop, Moved, Moving};
 
 /// A database.
 pub struct Postgres {
@@ -59,6 +63,8 @@ enum Work {
     Unseen(Vec<Command>),
     /// A statement about definitions.
     Define(String),
+    /// Tables to be moved away or back.
+    Move(Box<Moving>),
 }
 
 // === impl Postgres ===
@@ -83,7 +89,11 @@ impl Postgres {
         spec::tools()
     }
 
-    async fn prepare(&self, asked: Asked) -> Result<(Preview, Work), ResourceFault> {
+    async fn prepare(
+        &self,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Result<(Preview, Work), ResourceFault> {
         match asked {
             Asked::Read(command) => {
                 let escapes = self.escapes(&command).await.map_err(Failed::fault)?;
@@ -97,11 +107,27 @@ impl Postgres {
                     Tried::Escapes(escapes) => Ok((escaping(&escapes), Work::Unseen(commands))),
                 }
             }
-            Asked::Drop(statement) | Asked::Define(statement) => {
+            Asked::Drop(statement) => {
+                let found = self.dropped(&statement).await.map_err(Failed::fault)?;
+                let preview = found.preview(&self.spec.place, &self.spec.limits);
+                let moving = Moving::away((statement, found), now, &self.spec.limits)?;
+                Ok((preview, Work::Move(Box::new(moving))))
+            }
+            Asked::Define(statement) => {
                 let note = "a statement that changes definitions is not tried before it is run";
                 Ok((unseen(note.to_owned()), Work::Define(statement.text)))
             }
         }
+    }
+
+    async fn dropped(&self, statement: &Statement) -> Result<Drop, Failed> {
+        // Names are found as they would be when the statement ran.
+        let path = "SET LOCAL search_path TO DEFAULT";
+        let begin = format!("{}; {path}", looking(&self.spec.limits));
+        let link = self.target.look(&begin).await?;
+        let found = Drop::find(&link, statement).await?;
+        self.target.rest(link).await;
+        Ok(found)
     }
 
     async fn escapes(&self, command: &Command) -> Result<Vec<String>, Failed> {
@@ -154,6 +180,14 @@ impl Postgres {
     async fn finish(&self, work: Work) -> Ended {
         let done = match work {
             Work::Change(changing) => return changing.commit(&self.spec.limits).await,
+            Work::Move(moving) => match moving.run(&self.target, &self.spec.limits).await {
+                Ok(changing) => return changing.commit(&self.spec.limits).await,
+                Err(Failed::Fault(fault @ ResourceFault::Gone(_))) => {
+                    return not_sent(Reason::TargetMoved, fault.to_string());
+                }
+                // Without a commit, nothing of it is left.
+                Err(failed) => return tool_error(&failed.fault().to_string()),
+            },
             Work::Read(command) => self.read(&command).await,
             Work::Unseen(commands) => self.run_unseen(&commands).await,
             Work::Define(sql) => self.define(&sql).await,
@@ -166,6 +200,51 @@ impl Postgres {
                 in_doubt(Reason::UpstreamUnavailable, detail)
             }
         })
+    }
+
+    async fn state(&self, kept: &Kept) -> Result<TargetState, Failed> {
+        let link = self.target.look(&looking(&self.spec.limits)).await?;
+        let place = &self.spec.place;
+        let state = match kept {
+            Kept::Trash { trash, tables } => trash::state_of(&link, (trash, tables), place).await?,
+            Kept::Rows { tables } => {
+                let mut budget = Budget::new(&self.spec.limits, 0);
+                let mut faced = Vec::new();
+                for table in tables {
+                    faced.push(table.face(&link, &mut budget).await?);
+                }
+                state_of(&faced, place)
+            }
+        };
+        self.target.rest(link).await;
+        Ok(state)
+    }
+
+    async fn back(
+        &self,
+        trash: &str,
+        tables: &[Moved],
+    ) -> Result<(Moving, Preview, Vec<Conflict>), Failed> {
+        let link = self.target.look(&looking(&self.spec.limits)).await?;
+        let back = trash::back(&link, (trash, tables), &self.spec.place).await?;
+        self.target.rest(link).await;
+        Ok(back)
+    }
+
+    async fn execute_cleared(&self, work: Work, cancels: &Cancels) -> Ended {
+        if let Work::Change(_) | Work::Move(_) = work {
+            // Nothing calls a `COMMIT` back.
+            return self.finish(work).await;
+        }
+        let doubt = |reason| {
+            in_doubt(reason, "the statement was running; the database was asked to end it")
+        };
+        tokio::select! {
+            biased;
+            () = cancels.stop.cancelled() => doubt(Reason::CancelledByStop),
+            () = cancels.agent.cancelled() => doubt(Reason::CancelledByAgent),
+            ended = self.finish(work) => ended,
+        }
     }
 }
 
@@ -180,14 +259,15 @@ impl Resource for Postgres {
             return Ok(None);
         }
         let Some(asked) = Asked::of(&proposed)? else { return Ok(None) };
-        let clearance = Clearance::call(proposed)?;
-        let (preview, work) = self.prepare(asked).await?;
+        let (clearance, now) = (Clearance::call(proposed)?, proposed.now);
+        let (preview, work) = self.prepare(asked, now).await?;
         Ok(Some((preview, PostgresPrepared { clearance, work })))
     }
 
     fn undo(&self, prepared: &PostgresPrepared) -> Option<Undo> {
         match &prepared.work {
             Work::Change(changing) => changing.undo.clone(),
+            Work::Move(moving) => moving.undo(),
             Work::Read(_) | Work::Unseen(_) | Work::Define(_) => None,
         }
     }
@@ -207,19 +287,8 @@ impl Resource for Postgres {
     }
 
     async fn verify(&self, undo: &Undo) -> Result<TargetState, ResourceFault> {
-        let Kept::Rows { tables } = Kept::read(&undo.data)?;
-        let faced = async {
-            let link = self.target.look(&looking(&self.spec.limits)).await?;
-            let mut budget = Budget::new(&self.spec.limits, 0);
-            let mut faced = Vec::new();
-            for table in &tables {
-                faced.push(table.face(&link, &mut budget).await?);
-            }
-            self.target.rest(link).await;
-            Ok::<_, Failed>(faced)
-        };
-        let faced = faced.await.map_err(Failed::fault)?;
-        Ok(state_of(&faced, &self.spec.place))
+        let kept = Kept::read(&undo.data)?;
+        self.state(&kept).await.map_err(Failed::fault)
     }
 
     async fn revert(
@@ -227,32 +296,25 @@ impl Resource for Postgres {
         undo: &Undo,
         now: Timestamp,
     ) -> Result<Reverting<PostgresPrepared>, ResourceFault> {
-        let Kept::Rows { tables } = Kept::read(&undo.data)?;
-        let on = (&self.target, &self.spec.limits);
         let clearance = Clearance::revert(now);
-        let ready = revert::prepare(on, &tables, &self.spec.place).await?;
-        let revert::Ready { preview, conflicts, changing } = ready;
-        let work = Work::Change(Box::new(changing));
+        if undo.until.is_some_and(|until| until <= now) {
+            return Err(ResourceFault::Impossible("it is kept no longer".to_owned()));
+        }
+        let (preview, conflicts, work) = match Kept::read(&undo.data)? {
+            Kept::Rows { tables } => {
+                let on = (&self.target, &self.spec.limits);
+                let ready = revert::prepare(on, &tables, &self.spec.place).await?;
+                let revert::Ready { preview, conflicts, changing } = ready;
+                (preview, conflicts, Work::Change(Box::new(changing)))
+            }
+            Kept::Trash { trash, tables } => {
+                let back = self.back(&trash, &tables).await.map_err(Failed::fault)?;
+                let (moving, preview, conflicts) = back;
+                (preview, conflicts, Work::Move(Box::new(moving)))
+            }
+        };
         let prepared = PostgresPrepared { clearance, work };
         Ok(Reverting { preview, conflicts, prepared })
-    }
-}
-
-impl Postgres {
-    async fn execute_cleared(&self, work: Work, cancels: &Cancels) -> Ended {
-        if let Work::Change(_) = work {
-            // Nothing calls a `COMMIT` back.
-            return self.finish(work).await;
-        }
-        let doubt = |reason| {
-            in_doubt(reason, "the statement was running; the database was asked to end it")
-        };
-        tokio::select! {
-            biased;
-            () = cancels.stop.cancelled() => doubt(Reason::CancelledByStop),
-            () = cancels.agent.cancelled() => doubt(Reason::CancelledByAgent),
-            ended = self.finish(work) => ended,
-        }
     }
 }
 

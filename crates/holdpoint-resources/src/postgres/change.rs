@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// How often it is tried again when others changed the same rows.
 const TRIES: usize = 4;
 
+/// Asks for the number of the transaction, if it has changed anything.
+const XID: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text";
+
 /// What became of statements that were to be looked at.
 pub(super) enum Tried {
     /// They are done but for the commit.
@@ -86,8 +89,7 @@ impl Pair {
         self.now.run("SET CONSTRAINTS ALL IMMEDIATE").await?;
         // Functions that ran may have set something else.
         self.now.run(&format!("{}; {IMAGES}", timeouts(limits))).await?;
-        let sql = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text";
-        let xid: Option<String> = catalog::get(&self.now.row(sql, &[]).await?, 0)?;
+        let xid: Option<String> = catalog::get(&self.now.row(XID, &[]).await?, 0)?;
         let mut touched = catalog::touched(&self.now, &self.old).await?;
         touched.catalogs.retain(|catalog| !ours.contains(&catalog.as_str()));
         if !touched.locked.is_empty() {
@@ -266,6 +268,13 @@ impl Changing {
         Ok(Tried::Done(preview, Box::new(done.hold(pair.now, result_of(&answers))?)))
     }
 
+    /// What has just been done in the transaction of `link`, without anything to take it back.
+    pub(super) async fn of(link: Link, result: Value) -> Result<Self, Failed> {
+        let row = link.row(XID, &[]).await?;
+        let xid = catalog::get(&row, 0)?;
+        Ok(Self { link, xid, since: Instant::now(), result, undo: None })
+    }
+
     /// How long it has been held open.
     fn age(&self) -> Duration {
         self.since.elapsed()
@@ -277,8 +286,7 @@ impl Changing {
             let detail = "it was held open for too long, and is taken back: ask again";
             return not_sent(Reason::TargetMoved, detail);
         }
-        let sql = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text";
-        let alive = match self.link.row(sql, &[]).await {
+        let alive = match self.link.row(XID, &[]).await {
             Ok(row) => catalog::get::<Option<String>>(&row, 0),
             Err(failed) => Err(failed),
         };

@@ -6,6 +6,7 @@
 use super::catalog::{self, Column, KeyColumn, Table};
 use super::image::{self, Budget, Image, Key, TableDiff};
 use super::link::{Failed, Link};
+use super::trash::Moved;
 use crate::resource::{Conflict, ResourceFault, TargetState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,6 +20,13 @@ pub(super) enum Kept {
     Rows {
         /// By table.
         tables: Vec<KeptTable>,
+    },
+    /// Tables that were moved away.
+    Trash {
+        /// The schema that they are in.
+        trash: String,
+        /// The tables.
+        tables: Vec<Moved>,
     },
 }
 

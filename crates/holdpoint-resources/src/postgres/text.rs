@@ -22,6 +22,17 @@ pub(super) struct Statement {
     pub(super) head: Vec<String>,
 }
 
+/// What a short statement is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    /// A word, in lower case.
+    Word(String),
+    /// A quoted name, with its quotes.
+    Quoted(String),
+    /// Anything else.
+    Sign(char),
+}
+
 /// What stands at one place of a text.
 enum Part {
     Space,
@@ -38,6 +49,19 @@ impl Statement {
     /// Its word at `index`, upper case; empty if there is none.
     pub(super) fn word(&self, index: usize) -> &str {
         self.head.get(index).map_or("", String::as_str)
+    }
+}
+
+// === impl Token ===
+
+impl Token {
+    /// The name that it is, quoted.
+    pub(super) fn name(&self) -> Option<String> {
+        match self {
+            Self::Word(word) => Some(name(word)),
+            Self::Quoted(quoted) => Some(quoted.clone()),
+            Self::Sign(_) => None,
+        }
     }
 }
 
@@ -167,6 +191,25 @@ fn dollar(rest: &str) -> Result<usize, ResourceFault> {
     let body = rest.get(mark.len()..).unwrap_or_default();
     let closed = body.find(mark).ok_or_else(|| invalid("a `$` string does not end"))?;
     Ok(mark.len() + closed + mark.len())
+}
+
+/// What `sql` is made of, without space and comments; `None` if something in it does not end.
+pub(super) fn tokens(sql: &str) -> Option<Vec<Token>> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < sql.len() {
+        let (part, end) = part(sql, at).ok()?;
+        let text = sql.get(at..end)?;
+        let first = text.chars().next()?;
+        match part {
+            Part::Space => {}
+            Part::Other if text.starts_with("--") || text.starts_with("/*") => {}
+            Part::Word => found.push(Token::Word(text.to_lowercase())),
+            Part::Other if first == '"' => found.push(Token::Quoted(text.to_owned())),
+            Part::Other | Part::End | Part::Open | Part::Close => found.push(Token::Sign(first)),
+        }
+        at = end;
+    }
+    Some(found)
 }
 
 /// Every word of `text`, in lower case, wherever it stands: in strings and comments too, because

@@ -16,6 +16,7 @@ mod permits;
 mod postgres;
 mod postgres_laws;
 mod postgres_revert;
+mod postgres_trash;
 mod postgres_wire;
 mod process;
 mod resources;
