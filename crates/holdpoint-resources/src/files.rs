@@ -149,7 +149,8 @@ impl Files {
                 Some(kept.undo())
             }
             Err(fault) => {
-                tracing::warn!(server = %self.0.server, %fault, "files cannot be seen after a call");
+                let server = &self.0.server;
+                tracing::warn!(%server, %fault, "files cannot be seen after a call");
                 None
             }
         }

@@ -367,3 +367,91 @@ impl<R: Resource> Standing for Stand<R> {
 fn not_sent(detail: &str) -> Ended {
     Ended::NotSent { reason: Reason::TargetMoved, detail: detail.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{HELD_MS_MAX, Place, Resources};
+    use crate::resource::{
+        Executed, Forward, Preview, Proposed, Resource, ResourceFault, Reverting, TargetState, Undo,
+    };
+    use crate::upstream::Cancels;
+    use holdpoint_control::Permit;
+    use holdpoint_types::{ActionId, Disclosure, Reversibility, Timestamp};
+    use serde_json::json;
+    use std::sync::Arc;
+
+    /// Previews nothing, and holds a handle open.
+    struct Idle(Arc<()>);
+
+    fn nothing() -> Preview {
+        Preview {
+            changes: Vec::new(),
+            exact: true,
+            guarantee: Reversibility::NoEffect,
+            until: None,
+            disclosure: Disclosure::Contained,
+            notes: Vec::new(),
+        }
+    }
+
+    impl Resource for Idle {
+        type Prepared = Arc<()>;
+
+        async fn preview(
+            &self,
+            _: Proposed<'_>,
+        ) -> Result<Option<(Preview, Arc<()>)>, ResourceFault> {
+            Ok(Some((nothing(), Arc::clone(&self.0))))
+        }
+
+        fn undo(&self, _: &Arc<()>) -> Option<Undo> {
+            None
+        }
+
+        async fn execute(
+            &self,
+            permit: Permit,
+            _: Arc<()>,
+            around: (Cancels, Forward),
+        ) -> Executed {
+            Executed { ended: around.1(permit).await, undo: None }
+        }
+
+        async fn verify(&self, _: &Undo) -> Result<TargetState, ResourceFault> {
+            Ok(TargetState::Before)
+        }
+
+        async fn revert(
+            &self,
+            _: &Undo,
+            _: Timestamp,
+        ) -> Result<Reverting<Arc<()>>, ResourceFault> {
+            let (conflicts, prepared) = (Vec::new(), Arc::clone(&self.0));
+            Ok(Reverting { preview: nothing(), conflicts, prepared })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_came_for_is_let_go() {
+        let handle = Arc::new(());
+        let mut all = Resources::default();
+        let server: holdpoint_types::ServerName = "orders".parse().unwrap();
+        all.add(server.clone(), Place::Serves, Idle(Arc::clone(&handle)));
+        let (tool, parameters) = ("orders__x".parse().unwrap(), json!({}));
+        let action = |byte| ActionId::new(Timestamp(1), [byte; 10]);
+        let preview = async |byte, now| {
+            let now = Timestamp(now);
+            let proposed = Proposed { tool: &tool, parameters: &parameters, effects: &[], now };
+            all.preview(action(byte), proposed).await.unwrap().unwrap();
+        };
+        preview(1, 0).await;
+        preview(2, HELD_MS_MAX - 1).await;
+        // The handle, the resource's, and one for each preview.
+        assert_eq!(Arc::strong_count(&handle), 4);
+        preview(3, HELD_MS_MAX).await;
+        assert_eq!(Arc::strong_count(&handle), 4);
+        all.forget(action(2), &server);
+        all.forget(action(3), &server);
+        assert_eq!(Arc::strong_count(&handle), 2);
+    }
+}

@@ -194,8 +194,8 @@ impl Vault {
         sync(&self.dir)
     }
 
-    /// Seals `plain` under the vault's key, which is made if there is none. `head` is not hidden, and
-    /// cannot be changed without the key.
+    /// Seals `plain` under the vault's key, which is made if there is none. `head` is not hidden,
+    /// and cannot be changed without the key.
     pub(crate) fn seal(&self, head: &[u8], plain: &[u8]) -> Result<Vec<u8>, VaultFault> {
         self.make_key()?;
         seal(&self.key(&self.dir)?, head, plain)

@@ -24,7 +24,7 @@ pub(super) struct Statement {
 
 /// What a short statement is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Token {
+pub(super) enum Lexeme {
     /// A word, in lower case.
     Word(String),
     /// A quoted name, with its quotes.
@@ -52,9 +52,9 @@ impl Statement {
     }
 }
 
-// === impl Token ===
+// === impl Lexeme ===
 
-impl Token {
+impl Lexeme {
     /// The name that it is, quoted.
     pub(super) fn name(&self) -> Option<String> {
         match self {
@@ -194,7 +194,7 @@ fn dollar(rest: &str) -> Result<usize, ResourceFault> {
 }
 
 /// What `sql` is made of, without space and comments; `None` if something in it does not end.
-pub(super) fn tokens(sql: &str) -> Option<Vec<Token>> {
+pub(super) fn tokens(sql: &str) -> Option<Vec<Lexeme>> {
     let (mut found, mut at) = (Vec::new(), 0);
     while at < sql.len() {
         let (part, end) = part(sql, at).ok()?;
@@ -203,9 +203,9 @@ pub(super) fn tokens(sql: &str) -> Option<Vec<Token>> {
         match part {
             Part::Space => {}
             Part::Other if text.starts_with("--") || text.starts_with("/*") => {}
-            Part::Word => found.push(Token::Word(text.to_lowercase())),
-            Part::Other if first == '"' => found.push(Token::Quoted(text.to_owned())),
-            Part::Other | Part::End | Part::Open | Part::Close => found.push(Token::Sign(first)),
+            Part::Word => found.push(Lexeme::Word(text.to_lowercase())),
+            Part::Other if first == '"' => found.push(Lexeme::Quoted(text.to_owned())),
+            Part::Other | Part::End | Part::Open | Part::Close => found.push(Lexeme::Sign(first)),
         }
         at = end;
     }

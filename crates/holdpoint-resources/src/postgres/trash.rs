@@ -9,7 +9,7 @@ use super::change::{Changing, timeouts};
 use super::kept::Kept;
 use super::link::{Failed, Link, Target};
 use super::spec::PostgresLimits;
-use super::text::{Statement, Token, name, tokens};
+use super::text::{Lexeme, Statement, name, tokens};
 use crate::resource::{Change, Conflict, Preview, ResourceFault, TargetState, Undo};
 use holdpoint_types::{Disclosure, Reversibility, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -428,7 +428,7 @@ struct Names {
 fn names(sql: &str) -> Option<Names> {
     let tokens = tokens(sql)?;
     let mut rest = tokens.iter().skip(2).peekable();
-    let word = |token: &&Token, word: &str| **token == Token::Word(word.to_owned());
+    let word = |token: &&Lexeme, word: &str| **token == Lexeme::Word(word.to_owned());
     let mut optional = false;
     if rest.next_if(|token| word(token, "if")).is_some() {
         rest.next_if(|token| word(token, "exists"))?;
@@ -437,12 +437,12 @@ fn names(sql: &str) -> Option<Names> {
     let (mut names, mut cascade) = (Vec::new(), false);
     loop {
         let mut parts = vec![rest.next()?.name()?];
-        while rest.next_if_eq(&&Token::Sign('.')).is_some() {
+        while rest.next_if_eq(&&Lexeme::Sign('.')).is_some() {
             parts.push(rest.next()?.name()?);
         }
         names.push(parts.join("."));
         match rest.next() {
-            Some(Token::Sign(',')) => {}
+            Some(Lexeme::Sign(',')) => {}
             None => break,
             Some(token) => {
                 cascade = word(&token, "cascade");

@@ -80,7 +80,7 @@ pub fn refusal_text(action: ActionId, refusal: &Refusal) -> String {
     if let Some(preview) = preview {
         text.push_str(&format!("\n{}", held::told(preview)));
     }
-    if let Some(ApprovalAsked { id, expires_ms, .. }) = approval {
+    if let Some(ApprovalAsked { id, expires_ms, .. }) = approval.as_deref() {
         let until = told_time(*expires_ms);
         text.push_str(&format!("\nThe approval {id} is asked for, until {until}."));
     }

@@ -70,7 +70,7 @@ pub(super) fn is_ours(request: &RpcRequest) -> bool {
 
 /// The approval that a held call waits for, for programs.
 pub(super) fn to_json(refusal: &Refusal) -> Value {
-    let Some(ApprovalAsked { id, needs, expires_ms, .. }) = &refusal.approval else {
+    let Some(ApprovalAsked { id, needs, expires_ms, .. }) = refusal.approval.as_deref() else {
         return Value::Null;
     };
     json!({

@@ -1,7 +1,7 @@
 //! The way of a call to its permit: facts, decision, preview, people, record.
 //!
-//! INVARIANT: a permit comes back only after the decision is durable in the store, in the epoch that
-//! it was made in. Must never execute anything.
+//! INVARIANT: a permit comes back only after the decision is durable in the store, in the epoch
+//! that it was made in. Must never execute anything.
 
 use super::preview::HeldOpen;
 use super::{Call, Governor, Refusal, TRIES_MAX, deny, unavailable};
@@ -154,6 +154,7 @@ impl Governor {
                 Output::Execute(permit) => return Admitted::Permit(permit, cancel),
                 Output::Refuse(_, decision) => {
                     self.inner.cancels.lock().remove(&action);
+                    let (approval, preview) = (approval.map(Box::new), preview.map(Box::new));
                     return Admitted::Refused(Refusal { decision, approval, preview });
                 }
                 _ => {}

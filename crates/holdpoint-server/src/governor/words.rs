@@ -63,9 +63,9 @@ pub struct Refusal {
     /// The decision.
     pub decision: Decision,
     /// The approval that the call waits for, if it is held.
-    pub approval: Option<ApprovalAsked>,
+    pub approval: Option<Box<ApprovalAsked>>,
     /// What the call would do, if that could be seen.
-    pub preview: Option<PreviewFacts>,
+    pub preview: Option<Box<PreviewFacts>>,
 }
 
 /// What a stop found and what became of it.

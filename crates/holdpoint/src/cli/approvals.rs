@@ -215,10 +215,9 @@ fn would(
             let until = known.until.map(|until| look.time_and_age(until));
             let until = until.map_or_else(String::new, |until| format!(" until {until}"));
             let (counts, back) = (known.counts, known.guarantee.as_str());
-            format!(
-                "  would do {exact}: make {}, change {}, delete {}; to be taken back: {back}{until}\n",
-                counts.created, counts.updated, counts.deleted,
-            )
+            let made = format!("make {}, change {}", counts.created, counts.updated);
+            let all = format!("{made}, delete {}", counts.deleted);
+            format!("  would do {exact}: {all}; to be taken back: {back}{until}\n")
         }
         (None, Some(unseen)) => format!("  would do: {}\n", escaped(&unseen.detail)),
         (None, None) => "  would do: nobody can see before; nothing takes it back\n".to_owned(),

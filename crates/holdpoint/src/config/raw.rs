@@ -1,6 +1,7 @@
 //! The configuration file as it is written: one serde struct per table, every value with its place.
 //! The documentation of each field is the configuration reference. Must not check what values mean.
 
+mod agents;
 mod credentials;
 mod effects;
 mod operators;
@@ -9,6 +10,7 @@ mod serves;
 mod undo;
 mod validators;
 
+pub use agents::{RawAgent, RawBearer, RawGrant};
 pub use credentials::{RawCredentials, RawGrantKind, RawSharing};
 pub use effects::{
     RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawKeep, RawOpenApi,
@@ -257,50 +259,6 @@ pub struct RawLimits {
 pub struct RawTeam {
     /// How to reach whoever is on call: a link, a channel, a number.
     pub on_call: Option<At<String>>,
-}
-
-/// A named identity that acts.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawAgent {
-    /// The declared team that answers for it.
-    #[schemars(extend("x-required" = true))]
-    pub owner: Option<At<String>>,
-    /// How much it may do by itself: `auto`, `approve-writes`, `plan-only`, `read-only` or
-    /// `quarantined`.
-    #[schemars(extend("x-default" = "auto"))]
-    pub mode: Option<RawMode>,
-    /// The declared operators for whom it acts: they cannot approve what it does.
-    pub requesters: Vec<At<String>>,
-    /// Whose access tokens act as this agent; see `[listen.oauth]`.
-    pub oauth: Option<At<RawBearer>>,
-    /// What it may reach, as `[[agent.NAME.grant]]` tables.
-    pub grant: Vec<At<RawGrant>>,
-    /// The same, as an inline array.
-    pub grants: Vec<At<RawGrant>>,
-}
-
-/// Whose access tokens act as an agent. Exactly one of the two.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawBearer {
-    /// The client, as the claim `client_id` (or `azp`) names it.
-    pub client_id: Option<At<String>>,
-    /// The subject, as the claim `sub` names it.
-    pub subject: Option<At<String>>,
-}
-
-/// Tools that an agent may reach in one effect class.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawGrant {
-    /// `read`, `write` or `destructive`. A grant of one class reaches no tool of another.
-    #[schemars(extend("x-required" = true))]
-    pub class: Option<RawClass>,
-    /// Patterns over `server__tool`, where `*` stands for any characters. Destructive tools are
-    /// named in full.
-    #[schemars(extend("x-required" = true))]
-    pub tools: Option<Vec<At<String>>>,
 }
 
 /// An upstream server: a command that speaks MCP on its standard input and output, a URL that

@@ -50,35 +50,7 @@ impl Checker<'_> {
             return None;
         }
         self.refuse_foreign(one);
-        let program = |default: &str| match &one.program {
-            Some(program) => PathBuf::from(program.get()),
-            None => PathBuf::from(default),
-        };
-        let flag = |flag: &Option<At<bool>>| flag.as_ref().is_some_and(|flag| *flag.get());
-        let transports = one.transports.as_ref().map_or_else(
-            || vec!["https".to_owned(), "ssh".to_owned()],
-            |all| all.iter().map(|one| one.get().clone()).collect(),
-        );
-        let author = self.author(one.author.as_ref());
-        let served = match (sqlite, postgres, git, terraform) {
-            (Some(path), None, None, None) => Served::Sqlite { path },
-            (None, Some(url), None, None) => Served::Postgres { url },
-            (None, None, Some(repository), None) => Served::Git {
-                repository,
-                program: program("git"),
-                author: author?,
-                transports,
-                remote_inside: flag(&one.remote_inside),
-                programs: flag(&one.programs),
-            },
-            (None, None, None, Some(directory)) => Served::Terraform {
-                directory,
-                program: program("terraform"),
-                workspace: one.workspace.as_ref().map(|name| name.get().clone()),
-                stateful: one.stateful.iter().map(|name| name.get().clone()).collect(),
-            },
-            _ => return None,
-        };
+        let served = self.served(one, (sqlite, postgres), (git, terraform))?;
         let address = match &one.address {
             Some(address) if !address.get().contains("://") => {
                 let message =
@@ -97,6 +69,44 @@ impl Checker<'_> {
         let lock_timeout_ms = self.usual_or(lock, "lock_timeout_ms", (2_000, LOCK_MS_MAX));
         let statement_timeout_ms = statement;
         Some(Serves { served, address, rows_max, statement_timeout_ms, lock_timeout_ms, env })
+    }
+
+    /// What exactly one of these is.
+    fn served(
+        &mut self,
+        one: &RawServes,
+        (sqlite, postgres): (Option<PathBuf>, Option<ValueSource>),
+        (git, terraform): (Option<PathBuf>, Option<PathBuf>),
+    ) -> Option<Served> {
+        let program = |default: &str| match &one.program {
+            Some(program) => PathBuf::from(program.get()),
+            None => PathBuf::from(default),
+        };
+        let flag = |flag: &Option<At<bool>>| flag.as_ref().is_some_and(|flag| *flag.get());
+        let transports = one.transports.as_ref().map_or_else(
+            || vec!["https".to_owned(), "ssh".to_owned()],
+            |all| all.iter().map(|one| one.get().clone()).collect(),
+        );
+        let author = self.author(one.author.as_ref());
+        Some(match (sqlite, postgres, git, terraform) {
+            (Some(path), None, None, None) => Served::Sqlite { path },
+            (None, Some(url), None, None) => Served::Postgres { url },
+            (None, None, Some(repository), None) => Served::Git {
+                repository,
+                program: program("git"),
+                author: author?,
+                transports,
+                remote_inside: flag(&one.remote_inside),
+                programs: flag(&one.programs),
+            },
+            (None, None, None, Some(directory)) => Served::Terraform {
+                directory,
+                program: program("terraform"),
+                workspace: one.workspace.as_ref().map(|name| name.get().clone()),
+                stateful: one.stateful.iter().map(|name| name.get().clone()).collect(),
+            },
+            _ => return None,
+        })
     }
 
     /// What is known about the tools of what the server serves. What the operator says wins.
@@ -202,4 +212,91 @@ fn sql_tools(database: Database, place: &Place) -> BTreeMap<String, ToolRules> {
         Some((tool.to_owned(), ToolRules { class: None, resource, effects }))
     });
     tools.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::check::check;
+    use crate::config::fault::Colour;
+    use crate::config::{Served, Transport};
+    use expect_test::expect;
+    use std::path::Path;
+
+    const SLIPS: &str = r#"
+            [server.a]
+            serves = {}
+            [server.b]
+            serves = { sqlite = "b.db", git = "b" }
+            [server.c]
+            serves = { sqlite = "c.db", author = "me", rows_max = 0 }
+            [server.d]
+            command = ["x"]
+            serves = { git = "d" }
+            [server.e]
+            serves = { git = "e", author = "nobody" }
+            [server.f]
+            serves = { sqlite = "f.db", lock_timeout_ms = 600001, statement_timeout_ms = 3600001 }
+            [server.g]
+            serves = { sqlite = "g.db", rows_max = 1000001, address = "shop" }
+            [server.h]
+            command = ["x"]
+            undo = {}
+            [server.h.tool.x.undo]
+            inverse = { tool = "y", arguments = { id = "id" } }
+            delay_s = 3601
+        "#;
+
+    #[test]
+    fn what_is_served_is_declared_without_slips() {
+        let read = |text: &str| check("holdpoint.toml", Path::new("/etc/hp/holdpoint.toml"), text);
+        let good = r#"
+            [server.a]
+            serves = { sqlite = "a.db", rows_max = 5 }
+            [server.b]
+            serves = { postgres = { from_env = "B" }, address = "pg://shop" }
+            [server.c]
+            serves = { git = "c", author = "Ada <ada@x.test>" }
+            [server.d]
+            serves = { terraform = "d", stateful = ["aws_db_instance"] }
+            [server.e]
+            command = ["server"]
+            undo = { files = ["/srv/e"] }
+            [server.f]
+            command = ["server"]
+            [server.f.tool.close.undo]
+            read = { tool = "get", arguments = { id = "/id" } }
+            gives = { "/state" = { value = "closed" } }
+            inverse = { tool = "open", arguments = { id = "/id", as = "before:/state" } }
+            discloses = "contained"
+        "#;
+        let (config, report) = read(good);
+        assert_eq!(report.render(Colour::Never), "");
+        let servers = config.unwrap().servers;
+        let Transport::Serves(serves) = &servers[&"a".parse().unwrap()].transport else {
+            panic!("it is served")
+        };
+        assert_eq!((serves.address.as_str(), serves.rows_max), ("sqlite://a", 5));
+        assert!(matches!(&serves.served, Served::Sqlite { path } if path.starts_with("/etc/hp")));
+        let (_, report) = read(SLIPS);
+        let lines = report.render(Colour::Never);
+        let heads = lines.lines().filter(|line| line.starts_with("error"));
+        let heads: String = heads.map(|line| format!("{line}\n")).collect();
+        expect![[r#"
+            error: a server serves exactly one of `sqlite`, `postgres`, `git` and `terraform`
+            error: a server serves exactly one of `sqlite`, `postgres`, `git` and `terraform`
+            error: `author` means nothing for what this serves
+            error: `me` is not `NAME <ADDRESS>`
+            error: `rows_max` must be between 1 and 1000000
+            error: a server has only one of `command`, `url` and `serves`
+            error: `nobody` is not `NAME <ADDRESS>`
+            error: `lock_timeout_ms` must be between 1 and 600000
+            error: `statement_timeout_ms` must be between 1 and 3600000
+            error: `shop` does not begin with a scheme such as `pg://`
+            error: the key `files` is missing
+            error: an inverse needs a `read`: else nobody could tell whether it was done
+            error: `id` names no value
+            error: `delay_s` must be at most 3600
+        "#]]
+        .assert_eq(&heads);
+    }
 }

@@ -21,7 +21,7 @@ pub struct RawServes {
     /// `terraform_plan` and `terraform_apply`.
     pub terraform: Option<At<String>>,
     /// What the addresses of its resources begin with.
-    #[schemars(extend("x-default" = "`sqlite://SERVER`, `pg://SERVER`, `git://SERVER` or `tf://SERVER`"))]
+    #[schemars(extend("x-default" = "`sqlite`, `pg`, `git` or `tf`, and `://SERVER`"))]
     pub address: Option<At<String>>,
     /// Of databases: most rows that a query gives and a preview shows (1 to 1000000).
     #[schemars(extend("x-default" = 1_000))]
