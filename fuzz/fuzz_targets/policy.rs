@@ -104,6 +104,7 @@ fn call(class: EffectClass) -> (Request, Facts) {
         stops: Vec::new(),
         epoch: Epoch(0),
         findings: Vec::new(),
+        plan: None,
     };
     (request, facts)
 }

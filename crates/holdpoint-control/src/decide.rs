@@ -6,8 +6,8 @@
 use crate::settings::OWNER;
 use holdpoint_policy::PolicySets;
 use holdpoint_types::{
-    Cause, ClassSource, Decision, EffectClass, Facts, Finding, Mode, Reason, Request, Ruling, Stop,
-    ToolState,
+    Cause, ClassSource, Decision, EffectClass, Facts, Finding, Mode, PlanFit, Reason, Request,
+    Ruling, Stop, ToolState,
 };
 
 /// Decides one action.
@@ -21,6 +21,7 @@ pub fn decide(request: &Request, facts: &Facts, policies: &PolicySets) -> Decisi
         .join(autonomy(facts))
         .join(catalog(facts))
         .join(grants(facts))
+        .join(plan(facts))
         .join(facts.findings.iter().filter_map(Finding::cause))
         .join(unseen(facts))
         .join(refusal(facts))
@@ -109,6 +110,19 @@ fn grants(facts: &Facts) -> impl Iterator<Item = Cause> {
             Cause::new(Ruling::Deny, Reason::NotGranted, text)
         }
     })
+}
+
+/// A plan that was accepted is a promise: what is no part of it does not run.
+fn plan(facts: &Facts) -> Option<Cause> {
+    let plan = facts.plan.as_ref()?;
+    match &plan.fit {
+        PlanFit::Step { .. } | PlanFit::FreeRead => None,
+        PlanFit::Deviation { nearest, why } => {
+            let step = nearest.as_ref().map_or_else(String::new, |step| format!(" step {step}"));
+            let cause = Cause::new(Ruling::Deny, Reason::PlanDeviation, why.clone());
+            Some(cause.by_rule(format!("plan {}{step}", plan.plan)))
+        }
+    }
 }
 
 /// Where the class came from decides what an operator would have to change.

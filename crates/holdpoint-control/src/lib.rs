@@ -10,6 +10,7 @@ mod control;
 mod decide;
 mod lineage;
 mod permit;
+pub mod plan;
 mod settings;
 
 pub use control::{Control, Ending, Input, Output, Proposal, Running};
@@ -17,8 +18,8 @@ pub use decide::decide;
 pub use lineage::check_record;
 pub use permit::{Permit, PermitFault};
 pub use settings::{
-    Agent, ApprovalRule, ApproverFault, Environment, Freeze, FreezeFault, Grant, GrantFault,
-    Invariant, OWNER, Operator, PROD, PatternFault, ResourcePattern, ResourceTemplate, ServerAsk,
-    ServerRules, Settings, SettingsFault, SettingsParts, Surface, Team, TemplateFault, ToolHints,
-    ToolPattern, ToolRules, ToolSet, normalise,
+    Agent, Aimed, ApprovalRule, ApproverFault, Environment, Freeze, FreezeFault, Grant, GrantFault,
+    Invariant, OWNER, Operator, PROD, PatternFault, ResourcePattern, ResourceSet, ResourceTemplate,
+    ServerAsk, ServerRules, Settings, SettingsFault, SettingsParts, Surface, Team, TemplateFault,
+    ToolHints, ToolPattern, ToolRules, ToolSet, normalise,
 };

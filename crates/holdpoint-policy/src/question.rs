@@ -148,6 +148,7 @@ impl<'a> Asked<'a> {
         });
         let pairs = [
             self.fact("granted", || Expression::new_bool(grant.by.is_some())),
+            self.fact("planned", || Expression::new_bool(self.facts.is_planned())),
             self.fact("freezes", || Expression::new_set(freezes.iter().map(|name| text(name)))),
             self.fact("tool", || entity(tool)),
             task,
@@ -212,8 +213,9 @@ mod tests {
         let door = select(vec!["mcp_stdio", "mcp_http", "try"]);
         let task = prop::option::of(Just("00000000-0000-7000-8000-000000000000"));
         let target = (".{0,12}", ".{0,6}", any::<bool>(), words(), any::<bool>());
-        (who, tool, (door, task, ".{0,9}"), target, words()).prop_map(
-            |((owner, mode, grant), (class, open), (door, task, value), target, freezes)| {
+        let fit = prop::option::of(select(vec!["step", "free_read", "deviation"]));
+        (who, tool, (door, task, ".{0,9}"), (target, fit), words()).prop_map(
+            |((owner, mode, grant), (class, open), (door, task, value), (target, fit), freezes)| {
                 let (resource, environment, environment_resolved, surfaces, analysed) = target;
                 let digest = format!("sha256:{}", "0".repeat(64));
                 let mut agent = json!({ "mode": mode });
@@ -234,8 +236,12 @@ mod tests {
                     "grant": {}, "target": target,
                 });
                 let effects: Vec<_> = analysed.then_some(effect).into_iter().collect();
+                let plan = fit.map(|fit| {
+                    json!({ "plan": "00000000-0000-7000-8000-000000000002", "version": 1,
+                            "fit": fit, "step": "a", "why": "" })
+                });
                 let facts = json!({
-                    "agent": agent, "effects": effects,
+                    "agent": agent, "effects": effects, "plan": plan,
                     "tool": {
                         "definition": digest, "state": "pinned", "class": class,
                         "class_source": "operator", "open_world": open,

@@ -7,8 +7,9 @@ use crate::statements::words;
 use std::collections::BTreeSet;
 
 /// The names of facts in the schema, and the two ways to look at parameters.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "granted",
+    "planned",
     "freezes",
     "tool",
     "task",

@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::effect::Effect;
 use crate::ids::{ActionId, AgentName, Epoch, TaskId, TeamName, Timestamp, ToolRef};
 use crate::mode::Mode;
+use crate::plan::PlanFacts;
 use crate::preview::{PreviewFacts, Unseen};
 use crate::stop::Stop;
 use serde::{Deserialize, Serialize};
@@ -190,6 +191,9 @@ pub struct Facts {
     /// What people said to exactly this call.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub approval: Option<ApprovalFacts>,
+    /// How the call stands to a plan of its agent; absent if it is held to none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub plan: Option<PlanFacts>,
 }
 
 // === impl Aim ===
@@ -218,6 +222,11 @@ impl EffectFacts {
 // === impl Facts ===
 
 impl Facts {
+    /// True if the call is a part of an accepted plan.
+    pub fn is_planned(&self) -> bool {
+        self.plan.as_ref().is_some_and(PlanFacts::is_planned)
+    }
+
     /// Everything that the call must be allowed to do; never nothing. An unknown tool counts as
     /// destructive.
     pub fn aims(&self) -> impl Iterator<Item = Aim<'_>> {

@@ -107,6 +107,11 @@ name!(
     ServerName,
     "server"
 );
+name!(
+    /// A step of a plan.
+    StepName,
+    "step"
+);
 
 macro_rules! id {
     ($(#[$doc:meta])* $type:ident) => {
@@ -155,6 +160,10 @@ id!(
 id!(
     /// One unit of authorised intent.
     TaskId
+);
+id!(
+    /// One plan.
+    PlanId
 );
 
 /// A tool of one upstream server. Its text is `server__tool`.

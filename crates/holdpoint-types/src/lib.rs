@@ -17,6 +17,7 @@ mod facts;
 mod ids;
 mod json;
 mod mode;
+mod plan;
 mod preview;
 mod reason;
 mod record;
@@ -34,13 +35,17 @@ pub use facts::{
     TargetFacts, ToolFacts, ToolState,
 };
 pub use ids::{
-    ActionId, AgentName, Epoch, GatewayId, InvalidName, OperatorName, READ_REQUESTS, ServerName,
-    TaskId, TeamName, Timestamp, ToolRef,
+    ActionId, AgentName, Epoch, GatewayId, InvalidName, OperatorName, PlanId, READ_REQUESTS,
+    ServerName, StepName, TaskId, TeamName, Timestamp, ToolRef,
 };
 pub use json::{
     JsonFault, JsonLimits, canonical_bytes, canonical_digest, canonical_form, check, parse,
 };
 pub use mode::{Mode, ParseModeError};
+pub use plan::{
+    Plan, PlanBasis, PlanBudget, PlanCode, PlanDraft, PlanEnd, PlanEnded, PlanFacts, PlanFit,
+    PlanNote, PlanProposed, PlanReads, PlanRuled, PlanSeverity, PlanState, PlanStep,
+};
 pub use preview::{ChangeCounts, Disclosure, PreviewFacts, Unseen};
 pub use reason::{Reason, Stage};
 pub use record::{

@@ -203,6 +203,10 @@ reasons! {
         "The call needs checks after it, and too many wait to be made already.",
         "Make no more changes for now; reads still go.",
         "See `holdpoint checks`; raise `limits.checks_open_max`, or check less often.";
+    PlanDeviation, "plan_deviation", Decision,
+        "The call is no part of the plan that its task is held to.",
+        "Call what the named step says, or propose a revision with `holdpoint_plan_revise`.",
+        "See `holdpoint plan show`; a revision has to be accepted before it counts.";
     ParametersInvalid, "parameters_invalid", Decision,
         "The parameters do not match the tool's schema.",
         "Correct the parameters at the named path and try again.",

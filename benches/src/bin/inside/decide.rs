@@ -124,5 +124,6 @@ fn facts(team: &str, tool: &str, environment: &str) -> anyhow::Result<Facts> {
         preview: None,
         unseen: None,
         approval: None,
+        plan: None,
     })
 }

@@ -190,6 +190,7 @@ fn facts() -> anyhow::Result<Facts> {
         preview: None,
         unseen: None,
         approval: None,
+        plan: None,
     })
 }
 

@@ -46,6 +46,7 @@ fn proposal(number: u8, ruling: Ruling, epoch: u64) -> Box<Proposal> {
         preview: None,
         unseen: None,
         approval: None,
+        plan: None,
     };
     let decision = Decision::from_iter([Cause::new(ruling, Reason::PermittedByPolicy, "")]);
     let (policy, parameters) = (Digest::of(b"policy"), Digest::of(b"parameters"));

@@ -5,6 +5,7 @@ mod approvers;
 mod effects;
 mod parts;
 mod pattern;
+mod reach;
 mod template;
 
 pub use approvers::{ApprovalRule, ApproverFault, OWNER, Operator};
@@ -12,7 +13,8 @@ pub use parts::{
     Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, Invariant, ServerAsk, ServerRules,
     SettingsParts, Surface, Team, ToolRules,
 };
-pub use pattern::{PatternFault, ResourcePattern, ToolPattern, ToolSet};
+pub use pattern::{PatternFault, ResourcePattern, ResourceSet, ToolPattern, ToolSet};
+pub use reach::{Aimed, Touch};
 pub use template::{ResourceTemplate, TemplateFault, normalise};
 
 use holdpoint_types::{

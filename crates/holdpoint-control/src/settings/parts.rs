@@ -5,6 +5,7 @@
 use super::approvers::{ApprovalRule, Operator};
 use super::pattern::{ResourcePattern, ToolPattern};
 use super::template::ResourceTemplate;
+use crate::plan::PlanRules;
 use holdpoint_effects::{Analyser, NoteCode};
 use holdpoint_types::{
     AgentName, EffectClass, FindingResult, Mode, OperatorName, ServerName, TeamName, Timestamp,
@@ -33,6 +34,8 @@ pub struct SettingsParts {
     pub approvals: BTreeMap<String, ApprovalRule>,
     /// What the operator says about single invariants.
     pub invariants: BTreeMap<NoteCode, Invariant>,
+    /// What the operator says about plans; without it nobody can propose any.
+    pub plans: Option<PlanRules>,
 }
 
 /// A team that answers for agents.
@@ -187,6 +190,7 @@ impl SettingsParts {
             "invariants": invariants.collect::<serde_json::Map<_, _>>(),
             "operators": operators.collect::<serde_json::Map<_, _>>(),
             "approvals": approvals.collect::<serde_json::Map<_, _>>(),
+            "plans": self.plans.as_ref().map(PlanRules::describe),
         })
     }
 }

@@ -1,6 +1,8 @@
 //! Patterns over tools and resources: reading them, and matching many at once.
 //! Must not know what a match means, nor treat anything but `*`, `**` and `?` as special.
 
+mod overlap;
+
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use holdpoint_types::ToolRef;
 use std::collections::BTreeSet;
@@ -80,6 +82,10 @@ pub(super) struct Matcher {
 /// Tools by patterns.
 #[derive(Debug)]
 pub struct ToolSet(Matcher);
+
+/// Resources by patterns.
+#[derive(Debug)]
+pub struct ResourceSet(Matcher);
 
 // === impl ToolPattern ===
 
@@ -162,6 +168,27 @@ impl ResourcePattern {
         &self.0
     }
 
+    /// True if some resource is matched by both patterns.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        overlap::of_patterns(&self.0, &other.0)
+    }
+
+    /// True if nothing but the scheme is left once wildcards are taken out.
+    pub fn is_everything(&self) -> bool {
+        let rest = super::template::split_scheme(&self.0).map_or("", |(_, rest)| rest);
+        rest.chars().all(|found| "*?/".contains(found))
+    }
+
+    /// True if it can match more than one resource.
+    pub fn has_wildcard(&self) -> bool {
+        self.0.contains(['*', '?'])
+    }
+
+    /// Its scheme.
+    pub fn scheme(&self) -> &str {
+        super::template::split_scheme(&self.0).map_or("", |(scheme, _)| scheme)
+    }
+
     fn globs(&self) -> Result<Vec<Glob>, PatternFault> {
         let itself = self.0.strip_suffix("/**");
         let texts = [Some(self.0.as_str()), itself];
@@ -234,6 +261,23 @@ impl ToolSet {
     /// True if `tool` is among them.
     pub fn contains(&self, tool: &ToolRef) -> bool {
         !self.0.owners(&tool.to_string()).is_empty()
+    }
+}
+
+// === impl ResourceSet ===
+
+impl ResourceSet {
+    /// The resources that one of `patterns` matches.
+    ///
+    /// # Errors
+    /// When the patterns are together too large to compile.
+    pub fn new(patterns: &[ResourcePattern]) -> Result<Self, PatternFault> {
+        Matcher::of_resources(patterns.iter().map(|pattern| (0, pattern))).map(Self)
+    }
+
+    /// True if `resource` is among them.
+    pub fn contains(&self, resource: &str) -> bool {
+        !self.0.owners(resource).is_empty()
     }
 }
 
@@ -366,7 +410,55 @@ mod tests {
         assert_eq!(ToolPattern::parse("delete").unwrap().full_name(), None);
     }
 
+    #[test]
+    fn patterns_overlap_where_a_resource_fits_both() {
+        for (one, other, expected) in [
+            ("file:///srv/**", "file:///srv/prod/**", true),
+            ("file:///srv/**", "file:///**/.env", true),
+            ("file:///srv/*/x", "file:///srv/prod/*", true),
+            ("file:///srv/*/x", "file:///srv/prod/y", false),
+            ("file:///srv/app/**", "file:///srv/prod/**", false),
+            ("file:///srv/*", "file:///srv/a/b", false),
+            ("file:///srv/**", "file:///srv", true),
+            ("file:///a?c", "file:///a*", true),
+            ("file:///a?c", "file:///*b", false),
+            ("file:///*a*", "file:///b*b", true),
+            ("pg://orders/**", "pg://orders-prod/**", false),
+            ("pg://*/public.users", "pg://orders/public.*", true),
+            ("pg://x/**", "file:///**", false),
+        ] {
+            let parse = |text| ResourcePattern::parse(text).unwrap();
+            assert_eq!(parse(one).overlaps(&parse(other)), expected, "{one} {other}");
+            assert_eq!(parse(other).overlaps(&parse(one)), expected, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_wildcards_is_everything() {
+        for text in ["file:///**", "file:///*/?*", "pg://**", "pg://*/**", "mcp://*"] {
+            assert!(ResourcePattern::parse(text).unwrap().is_everything(), "{text}");
+        }
+        for text in ["file:///**/.env", "pg://orders/**", "file:///a"] {
+            assert!(!ResourcePattern::parse(text).unwrap().is_everything(), "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_fits_both_patterns_shows_that_they_overlap(
+            one in "file://(/(a|b|\\*|\\?|a\\*|\\*\\*)){1,4}",
+            other in "file://(/(a|b|\\*|\\?|a\\*|\\*\\*)){1,4}",
+            resource in "file://(/[ab]{1,2}){1,5}",
+        ) {
+            let (one, other) = (ResourcePattern::parse(&one), ResourcePattern::parse(&other));
+            let (one, other) = (one.unwrap(), other.unwrap());
+            let both = [&one, &other]
+                .iter()
+                .all(|pattern| resource_matches(pattern.as_str(), &resource));
+            prop_assert!(!both || one.overlaps(&other), "{one} {other} {resource}");
+            prop_assert!(one.overlaps(&one));
+        }
+
         #[test]
         fn a_pattern_without_wildcards_matches_itself_alone(
             one in "file://(/[a-c\\[\\]{}!\\\\.]{1,3}[a-c]){1,3}",

@@ -65,6 +65,11 @@ impl ResourceTemplate {
         &self.text
     }
 
+    /// The scheme of every resource that it names.
+    pub(super) fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
     /// The resource that `parameters` name, in normal form; absent if they name none for certain.
     ///
     /// `base` is the absolute folder against which relative `file` paths are read.

@@ -6,8 +6,8 @@ use expect_test::expect_file;
 use holdpoint_control::decide;
 use holdpoint_policy::{PolicySet, PolicySets, starter_pack};
 use holdpoint_types::{
-    Cause, EffectClass, Facts, Finding, FindingResult, Mode, Reason, Ruling, Stop, StopScope,
-    ToolState,
+    Cause, EffectClass, Facts, Finding, FindingResult, Mode, PlanBudget, PlanFacts, PlanFit,
+    PlanId, Reason, Ruling, Stop, StopScope, ToolState,
 };
 use proptest::prelude::*;
 use std::fmt::Write as _;
@@ -128,6 +128,33 @@ fn stricter() -> impl Strategy<Value = fn(&mut Facts)> {
     };
     let choices: Vec<fn(&mut Facts)> = vec![stop, finding, owner, freeze, surface];
     prop::sample::select(choices)
+}
+
+#[test]
+fn what_is_no_part_of_a_plan_is_denied() {
+    let check = |class, fit: PlanFit, expected: Ruling| {
+        let mut facts = Situation::open(class).facts();
+        let plan = PlanId::new(crate::world::NOW, [4; 10]);
+        facts.plan = Some(PlanFacts { plan, version: 2, fit });
+        let decision = decide(&request(), &facts, &STARTER);
+        assert_eq!(decision.ruling(), expected, "{decision:?}");
+        decision
+    };
+    let nearest = Some("backup".parse().unwrap());
+    let why = "next is step `backup`, which calls `fs__copy`, not `srv__tool`".to_owned();
+    let denied =
+        check(EffectClass::Write, PlanFit::Deviation { nearest, why: why.clone() }, Ruling::Deny);
+    let cause = denied.deciding().next().unwrap();
+    assert_eq!((cause.reason, &cause.text), (Reason::PlanDeviation, &why));
+    assert!(cause.rule.as_ref().unwrap().ends_with(" step backup"), "{:?}", cause.rule);
+    // A plan permits nothing by itself: it only takes nothing away.
+    let step = || PlanFit::Step { step: "a".parse().unwrap(), uses: PlanBudget::default() };
+    check(EffectClass::Write, step(), Ruling::Permit);
+    let mut alone = Situation::open(EffectClass::Write);
+    alone.grant = None;
+    let plan = PlanId::new(crate::world::NOW, [4; 10]);
+    let facts = Facts { plan: Some(PlanFacts { plan, version: 2, fit: step() }), ..alone.facts() };
+    assert_eq!(decide(&request(), &facts, &STARTER).ruling(), Ruling::Deny);
 }
 
 proptest! {

@@ -67,6 +67,7 @@ impl Situation {
             preview: None,
             unseen: None,
             approval: None,
+            plan: None,
         }
     }
 

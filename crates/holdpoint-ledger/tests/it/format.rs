@@ -103,6 +103,7 @@ fn decision() -> DecisionRecord {
         preview: None,
         unseen: None,
         approval: None,
+        plan: None,
     };
     let cause = Cause::new(Ruling::Hold, Reason::Stopped, "wait").by_rule("r1").needing("owner");
     let decision = Decision::from_iter([cause]);

@@ -3,7 +3,10 @@
 use crate::calls::{call, lines, set, source};
 use expect_test::{Expect, expect};
 use holdpoint_policy::{PolicySet, RuleEffect, schema_text, starter_pack};
-use holdpoint_types::{Decision, EffectClass, Facts, Mode, Reason, Request, Ruling};
+use holdpoint_types::{
+    Decision, EffectClass, Facts, Mode, PlanBudget, PlanFacts, PlanFit, PlanId, Reason, Request,
+    Ruling, Timestamp,
+};
 use serde_json::{Value, json};
 
 const ANY: &str = "(principal, action, resource)";
@@ -34,6 +37,29 @@ fn an_empty_set_denies() {
     let nothing = PolicySet::load(&[]).unwrap();
     assert!(nothing.is_empty());
     assert_eq!(nothing.evaluate(&request, &facts)[0].reason, Reason::NoPolicyPermits);
+}
+
+#[test]
+fn a_class_can_need_a_plan() {
+    let text = format!(
+        r#"@id("any") @reason("may") permit {ANY};
+           @id("planned") @reason("destroying needs a plan")
+           forbid (principal, action == Action::"destroy", resource)
+           unless {{ context.planned }};"#
+    );
+    let check = |class, fit: Option<PlanFit>, expected: Ruling| {
+        let (request, mut facts) = call(class);
+        let plan = PlanId::new(Timestamp(0), [1; 10]);
+        facts.plan = fit.map(|fit| PlanFacts { plan, version: 1, fit });
+        assert_eq!(ruling(&text, &(request, facts.clone())), expected, "{:?}", facts.plan);
+    };
+    let step = || PlanFit::Step { step: "a".parse().unwrap(), uses: PlanBudget::default() };
+    let deviation = PlanFit::Deviation { nearest: None, why: "no".to_owned() };
+    check(EffectClass::Write, None, Ruling::Permit);
+    check(EffectClass::Destructive, None, Ruling::Deny);
+    check(EffectClass::Destructive, Some(deviation), Ruling::Deny);
+    check(EffectClass::Destructive, Some(step()), Ruling::Permit);
+    check(EffectClass::Destructive, Some(PlanFit::FreeRead), Ruling::Permit);
 }
 
 #[test]

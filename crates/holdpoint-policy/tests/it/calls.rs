@@ -42,6 +42,7 @@ pub(crate) fn call(class: EffectClass) -> (Request, Facts) {
         preview: None,
         unseen: None,
         approval: None,
+        plan: None,
     };
     (request, facts)
 }

@@ -44,6 +44,7 @@ pub fn permit(tool: &ToolRef, parameters: &Value) -> Permit {
             preview: None,
             unseen: None,
             approval: None,
+            plan: None,
         },
         decision: Decision::from_iter([Cause::new(Ruling::Permit, Reason::PermittedByPolicy, "")]),
         policy: Digest::of(b"policy"),

@@ -74,6 +74,7 @@ pub fn gather(known: Known<'_>, action: ActionId, call: &Call, at: Timestamp) ->
         preview: None,
         unseen: None,
         approval: None,
+        plan: None,
     };
     match (known.first(), &mut facts.tool) {
         (Some(strictest), Some(tool)) => {

@@ -86,6 +86,7 @@ fn decided(number: u8, ruling: Ruling, at_ms: i64) -> Record {
         preview: None,
         unseen: None,
         approval: None,
+        plan: None,
     };
     let decision = Decision::from_iter([Cause::new(ruling, Reason::Stopped, "test")]);
     let (guards, checks) = Default::default();

@@ -136,6 +136,7 @@ fn permit(store: &Store, action: ActionId) -> Record {
         preview: None,
         unseen: None,
         approval: None,
+        plan: None,
     };
     let decision = [Cause::new(Ruling::Permit, Reason::CouldNotDecide, "test")];
     let decision = Decision::from_iter(decision);

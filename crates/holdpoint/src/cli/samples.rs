@@ -318,5 +318,6 @@ fn facts(stop: Option<Stop>) -> Facts {
         preview: None,
         unseen: None,
         approval: None,
+        plan: None,
     }
 }

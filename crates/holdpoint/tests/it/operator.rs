@@ -152,6 +152,7 @@ fn facts(class: EffectClass) -> Facts {
         preview: None,
         unseen: None,
         approval: None,
+        plan: None,
     }
 }
 

@@ -124,6 +124,7 @@ impl Checker<'_> {
             invariants: self.invariants(&raw.invariant),
             operators: speakers,
             approvals,
+            plans: None,
         };
         let validators = self.validators(&raw.validator);
         let store = self.path(raw.store.path.as_ref()).unwrap_or(self.folder.join(".holdpoint"));

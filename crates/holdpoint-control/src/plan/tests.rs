@@ -1,0 +1,669 @@
+//! The checker's remarks in one reviewed table, the matcher step by step, and the laws of both.
+
+use super::{
+    CallState, Called, Known, PlanAccept, PlanCall, PlanMatcher, PlanRules, Progress, STEPS_MAX,
+    StepState, TARGETS_MAX, basis_moved, check,
+};
+use crate::settings::{
+    Agent, Grant, ResourcePattern, ResourceTemplate, ServerRules, Settings, SettingsParts, Surface,
+    Team, ToolPattern, ToolRules,
+};
+use expect_test::expect_file;
+use holdpoint_effects::{Analyser, Family, Place, Source};
+use holdpoint_types::{
+    ActionId, AgentFacts, ChangeCounts, ClassSource, Digest, Disclosure, Door, EffectClass, Epoch,
+    Facts, GrantFacts, Mode, Plan, PlanBasis, PlanBudget, PlanDraft, PlanFit, PlanId, PlanNote,
+    PlanSeverity, PreviewFacts, Request, Reversibility, StepName, TaskId, Timestamp, ToolFacts,
+    ToolRef, ToolState,
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+const NOW: Timestamp = Timestamp(1_784_000_000_000);
+
+static SETTINGS: LazyLock<Settings> = LazyLock::new(settings);
+
+fn tools(texts: &[&str]) -> Vec<ToolPattern> {
+    texts.iter().map(|text| ToolPattern::parse(text).unwrap()).collect()
+}
+
+fn settings() -> Settings {
+    let file = || Some(ResourceTemplate::parse("file://{/path}").unwrap());
+    let rules = |effects| ToolRules { class: None, resource: None, effects };
+    let text = Source::parse("/text").unwrap();
+    let place = Place { cwd: Some("/srv/app".to_owned()), ..Place::default() };
+    let shell = Analyser { place, family: Family::Shell { text, cwd: None } };
+    let at_file = || ToolRules { resource: file(), ..rules(Vec::new()) };
+    let server = ServerRules {
+        environment: Some("dev".to_owned()),
+        read: tools(&["read"]),
+        write: tools(&["write", "copy", "note", "run"]),
+        destructive: tools(&["delete", "shred"]),
+        tools: BTreeMap::from([
+            ("read".to_owned(), at_file()),
+            ("write".to_owned(), at_file()),
+            ("copy".to_owned(), at_file()),
+            ("delete".to_owned(), at_file()),
+            ("run".to_owned(), rules(vec![shell])),
+        ]),
+        ..ServerRules::default()
+    };
+    let grant = |class, texts: &[&str]| Grant::new(class, tools(texts)).unwrap();
+    let coder = Agent {
+        requesters: BTreeSet::new(),
+        owner: "platform".parse().unwrap(),
+        mode: Mode::Auto,
+        grants: vec![
+            grant(EffectClass::Read, &["*"]),
+            grant(EffectClass::Write, &["*"]),
+            grant(EffectClass::Destructive, &["fs__delete", "fs__run"]),
+        ],
+    };
+    let surface = |name: &str, resource: &str| Surface {
+        name: name.to_owned(),
+        resources: vec![ResourcePattern::parse(resource).unwrap()],
+        tools: Vec::new(),
+    };
+    let parts = SettingsParts {
+        teams: BTreeMap::from([("platform".parse().unwrap(), Team::default())]),
+        agents: BTreeMap::from([("coder".parse().unwrap(), coder)]),
+        servers: BTreeMap::from([("fs".parse().unwrap(), server)]),
+        surfaces: vec![
+            surface("auth", "file:///srv/app/auth/**"),
+            surface("secrets", "file:///**/.env"),
+        ],
+        plans: Some(rules_of_plans()),
+        ..SettingsParts::default()
+    };
+    Settings::new(parts).unwrap()
+}
+
+fn rules_of_plans() -> PlanRules {
+    PlanRules {
+        accept: PlanAccept::Operator,
+        expires_s_max: 86_400,
+        budget_max: PlanBudget { rows: Some(1000), files: Some(50), resources: Some(20) },
+        forbidden_surfaces: BTreeSet::from(["secrets".to_owned()]),
+    }
+}
+
+fn catalog() -> BTreeMap<ToolRef, ToolFacts> {
+    let facts = |name: &str, class| {
+        let state = match name {
+            "note" => ToolState::Changed { pinned: Digest::of(b"other") },
+            _ => ToolState::Pinned,
+        };
+        let definition = Digest::of(name.as_bytes());
+        let class_source = ClassSource::Operator;
+        let facts = ToolFacts { definition, state, class, class_source, open_world: false };
+        (format!("fs__{name}").parse().unwrap(), facts)
+    };
+    let all = [
+        ("read", EffectClass::Read),
+        ("write", EffectClass::Write),
+        ("copy", EffectClass::Write),
+        ("note", EffectClass::Write),
+        ("run", EffectClass::Destructive),
+        ("delete", EffectClass::Destructive),
+        ("shred", EffectClass::Destructive),
+    ];
+    all.into_iter().map(|(name, class)| facts(name, class)).collect()
+}
+
+fn plan(draft: Value) -> Plan {
+    let mut draft = draft;
+    if let Some(draft) = draft.as_object_mut() {
+        draft.entry("purpose").or_insert_with(|| json!("a test"));
+    }
+    let draft: PlanDraft = serde_json::from_value(draft).unwrap();
+    let policy = Digest::of(b"policy");
+    let basis = PlanBasis { policy, tools: BTreeMap::new(), parent: None };
+    let whose = ("coder".parse().unwrap(), TaskId::new(NOW, [2; 10]));
+    Plan::of(draft, PlanId::new(NOW, [3; 10]), whose, NOW, basis)
+}
+
+fn steps(steps: Value) -> Plan {
+    plan(json!({ "steps": steps }))
+}
+
+/// A plan that copies files and then deletes them.
+fn good() -> Plan {
+    steps(json!([
+        { "id": "save", "tool": "fs__copy", "class": "write", "calls": 2, "recovery_point": true,
+          "targets": ["file:///srv/app/old/*"] },
+        { "id": "clean", "tool": "fs__delete", "class": "destructive", "calls": 3,
+          "targets": ["file:///srv/app/old/*"], "budget": { "resources": 2 },
+          "parameters": { "required": ["path"] } },
+        { "id": "tell", "tool": "fs__write", "class": "write",
+          "targets": ["file:///srv/app/CHANGES"] },
+    ]))
+}
+
+fn noted(plan: &Plan, schema_faults: &BTreeMap<usize, String>) -> Vec<PlanNote> {
+    let (tools, previewed, rules) = (catalog(), BTreeMap::new(), rules_of_plans());
+    let known = Known {
+        settings: &SETTINGS,
+        rules: &rules,
+        tools: &tools,
+        previewed: &previewed,
+        schema_faults,
+        now: NOW,
+    };
+    check(plan, known)
+}
+
+/// A plan of one step, which says this besides what every step must.
+fn one(extra: Value) -> Plan {
+    let mut step = json!({ "id": "a", "tool": "fs__write", "class": "write",
+                           "targets": ["file:///srv/app/x"] });
+    step.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    steps(json!([step]))
+}
+
+fn write(id: &str, after: Value) -> Value {
+    json!({ "id": id, "tool": "fs__write", "class": "write", "targets": ["file:///srv/app/x"],
+            "after": after })
+}
+
+fn save() -> Value {
+    json!({ "id": "save", "tool": "fs__copy", "class": "write", "recovery_point": true,
+            "targets": ["file:///srv/app/x"] })
+}
+
+fn delete(id: &str, target: &str) -> Value {
+    json!({ "id": id, "tool": "fs__delete", "class": "destructive", "targets": [target],
+            "budget": { "resources": 15 } })
+}
+
+fn whole_plans() -> Vec<(&'static str, Plan)> {
+    let many = |count: usize| {
+        let all = (0..count).map(|at| write(&format!("s{at}"), Value::Null));
+        steps(all.collect())
+    };
+    let lasting = |seconds: i64| {
+        let steps = [write("a", Value::Null)];
+        plan(json!({ "expires_in_s": seconds, "steps": steps }))
+    };
+    let (x, y) = ("file:///srv/app/x", "file:///srv/app/y");
+    vec![
+        ("nothing wrong", good()),
+        ("no steps", steps(json!([]))),
+        ("as many steps as may be", many(STEPS_MAX)),
+        ("10,000 steps", many(10_000)),
+        ("two steps of one name", steps(json!([write("a", json!([])), write("a", json!([]))]))),
+        ("a cycle", steps(json!([write("a", json!(["b"])), write("b", json!(["a"]))]))),
+        ("over already", lasting(0)),
+        ("long over", lasting(i64::MIN)),
+        ("too long", lasting(86_401)),
+        ("for ever", lasting(i64::MAX)),
+        ("destroys, saved later", steps(json!([delete("b", x), save()]))),
+        (
+            "destroys and makes again",
+            steps(json!([save(), delete("b", x), write("c", Value::Null)])),
+        ),
+        ("too much in all", steps(json!([save(), delete("b", x), delete("c", y)]))),
+    ]
+}
+
+fn single_steps() -> Vec<(&'static str, Value)> {
+    let targets: Vec<_> = (0..=TARGETS_MAX).map(|at| format!("file:///srv/app/{at}")).collect();
+    let at = |target: &str| json!({ "targets": [target] });
+    let tool = |tool: &str, class: &str, target: &str| {
+        let targets = [target];
+        json!({ "tool": tool, "class": class, "targets": targets })
+    };
+    let destroys = |budget: Value, saves: bool| {
+        json!({ "tool": "fs__delete", "class": "destructive", "budget": budget,
+                "recovery_point": saves })
+    };
+    let files = json!({ "tool": "fs__note", "targets": ["mcp://fs/*"], "budget": { "files": 5 } });
+    let auth = json!({ "targets": ["file:///srv/app/auth/x"], "surfaces": ["auth"] });
+    vec![
+        ("too many targets", json!({ "targets": targets })),
+        ("after a step that there is not", json!({ "after": ["b"] })),
+        ("after itself", json!({ "after": ["a"] })),
+        ("unknown tool", json!({ "tool": "fs__none" })),
+        ("changed tool", tool("fs__note", "write", "mcp://fs/note")),
+        ("no grant", tool("fs__shred", "destructive", "mcp://fs/shred")),
+        ("no target", json!({ "targets": [] })),
+        ("no target, reads", json!({ "tool": "fs__read", "class": "read", "targets": [] })),
+        ("a target that is none", at("/srv/app/x")),
+        ("everything", at("file:///**")),
+        ("everything, reads", tool("fs__read", "read", "file:///*/**")),
+        ("a target of another kind", at("pg://orders/**")),
+        ("a tool without a resource", json!({ "tool": "fs__note" })),
+        ("a forbidden surface", at("file:///srv/*/.env")),
+        ("a forbidden surface by name", json!({ "surfaces": ["secrets"] })),
+        ("a surface without a word", at("file:///srv/app/auth/x")),
+        ("a surface perhaps", at("file:///srv/app/*/x")),
+        ("a surface by name", auth),
+        ("a surface that there is not", json!({ "surfaces": ["moon"] })),
+        ("milder than its tool", json!({ "tool": "fs__delete" })),
+        ("the class of each call counts", json!({ "tool": "fs__run" })),
+        ("destroys, with nothing else", destroys(json!({}), false)),
+        ("destroys, nothing saved", destroys(json!({ "resources": 1 }), false)),
+        ("destroys, saved by itself", destroys(json!({ "resources": 1 }), true)),
+        ("no calls", json!({ "calls": 0 })),
+        ("a million calls", json!({ "calls": 1_000_000 })),
+        ("rows of files", json!({ "budget": { "rows": 5 } })),
+        ("files nobody counts", files),
+    ]
+}
+
+#[test]
+fn the_checkers_notes_are_as_reviewed() {
+    let mut cases = whole_plans();
+    cases.extend(single_steps().into_iter().map(|(what, step)| (what, one(step))));
+    let mut table = String::new();
+    for (what, plan) in &cases {
+        let notes = noted(plan, &BTreeMap::new());
+        let _ = writeln!(table, "{what}{}", if notes.is_empty() { ": -" } else { "" });
+        for note in &notes {
+            let step = note.step.as_ref().map_or("plan", StepName::as_str);
+            let (severity, code) = (note.severity.as_str(), note.code);
+            let _ = writeln!(table, "  {severity} {code} [{step}] {}", note.text);
+        }
+    }
+    let faults = BTreeMap::from([(1, "`type` must be a string".to_owned())]);
+    let told = noted(&good(), &faults);
+    let _ = writeln!(table, "a constraint that is none\n  {} {}", told[0].code, told[0].text);
+    expect_file!["notes.txt"].assert_eq(&table);
+}
+
+#[test]
+fn a_hundred_notes_are_enough() {
+    let steps: Vec<_> = (0..STEPS_MAX)
+        .map(|at| json!({ "id": format!("s{at}"), "tool": "fs__none", "class": "destructive" }))
+        .collect();
+    let notes = noted(&plan(json!({ "steps": steps })), &BTreeMap::new());
+    assert_eq!(notes.len(), super::NOTES_MAX + 1);
+    assert_eq!(notes[super::NOTES_MAX].code.as_str(), "more_notes");
+    assert_eq!(notes[super::NOTES_MAX].severity, PlanSeverity::Blocking);
+}
+
+/// One call: its tool, its class, and what it is aimed at.
+fn call(tool: &str, class: EffectClass, path: &str) -> (Request, Facts) {
+    let tool: ToolRef = tool.parse().unwrap();
+    let parameters = json!({ "path": path });
+    let target = SETTINGS.target(&tool, &parameters);
+    let request = Request {
+        action: ActionId::new(NOW, [1; 10]),
+        agent: "coder".parse().unwrap(),
+        door: Door::McpHttp,
+        tool: tool.clone(),
+        parameters,
+        task: Some(TaskId::new(NOW, [2; 10])),
+        intent: None,
+        retrieved: Vec::new(),
+        at: NOW,
+    };
+    let facts = Facts {
+        agent: Some(AgentFacts { owner: None, mode: Mode::Auto }),
+        tool: Some(ToolFacts { class, ..catalog().get(&tool).unwrap().clone() }),
+        grant: GrantFacts::default(),
+        target,
+        effects: Vec::new(),
+        freezes: BTreeSet::new(),
+        stops: Vec::new(),
+        epoch: Epoch(0),
+        findings: Vec::new(),
+        preview: None,
+        unseen: None,
+        approval: None,
+        plan: None,
+    };
+    (request, facts)
+}
+
+fn taken(step: &str, number: u8, state: CallState) -> PlanCall {
+    let action = ActionId::new(NOW, [number; 10]);
+    let uses = PlanBudget { resources: Some(1), ..PlanBudget::default() };
+    PlanCall { action, step: step.parse().unwrap(), uses, state }
+}
+
+fn fit_of(plan: &Plan, calls: &[PlanCall], (request, facts): &(Request, Facts)) -> String {
+    let matcher = PlanMatcher::new(plan.clone()).unwrap();
+    let fault = |at: usize| {
+        let lacks = plan.steps[at].parameters.is_some() && request.parameters["path"] == "";
+        lacks.then(|| "a path is missing".to_owned())
+    };
+    let called = Called { request, facts, preview: None, schema_fault: &fault };
+    match matcher.fit(&Progress::of(1, calls), called) {
+        PlanFit::Step { step, .. } => format!("step {step}"),
+        PlanFit::FreeRead => "free".to_owned(),
+        PlanFit::Deviation { nearest, why } => {
+            format!("{}: {why}", nearest.map_or_else(|| "-".to_owned(), |step| step.to_string()))
+        }
+    }
+}
+
+const WRITE: EffectClass = EffectClass::Write;
+const DESTROY: EffectClass = EffectClass::Destructive;
+const OLD: &str = "/srv/app/old/a";
+
+#[test]
+fn calls_follow_the_steps_in_order() {
+    let plan = good();
+    let copy = call("fs__copy", WRITE, OLD);
+    let delete = call("fs__delete", DESTROY, OLD);
+    let tell = call("fs__write", WRITE, "/srv/app/CHANGES");
+    let saved = taken("save", 1, CallState::Succeeded);
+    let cleaned = taken("clean", 2, CallState::Succeeded);
+    let check = |calls: &[PlanCall], call: &(Request, Facts), expected: &str| {
+        assert_eq!(fit_of(&plan, calls, call), expected);
+    };
+    check(&[], &copy, "step save");
+    check(&[], &call("fs__read", EffectClass::Read, "/etc/passwd"), "free");
+    check(&[], &delete, "clean: the call is one of step `clean`, but it waits for `save`");
+    check(
+        &[],
+        &call("fs__write", WRITE, "/srv/app/x"),
+        "save: next is step `save`, which calls `fs__copy`, not `fs__write`",
+    );
+    check(
+        &[],
+        &call("fs__copy", WRITE, "/srv/app/new"),
+        "save: next is step `save`, which is aimed at `file:///srv/app/old/*`; the call is aimed \
+         at `file:///srv/app/new`",
+    );
+    check(
+        &[],
+        &call("fs__copy", DESTROY, OLD),
+        "save: next is step `save`, which is `write`; the call is destructive on \
+         `file:///srv/app/old/a`",
+    );
+    // The first step may go on until the second begins.
+    check(std::slice::from_ref(&saved), &copy, "step save");
+    check(std::slice::from_ref(&saved), &delete, "step clean");
+    check(
+        &[saved.clone(), cleaned.clone()],
+        &copy,
+        "save: the call is one of step `save`, but it is done",
+    );
+    check(&[saved.clone(), cleaned.clone()], &delete, "step clean");
+    check(&[saved.clone(), cleaned.clone()], &tell, "step tell");
+    let told = taken("tell", 3, CallState::Succeeded);
+    let all = [saved, cleaned, told];
+    check(&all, &call("fs__note", WRITE, ""), "-: every step is done");
+    let progress = Progress::of(1, &all);
+    assert!(progress.is_complete(&plan.steps) && progress.is_exhausted(&plan.steps));
+}
+
+#[test]
+fn calls_that_fail_use_up_a_step_and_do_not_finish_it() {
+    let plan = good();
+    let copy = call("fs__copy", WRITE, OLD);
+    let delete = call("fs__delete", DESTROY, OLD);
+    let calls = |states: &[CallState]| -> Vec<PlanCall> {
+        let each = (1..).zip(states).map(|(number, state)| taken("save", number, *state));
+        each.collect()
+    };
+    use CallState::{InDoubt, NotSent, Running, Succeeded, ToolError};
+    let check = |states: &[CallState], (on, then): (&str, &str)| {
+        let calls = calls(states);
+        assert!(fit_of(&plan, &calls, &copy).contains(on), "{states:?}");
+        let next = fit_of(&plan, &calls, &delete);
+        assert!(next.contains(then), "{states:?}: {next}");
+    };
+    check(&[ToolError], ("step save", "it waits for `save`"));
+    check(&[ToolError, ToolError], ("used up and none succeeded", "it waits for `save`"));
+    check(&[ToolError, Succeeded], ("it is done", "step clean"));
+    check(&[NotSent, NotSent, NotSent], ("step save", "it waits for `save`"));
+    check(&[Running], ("step save", "it waits for `save`"));
+    check(&[Running, Running], ("under way", "it waits for `save`"));
+    check(&[Succeeded, Running], ("under way", "it waits for `save`"));
+    check(&[InDoubt], ("nobody knows what its call", "it waits for `save`"));
+    check(&[Succeeded, InDoubt], ("nobody knows what its call", "it waits for `save`"));
+}
+
+#[test]
+fn a_budget_is_used_up() {
+    let plan = good();
+    let delete = call("fs__delete", DESTROY, OLD);
+    let saved = taken("save", 1, CallState::Succeeded);
+    let cleaned = |number| taken("clean", number, CallState::Succeeded);
+    let two = [saved.clone(), cleaned(2), cleaned(3)];
+    assert_eq!(
+        fit_of(&plan, &two, &delete),
+        "clean: next is step `clean`, whose budget does not suffice: the call touches 1 \
+         resources, and 0 of 2 are left"
+    );
+    // What was never sent gives back what it took.
+    let one = [saved, cleaned(2), taken("clean", 3, CallState::NotSent)];
+    assert_eq!(fit_of(&plan, &one, &delete), "step clean");
+}
+
+#[test]
+fn rows_count_by_an_exact_preview_only() {
+    let plan = steps(json!([{ "id": "a", "tool": "fs__write", "class": "write",
+        "targets": ["file:///srv/app/x"], "budget": { "rows": 3 } }]));
+    let (request, facts) = call("fs__write", WRITE, "/srv/app/x");
+    let preview = |updated, exact| PreviewFacts {
+        digest: Digest::of(b"diff"),
+        counts: ChangeCounts { updated, ..ChangeCounts::default() },
+        exact,
+        guarantee: Reversibility::Exact,
+        until: None,
+        disclosure: Disclosure::Contained,
+        notes: Vec::new(),
+    };
+    let fit = |preview: Option<&PreviewFacts>| {
+        let matcher = PlanMatcher::new(plan.clone()).unwrap();
+        let (request, facts) = (&request, &facts);
+        let called = Called { request, facts, preview, schema_fault: &|_| None };
+        matcher.fit(&Progress::default(), called)
+    };
+    let uses = PlanBudget { rows: Some(3), ..PlanBudget::default() };
+    let step = "a".parse().unwrap();
+    assert_eq!(fit(Some(&preview(3, true))), PlanFit::Step { step, uses });
+    for none in [None, Some(&preview(1, false)), Some(&preview(4, true))] {
+        assert!(matches!(fit(none), PlanFit::Deviation { .. }), "{none:?}");
+    }
+}
+
+#[test]
+fn what_the_step_does_not_name_is_none_of_it() {
+    let step = json!({ "id": "a", "tool": "fs__write", "class": "write",
+        "targets": ["file:///srv/app/**"], "parameters": { "required": ["path"] } });
+    let plan = steps(json!([step]));
+    let auth = call("fs__write", WRITE, "/srv/app/auth/users");
+    assert!(fit_of(&plan, &[], &auth).contains("does not name the surface `auth`"));
+    let empty = call("fs__write", WRITE, "");
+    // Without a path nobody knows what it is aimed at.
+    assert!(fit_of(&plan, &[], &empty).contains("aimed at"), "{}", fit_of(&plan, &[], &empty));
+    let late = Request { at: plan.expires, ..call("fs__write", WRITE, "/srv/app/x").0 };
+    let late = (late, call("fs__write", WRITE, "/srv/app/x").1);
+    assert!(fit_of(&plan, &[], &late).starts_with("-: the plan expired"));
+}
+
+#[test]
+fn steps_without_an_order_run_in_any() {
+    let step = |id: &str, after: Value| {
+        json!({ "id": id, "tool": "fs__write", "class": "write", "after": after,
+                "targets": [format!("file:///srv/app/{id}")] })
+    };
+    let plan =
+        steps(json!([step("a", json!([])), step("b", json!([])), step("c", json!(["a", "b"])),]));
+    let write = |id: &str| call("fs__write", WRITE, &format!("/srv/app/{id}"));
+    let a = taken("a", 1, CallState::Succeeded);
+    let b = taken("b", 2, CallState::Succeeded);
+    assert_eq!(fit_of(&plan, &[], &write("b")), "step b");
+    assert!(fit_of(&plan, std::slice::from_ref(&b), &write("c")).contains("waits for `a`"));
+    assert_eq!(fit_of(&plan, std::slice::from_ref(&b), &write("a")), "step a");
+    assert_eq!(fit_of(&plan, &[a, b], &write("c")), "step c");
+}
+
+#[test]
+fn a_plan_is_void_when_its_basis_moves() {
+    let mut plan = good();
+    let (policy, tool) = (plan.basis.policy, "fs__copy".parse::<ToolRef>().unwrap());
+    plan.basis.tools.insert(tool.clone(), Digest::of(b"copy"));
+    let moved = |policy, offered: Option<Digest>| basis_moved(&plan, policy, |_| offered);
+    assert_eq!(moved(policy, Some(Digest::of(b"copy"))), None);
+    assert_eq!(moved(policy, None), None);
+    let tool = moved(policy, Some(Digest::of(b"new"))).unwrap();
+    assert!(tool.contains("definition of `fs__copy`"), "{tool}");
+    let policies = moved(Digest::of(b"other"), None).unwrap();
+    assert!(policies.contains("the policies moved"), "{policies}");
+}
+
+// Laws.
+
+fn any_step() -> impl Strategy<Value = Value> {
+    let name = prop::sample::select(vec!["a", "b", "c", "d"]);
+    let tool = prop::sample::select(vec!["fs__read", "fs__write", "fs__delete", "fs__none"]);
+    let class = prop::sample::select(vec!["read", "write", "destructive"]);
+    let target = prop::sample::select(vec![
+        "file:///srv/app/x",
+        "file:///srv/**",
+        "file:///**",
+        "nothing",
+        "file:///srv/app/old/*",
+    ]);
+    let after = prop::option::of(prop::collection::btree_set("[a-e]", 0..3));
+    let budget = prop::option::of(0..30_u64);
+    (name, tool, class, prop::collection::vec(target, 0..3), (after, 0..4_u32, budget)).prop_map(
+        |(name, tool, class, targets, (after, calls, resources))| {
+            json!({ "id": name, "tool": tool, "class": class, "targets": targets,
+                    "after": after, "calls": calls,
+                    "budget": resources.map_or(json!({}), |most| json!({ "resources": most })) })
+        },
+    )
+}
+
+fn any_plan() -> impl Strategy<Value = Plan> {
+    let steps = prop::collection::vec(any_step(), 0..6);
+    (steps, any::<i64>())
+        .prop_map(|(steps, expires)| plan(json!({ "steps": steps, "expires_in_s": expires })))
+}
+
+/// Steps that differ in nothing but their order.
+fn any_graph() -> impl Strategy<Value = Plan> {
+    let after = prop::option::of(prop::collection::btree_set(0..5_usize, 0..3));
+    let steps = prop::collection::vec(after, 1..6).prop_map(|afters| {
+        let count = afters.len();
+        let each = afters.into_iter().enumerate().map(|(at, after)| {
+            let name = |at: usize| format!("s{at}");
+            // Mostly upwards, so that not all of them are cycles.
+            let after = after.map(|after| -> BTreeSet<_> {
+                let there = after.into_iter().filter(|other| *other < count);
+                there.filter(|other| *other < at || *other == 4).map(name).collect()
+            });
+            json!({ "id": name(at), "tool": "fs__write", "class": "write", "after": after,
+                    "targets": ["file:///srv/app/x"] })
+        });
+        each.collect::<Vec<_>>()
+    });
+    steps.prop_shuffle().prop_map(|steps| plan(json!({ "steps": steps })))
+}
+
+fn any_calls() -> impl Strategy<Value = Vec<PlanCall>> {
+    let state = prop::sample::select(CallState::ALL.to_vec());
+    let one =
+        ("[a-d]", 0..9_u8, state).prop_map(|(step, number, state)| taken(&step, number, state));
+    prop::collection::vec(one, 0..8)
+}
+
+fn any_call() -> impl Strategy<Value = (Request, Facts)> {
+    let tool = prop::sample::select(vec!["fs__read", "fs__write", "fs__delete"]);
+    let class = prop::sample::select(EffectClass::ALL.to_vec());
+    let path = prop::sample::select(vec!["/srv/app/x", "/srv/app/old/a", "/etc/x"]);
+    (tool, class, path).prop_map(|(tool, class, path)| call(tool, class, path))
+}
+
+proptest! {
+    #[test]
+    fn the_checker_is_total_and_always_says_the_same(plan in any_plan()) {
+        let notes = noted(&plan, &BTreeMap::new());
+        prop_assert_eq!(&notes, &noted(&plan, &BTreeMap::new()));
+        for note in &notes {
+            prop_assert!(!note.text.is_empty());
+            prop_assert!(note.step.iter().all(|name| plan.step(name).is_some()));
+        }
+        let rank = |note: &PlanNote| note.severity;
+        prop_assert!(notes.is_sorted_by(|one, next| rank(one) >= rank(next)));
+    }
+
+    #[test]
+    fn what_passes_the_checker_can_be_carried_out(plan in any_graph()) {
+        let blocked = noted(&plan, &BTreeMap::new())
+            .iter()
+            .any(|note| note.severity == PlanSeverity::Blocking);
+        prop_assume!(!blocked);
+        // Some step is open until all are done.
+        let mut calls: Vec<PlanCall> = Vec::new();
+        loop {
+            let progress = Progress::of(0, &calls);
+            if progress.is_complete(&plan.steps) {
+                break;
+            }
+            let states = progress.states(&plan.steps);
+            let fresh = |at: &usize| {
+                let taken = progress.taken(&plan.steps[*at].id);
+                matches!(states[*at], StepState::Open(_)) && taken == 0
+            };
+            let next = (0..plan.steps.len()).find(fresh);
+            prop_assert!(next.is_some(), "{:?}", states);
+            let step = plan.steps[next.unwrap()].id.clone();
+            calls.push(taken(step.as_str(), 1, CallState::Succeeded));
+        }
+    }
+
+    #[test]
+    fn a_call_that_fits_is_within_its_step(
+        mut plan in any_plan(), calls in any_calls(), (request, facts) in any_call(),
+    ) {
+        for (step, name) in plan.steps.iter_mut().zip('a'..) {
+            step.id = name.to_string().parse().unwrap();
+        }
+        let Ok(matcher) = PlanMatcher::new(plan.clone()) else { return Ok(()) };
+        let progress = Progress::of(0, &calls);
+        let called =
+            Called { request: &request, facts: &facts, preview: None, schema_fault: &|_| None };
+        let fit = matcher.fit(&progress, called);
+        prop_assert_eq!(&fit, &matcher.fit(&progress, called));
+        match fit {
+            PlanFit::Step { step, uses } => {
+                let at = plan.steps.iter().position(|one| one.id == step).unwrap();
+                let held = &plan.steps[at];
+                prop_assert_eq!(&held.tool, &request.tool);
+                prop_assert!(facts.aims().all(|aim| aim.class <= held.class));
+                prop_assert!(progress.taken(&step) < held.calls);
+                let used = progress.used(&step).bounds();
+                let bounds = held.budget.bounds().into_iter().zip(used).zip(uses.bounds());
+                for (((_, bound), (_, used)), (_, uses)) in bounds {
+                    let left = bound.map(|bound| bound.saturating_sub(used.unwrap_or(0)));
+                    prop_assert!(left.is_none_or(|left| uses.unwrap_or(0) <= left));
+                }
+                prop_assert!(request.at < plan.expires);
+            }
+            PlanFit::FreeRead => {
+                prop_assert!(facts.aims().all(|aim| aim.class == EffectClass::Read));
+            }
+            PlanFit::Deviation { why, .. } => prop_assert!(!why.is_empty()),
+        }
+    }
+
+    #[test]
+    fn bad_news_never_opens_a_step(calls in any_calls(), number in 0..8_usize) {
+        // What fails instead of succeeding makes no call fit that did not fit before.
+        let plan = steps(json!([
+            { "id": "a", "tool": "fs__write", "class": "write", "calls": 2,
+              "targets": ["file:///srv/app/x"] },
+            { "id": "b", "tool": "fs__copy", "class": "write", "calls": 2,
+              "targets": ["file:///srv/app/x"] },
+        ]));
+        let mut worse = calls.clone();
+        let Some(one) = worse.get_mut(number) else { return Ok(()) };
+        prop_assume!(one.state == CallState::Succeeded);
+        one.state = CallState::InDoubt;
+        for tool in ["fs__write", "fs__copy"] {
+            let call = call(tool, WRITE, "/srv/app/x");
+            let fits = |calls: &[PlanCall]| fit_of(&plan, calls, &call).starts_with("step");
+            prop_assert!(fits(&calls) || !fits(&worse));
+        }
+    }
+}
