@@ -11,7 +11,7 @@ use holdpoint_types::{
     canonical_bytes, canonical_digest, check,
 };
 use parking_lot::Mutex;
-use schema::Schema;
+pub(crate) use schema::Schema;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -272,6 +272,9 @@ fn name_of(server: &ServerName, definition: &Value) -> Result<ToolRef, String> {
     let name = ToolRef::new(server.clone(), text).map_err(|fault| fault.to_string())?;
     if name.is_read_request() {
         return Err(format!("`{name}` is the name of a request of MCP"));
+    }
+    if crate::doors::plans::is_ours(name.name()) {
+        return Err(format!("`{name}` has the name of a tool of Holdpoint"));
     }
     Ok(name)
 }

@@ -6,6 +6,7 @@ mod asks;
 mod held;
 pub mod http;
 pub mod local;
+pub(crate) mod plans;
 mod reads;
 pub mod stdio;
 mod tasks;

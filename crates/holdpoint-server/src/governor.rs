@@ -13,6 +13,7 @@ mod drain;
 mod endings;
 mod gather;
 mod given_up;
+mod plans;
 mod preview;
 mod questions;
 mod revert;
@@ -22,6 +23,7 @@ mod words;
 pub use checks::LATE_MS_MAX;
 pub use drain::Drained;
 pub use gather::{Known, gather};
+pub use plans::{PlanProposal, PlanRefused};
 pub(crate) use questions::{Question, Waiting};
 pub use revert::{OPERATOR, Reverting, Wanted};
 pub(crate) use tasks::Followed;
@@ -76,6 +78,7 @@ struct Inner {
     questions: questions::Handed,
     tasks: tasks::Tasks,
     checks: checks::Checks,
+    plans: plans::Plans,
     telemetry: Telemetry,
 }
 
@@ -111,6 +114,7 @@ impl Governor {
             questions: questions::Handed::default(),
             tasks: tasks::Tasks::default(),
             checks: checks::Checks::default(),
+            plans: plans::Plans::default(),
             telemetry: Telemetry::default(),
             store,
         };
@@ -405,7 +409,7 @@ impl Governor {
     fn read_stops(&self) -> Result<(), StoreFault> {
         let row = self.inner.store.control()?;
         self.feed(Input::StopsRead { epoch: row.epoch, stops: row.stops });
-        Ok(())
+        self.read_plans()
     }
 
     fn pins(&self) -> Result<BTreeMap<ToolRef, Digest>, StoreFault> {

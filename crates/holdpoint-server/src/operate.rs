@@ -5,11 +5,15 @@
 //! admitted, even by a process that cannot be reached.
 
 use crate::doors::local;
-use crate::store::{ApprovalRow, ReleaseOf, Spoken, Store, StoreFault};
+use crate::store::{
+    ApprovalRow, OnProposal, PlanRow, PlanRuling, ReleaseOf, Spoken, Store, StoreFault,
+};
 use crate::wire::{Acknowledgement, ObeyReply, StatusReply};
 use futures::future::join_all;
 use holdpoint_control::{ApproverFault, Settings};
-use holdpoint_types::{ActionId, ApprovalRecord, Epoch, OperatorName, Stop, StopScope, Timestamp};
+use holdpoint_types::{
+    ActionId, ApprovalRecord, Epoch, OperatorName, PlanId, Stop, StopScope, Timestamp,
+};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -39,6 +43,23 @@ pub struct Speaker {
     pub way: &'static str,
     /// True for the one who owns the store where nobody is declared: a yes counts for everything.
     pub sole: bool,
+}
+
+/// Why what was said to a plan does not count.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanFault {
+    /// There is none.
+    #[error("there is no plan {0}")]
+    Unknown(PlanId),
+    /// Somebody was before, or its time is over.
+    #[error("plan {0} does not wait any more: it is {1}")]
+    NotWaiting(PlanId, &'static str),
+    /// Nobody accepts what they asked for themselves.
+    #[error("`{0}` asks the agent for work, and cannot accept its plans")]
+    Requester(OperatorName),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
 }
 
 /// What somebody says to an approval.
@@ -120,6 +141,31 @@ pub async fn speak(
         Spoken::Denied(denied) => {
             Err(SpeakFault::Denied { by: denied.by, because: denied.because })
         }
+    }
+}
+
+/// Accepts or refuses a plan that waits. Gives it as it stands then.
+///
+/// # Errors
+/// When that does not count.
+pub async fn rule_plan(
+    (store, settings): (&Store, &Settings),
+    speaker: &Speaker,
+    (id, accept): (PlanId, bool),
+    (because, at): (String, Timestamp),
+) -> Result<PlanRow, PlanFault> {
+    let row = store.plan(id)?.ok_or(PlanFault::Unknown(id))?;
+    let agent = settings.parts().agents.get(&row.plan.agent);
+    let asks = agent.is_some_and(|agent| agent.requesters.contains(&speaker.name));
+    if accept && asks && !speaker.sole {
+        return Err(PlanFault::Requester(speaker.name.clone()));
+    }
+    let then = if accept { OnProposal::Accept } else { OnProposal::Refuse };
+    let word = (speaker.name.to_string(), because);
+    match store.rule_plan((id, then), word, at).await? {
+        PlanRuling::Recorded => store.plan(id)?.ok_or(PlanFault::Unknown(id)),
+        PlanRuling::Unknown => Err(PlanFault::Unknown(id)),
+        PlanRuling::NotWaiting(state) => Err(PlanFault::NotWaiting(id, state.as_str())),
     }
 }
 

@@ -2,8 +2,10 @@
 //! Edge types, converted by hand; must never be used inside.
 
 mod approvals;
+mod plans;
 
 pub use approvals::{ApprovalAnswer, ApprovalAsk, ApprovalReply, ApprovalState};
+pub use plans::{PlanAsk, next_steps, plan_json};
 
 use crate::doors::http::oauth::KeyHealth;
 use crate::governor::{Became, StopReport};

@@ -346,7 +346,9 @@ impl Plan {
         basis: PlanBasis,
     ) -> Self {
         let PlanDraft { purpose, reads, steps, expires_in_s, .. } = draft;
-        let expires = Timestamp(now.0.saturating_add(expires_in_s.saturating_mul(1000)));
+        // A number that every reader of a record keeps exactly, whatever was asked for.
+        let span_s = expires_in_s.clamp(-1, i64::from(u32::MAX));
+        let expires = Timestamp(now.0.saturating_add(span_s.saturating_mul(1000)));
         Self { id, agent, task, purpose, reads, steps, expires, basis }
     }
 
@@ -452,6 +454,15 @@ impl PlanState {
             Self::Proposed | Self::Accepted => true,
             Self::Refused | Self::Ended(_) => false,
         }
+    }
+}
+
+// === impl PlanProposed ===
+
+impl PlanProposed {
+    /// True if a note keeps the plan from coming into force.
+    pub fn is_blocked(&self) -> bool {
+        self.notes.iter().any(|note| note.severity == PlanSeverity::Blocking)
     }
 }
 

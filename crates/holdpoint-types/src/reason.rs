@@ -130,6 +130,18 @@ reasons! {
         "No upstream server has this name.",
         "Use one of the servers that `tools/list` shows.",
         "Declare it as `[server.NAME]`.";
+    PlanUnknown, "plan_unknown", Door,
+        "The agent has no plan with this id.",
+        "See your plans with `holdpoint_plan_status`.",
+        "Compare with `holdpoint plan list`.";
+    PlanConflict, "plan_conflict", Door,
+        "The plan cannot be proposed beside those that are open.",
+        "Revise the plan that is open for this task, or let one end.",
+        "See `holdpoint plan list`; refuse what nobody needs.";
+    PlanBlocked, "plan_blocked", Door,
+        "The checker has notes on the plan that keep it from coming into force.",
+        "Change what the blocking notes name, and propose it again.",
+        "Read the notes with `holdpoint plan show`.";
     Overloaded, "overloaded", Door,
         "Too many calls are in flight.",
         "Retry after a pause.",

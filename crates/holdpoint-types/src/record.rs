@@ -8,6 +8,7 @@ use crate::decision::{Decision, Finding};
 use crate::digest::Digest;
 use crate::facts::{Facts, Intent, Request};
 use crate::ids::{ActionId, AgentName, Epoch, GatewayId, ServerName, TeamName, Timestamp, ToolRef};
+use crate::plan::{PlanEnded, PlanProposed, PlanRuled};
 use crate::reason::Reason;
 use crate::revert::RevertRecord;
 use crate::stop::{Stop, StopId, StopScope};
@@ -131,6 +132,14 @@ pub enum RecordBody {
         /// Who revoked them.
         by: String,
     },
+    /// An agent proposed a plan.
+    PlanProposed(Box<PlanProposed>),
+    /// A plan came into force: it holds its task from here on.
+    PlanAccepted(PlanRuled),
+    /// A plan was refused.
+    PlanRefused(PlanRuled),
+    /// A plan ended.
+    PlanEnded(PlanEnded),
     /// A server asked an agent something. Durable before the agent hears of it.
     Asked(Box<AskedRecord>),
     /// What came back for such a question.
@@ -482,6 +491,10 @@ impl RecordBody {
             Self::Released { .. } => "released",
             Self::KeyIssued { .. } => "key_issued",
             Self::KeysRevoked { .. } => "keys_revoked",
+            Self::PlanProposed(_) => "plan_proposed",
+            Self::PlanAccepted(_) => "plan_accepted",
+            Self::PlanRefused(_) => "plan_refused",
+            Self::PlanEnded(_) => "plan_ended",
             Self::Asked(_) => "asked",
             Self::Replied(_) => "replied",
             Self::CredentialIssued { .. } => "credential_issued",

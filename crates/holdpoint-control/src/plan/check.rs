@@ -3,14 +3,15 @@
 //! It knows the catalog and the operator's settings, not the policies: what they say is asked at
 //! each call. Total and deterministic. Must not accept or refuse.
 
+use super::matching::saves;
 use super::order::{self, Order};
 use super::{NOTES_MAX, PlanRules, STEP_CALLS_MAX, STEPS_MAX, TARGETS_MAX, note, note_of_plan};
 use crate::settings::{Aimed, ResourcePattern, Settings, Touch};
 use holdpoint_types::{
-    EffectClass, Plan, PlanBudget, PlanCode, PlanNote, PlanSeverity, PlanStep, Reversibility,
-    Timestamp, ToolFacts, ToolRef, ToolState,
+    EffectClass, Plan, PlanBudget, PlanCode, PlanNote, PlanSeverity, PlanStep, Timestamp,
+    ToolFacts, ToolRef, ToolState,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the checker knows besides the plan.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +22,8 @@ pub struct Known<'a> {
     pub rules: &'a PlanRules,
     /// The tools that servers offer, as far as the plan names them.
     pub tools: &'a BTreeMap<ToolRef, ToolFacts>,
-    /// Tools whose calls are previewed, and how well they can be taken back.
-    pub previewed: &'a BTreeMap<ToolRef, Reversibility>,
+    /// Tools whose calls are previewed.
+    pub previewed: &'a BTreeSet<ToolRef>,
     /// What is wrong with the constraints on parameters, by the step's position.
     pub schema_faults: &'a BTreeMap<usize, String>,
     /// The time.
@@ -216,7 +217,7 @@ impl<'a> Looked<'a> {
             let text = "it destroys; bound how much by `budget`";
             notes.push(self.blocks(PlanCode::BudgetMissing, text));
         }
-        let previewed = known.previewed.contains_key(tool);
+        let previewed = known.previewed.contains(tool);
         if step.budget.rows.is_some() && !previewed {
             let text =
                 format!("nobody can count the rows that `{tool}` touches; bound `resources`");
@@ -233,20 +234,26 @@ impl<'a> Looked<'a> {
 
     /// Whether what it destroys can be had again.
     fn recovery(&self, steps: &[Looked<'_>], order: &Order, known: Known<'_>) -> Option<PlanNote> {
-        let ceiling = known.previewed.get(&self.step.tool);
-        let lasts = ceiling.is_none_or(|ceiling| *ceiling > Reversibility::ExactUntil);
-        if self.step.class < EffectClass::Destructive || !lasts {
+        if self.step.class < EffectClass::Destructive {
             return None;
         }
-        let saves = |at: usize| {
-            steps.get(at).is_some_and(|before| {
-                before.step.recovery_point && before.step.class < EffectClass::Destructive
-            })
-        };
-        let text = "what it does may be for ever, and nothing is saved; put a step before it that \
-                    saves it, with `recovery_point: true`";
-        let saved = order.all_before(self.at).into_iter().any(saves);
-        (!saved).then(|| self.blocks(PlanCode::RecoveryMissing, text))
+        let saved = |at: usize| steps.get(at).is_some_and(|before| saves(before.step));
+        if order.all_before(self.at).into_iter().any(saved) {
+            return None;
+        }
+        Some(match known.previewed.contains(&self.step.tool) {
+            // Every preview says how well its call can be taken back.
+            true => self.advises(
+                PlanCode::RecoveryMissing,
+                "nothing is saved before; calls that cannot be taken back exactly will be no part \
+                 of it",
+            ),
+            false => self.blocks(
+                PlanCode::RecoveryMissing,
+                "what it does may be for ever, and nothing is saved; put a step before it that \
+                 saves it, with `recovery_point: true`",
+            ),
+        })
     }
 
     /// Whether it makes again what a step before it destroyed.

@@ -6,7 +6,7 @@ use super::progress::{Progress, StepState};
 use crate::settings::{PatternFault, ResourcePattern, ResourceSet};
 use holdpoint_types::{
     Certainty, EffectClass, Extent, Facts, Plan, PlanBudget, PlanFit, PlanReads, PlanStep,
-    PreviewFacts, Request, Timestamp,
+    PreviewFacts, Request, Reversibility, Timestamp,
 };
 use std::fmt::Write as _;
 
@@ -28,10 +28,21 @@ pub struct Called<'a> {
     pub request: &'a Request,
     /// What is known about it.
     pub facts: &'a Facts,
-    /// What would come of it, if that is known.
-    pub preview: Option<&'a PreviewFacts>,
+    /// What would come of it.
+    pub foreseen: Foreseen<'a>,
     /// What of its parameters breaks the constraint of the step at this place, if anything does.
     pub schema_fault: &'a dyn Fn(usize) -> Option<String>,
+}
+
+/// Whether it is known what would come of a call.
+#[derive(Clone, Copy, Debug)]
+pub enum Foreseen<'a> {
+    /// Nobody can see that.
+    Never,
+    /// Somebody will look, if nothing else speaks against the call: it is compared again then.
+    Later,
+    /// It is this.
+    Seen(&'a PreviewFacts),
 }
 
 /// How far a call fits a step: the further, the nearer.
@@ -43,6 +54,8 @@ enum Misfit {
     Surface(String),
     Parameters(String),
     Budget(String),
+    /// It cannot be taken back.
+    Lasting,
 }
 
 // === impl PlanMatcher ===
@@ -151,7 +164,17 @@ impl PlanMatcher {
         if let Some(fault) = (call.schema_fault)(at) {
             return Err(Misfit::Parameters(fault));
         }
-        spend(step, progress.used(&step.id), call).map_err(Misfit::Budget)
+        let uses = spend(step, progress.used(&step.id), call).map_err(Misfit::Budget)?;
+        if step.class == EffectClass::Destructive && !self.is_saved(at) && lasts(call.foreseen) {
+            return Err(Misfit::Lasting);
+        }
+        Ok(uses)
+    }
+
+    /// True if a step before it saves what it destroys.
+    fn is_saved(&self, at: usize) -> bool {
+        let before = self.order.all_before(at).into_iter();
+        before.filter_map(|at| self.plan.steps.get(at)).any(saves)
     }
 }
 
@@ -174,6 +197,9 @@ impl Misfit {
             Self::Surface(surface) => format!("which does not name the surface `{surface}`"),
             Self::Parameters(fault) => format!("whose `parameters` the call breaks: {fault}"),
             Self::Budget(why) => format!("whose budget does not suffice: {why}"),
+            Self::Lasting => {
+                "before which nothing is saved; the call could not be taken back exactly".to_owned()
+            }
         }
     }
 }
@@ -186,6 +212,7 @@ fn rank(misfit: &Misfit) -> u8 {
         Misfit::Surface(_) => 3,
         Misfit::Parameters(_) => 4,
         Misfit::Budget(_) => 5,
+        Misfit::Lasting => 6,
     }
 }
 
@@ -210,6 +237,20 @@ fn told(state: &StepState) -> String {
     }
 }
 
+/// True if a step makes what later ones are taken back with.
+pub(super) fn saves(step: &PlanStep) -> bool {
+    step.recovery_point && step.class < EffectClass::Destructive
+}
+
+/// True if what would come of a call cannot be taken back exactly.
+fn lasts(foreseen: Foreseen<'_>) -> bool {
+    match foreseen {
+        Foreseen::Never => true,
+        Foreseen::Later => false,
+        Foreseen::Seen(preview) => preview.guarantee > Reversibility::ExactUntil,
+    }
+}
+
 /// What a call uses up of the budget of `step`, of which `used` is gone.
 fn spend(step: &PlanStep, used: PlanBudget, call: Called<'_>) -> Result<PlanBudget, String> {
     let take = |name: &str, bound: Option<u64>, used: Option<u64>, touched: Option<u64>| {
@@ -223,12 +264,20 @@ fn spend(step: &PlanStep, used: PlanBudget, call: Called<'_>) -> Result<PlanBudg
             Some(touched) => Ok(Some(touched)),
         }
     };
-    let exact = call.preview.filter(|preview| preview.exact);
-    let previewed = exact.map(|preview| preview.counts.total());
     let (files, resources) = touched(call.facts);
+    let is_file = |resource: &str| resource.starts_with(FILE);
+    let of_files = call.facts.aims().any(|aim| is_file(&aim.target.resource));
+    let (rows, files) = match call.foreseen {
+        Foreseen::Never => (None, files),
+        Foreseen::Later => (Some(0), Some(0)),
+        Foreseen::Seen(preview) => {
+            let changes = preview.exact.then(|| preview.counts.total());
+            if of_files { (Some(0), changes) } else { (changes, files) }
+        }
+    };
     let budget = step.budget;
     Ok(PlanBudget {
-        rows: take("rows", budget.rows, used.rows, previewed)?,
+        rows: take("rows", budget.rows, used.rows, rows)?,
         files: take("files", budget.files, used.files, files)?,
         resources: take("resources", budget.resources, used.resources, resources)?,
     })

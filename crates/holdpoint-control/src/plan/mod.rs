@@ -9,7 +9,7 @@ mod order;
 mod progress;
 
 pub use check::{Known, check};
-pub use matching::{Called, PlanMatcher};
+pub use matching::{Called, Foreseen, PlanMatcher};
 pub use progress::{CallState, PlanCall, Progress, StepState};
 
 use holdpoint_types::{

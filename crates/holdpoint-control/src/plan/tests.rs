@@ -1,8 +1,8 @@
 //! The checker's remarks in one reviewed table, the matcher step by step, and the laws of both.
 
 use super::{
-    CallState, Called, Known, PlanAccept, PlanCall, PlanMatcher, PlanRules, Progress, STEPS_MAX,
-    StepState, TARGETS_MAX, basis_moved, check,
+    CallState, Called, Foreseen, Known, PlanAccept, PlanCall, PlanMatcher, PlanRules, Progress,
+    STEPS_MAX, StepState, TARGETS_MAX, basis_moved, check,
 };
 use crate::settings::{
     Agent, Grant, ResourcePattern, ResourceTemplate, ServerRules, Settings, SettingsParts, Surface,
@@ -142,8 +142,13 @@ fn good() -> Plan {
     ]))
 }
 
+/// Tools whose calls are previewed.
+fn previewed() -> BTreeSet<ToolRef> {
+    BTreeSet::from(["fs__run".parse().unwrap()])
+}
+
 fn noted(plan: &Plan, schema_faults: &BTreeMap<usize, String>) -> Vec<PlanNote> {
-    let (tools, previewed, rules) = (catalog(), BTreeMap::new(), rules_of_plans());
+    let (tools, previewed, rules) = (catalog(), previewed(), rules_of_plans());
     let known = Known {
         settings: &SETTINGS,
         rules: &rules,
@@ -330,7 +335,7 @@ fn fit_of(plan: &Plan, calls: &[PlanCall], (request, facts): &(Request, Facts)) 
         let lacks = plan.steps[at].parameters.is_some() && request.parameters["path"] == "";
         lacks.then(|| "a path is missing".to_owned())
     };
-    let called = Called { request, facts, preview: None, schema_fault: &fault };
+    let called = Called { request, facts, foreseen: Foreseen::Never, schema_fault: &fault };
     match matcher.fit(&Progress::of(1, calls), called) {
         PlanFit::Step { step, .. } => format!("step {step}"),
         PlanFit::FreeRead => "free".to_owned(),
@@ -438,29 +443,51 @@ fn a_budget_is_used_up() {
 
 #[test]
 fn rows_count_by_an_exact_preview_only() {
-    let plan = steps(json!([{ "id": "a", "tool": "fs__write", "class": "write",
-        "targets": ["file:///srv/app/x"], "budget": { "rows": 3 } }]));
-    let (request, facts) = call("fs__write", WRITE, "/srv/app/x");
-    let preview = |updated, exact| PreviewFacts {
+    let preview = |updated, exact, guarantee| PreviewFacts {
         digest: Digest::of(b"diff"),
         counts: ChangeCounts { updated, ..ChangeCounts::default() },
         exact,
-        guarantee: Reversibility::Exact,
+        guarantee,
         until: None,
         disclosure: Disclosure::Contained,
         notes: Vec::new(),
     };
-    let fit = |preview: Option<&PreviewFacts>| {
-        let matcher = PlanMatcher::new(plan.clone()).unwrap();
+    let fit = |budget: Value, tool: &str, class: EffectClass, foreseen: Foreseen<'_>| {
+        let (request, facts) = call(tool, class, "/srv/app/x");
+        let target = &facts.target.resource;
+        let plan = steps(json!([{ "id": "a", "tool": tool, "class": class.as_str(),
+            "targets": [target], "budget": budget }]));
+        let matcher = PlanMatcher::new(plan).unwrap();
         let (request, facts) = (&request, &facts);
-        let called = Called { request, facts, preview, schema_fault: &|_| None };
-        matcher.fit(&Progress::default(), called)
+        matcher
+            .fit(&Progress::default(), Called { request, facts, foreseen, schema_fault: &|_| None })
     };
-    let uses = PlanBudget { rows: Some(3), ..PlanBudget::default() };
-    let step = "a".parse().unwrap();
-    assert_eq!(fit(Some(&preview(3, true))), PlanFit::Step { step, uses });
-    for none in [None, Some(&preview(1, false)), Some(&preview(4, true))] {
-        assert!(matches!(fit(none), PlanFit::Deviation { .. }), "{none:?}");
+    let exact = Reversibility::Exact;
+    let step = |uses| PlanFit::Step { step: "a".parse().unwrap(), uses };
+    let rows = |rows| step(PlanBudget { rows: Some(rows), ..PlanBudget::default() });
+    let (some, lasting) = (preview(3, true, exact), preview(1, true, Reversibility::Compensable));
+    let (vague, many) = (preview(1, false, exact), preview(4, true, exact));
+    let of_rows = |foreseen| fit(json!({ "rows": 3 }), "fs__note", WRITE, foreseen);
+    assert_eq!(of_rows(Foreseen::Seen(&some)), rows(3));
+    // Who will look yet does not refuse it now.
+    assert_eq!(of_rows(Foreseen::Later), rows(0));
+    for none in [Foreseen::Never, Foreseen::Seen(&vague), Foreseen::Seen(&many)] {
+        assert!(matches!(of_rows(none), PlanFit::Deviation { .. }), "{none:?}");
+    }
+    let files = |foreseen| fit(json!({ "files": 3 }), "fs__write", WRITE, foreseen);
+    let three = step(PlanBudget { files: Some(3), ..PlanBudget::default() });
+    assert_eq!(files(Foreseen::Seen(&some)), three);
+    assert!(matches!(files(Foreseen::Seen(&many)), PlanFit::Deviation { .. }));
+    // What nothing is saved for has to be exactly reversible.
+    let destroys = |foreseen| fit(json!({ "resources": 3 }), "fs__delete", DESTROY, foreseen);
+    for (foreseen, fits) in [
+        (Foreseen::Seen(&some), true),
+        (Foreseen::Later, true),
+        (Foreseen::Seen(&lasting), false),
+        (Foreseen::Never, false),
+    ] {
+        let found = destroys(foreseen);
+        assert_eq!(matches!(found, PlanFit::Step { .. }), fits, "{foreseen:?}: {found:?}");
     }
 }
 
@@ -621,8 +648,9 @@ proptest! {
         }
         let Ok(matcher) = PlanMatcher::new(plan.clone()) else { return Ok(()) };
         let progress = Progress::of(0, &calls);
+        let foreseen = Foreseen::Never;
         let called =
-            Called { request: &request, facts: &facts, preview: None, schema_fault: &|_| None };
+            Called { request: &request, facts: &facts, foreseen, schema_fault: &|_| None };
         let fit = matcher.fit(&progress, called);
         prop_assert_eq!(&fit, &matcher.fit(&progress, called));
         match fit {

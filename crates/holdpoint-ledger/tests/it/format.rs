@@ -6,9 +6,10 @@ use holdpoint_types::{
     ActionId, ActionRecord, AgentFacts, AskedRecord, AskedRuling, Cause, CheckPlan, CheckRecord,
     ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding,
     FindingResult, GatewayId, GrantFacts, GuardRecord, Intent, IntentSource, Lineage, Mode,
-    OutcomeRecord, OutcomeStatus, PolicySource, Reason, Record, RecordBody, RepliedRecord,
-    ReplyStatus, Request, Ruling, Severity, Stop, StopScope, TargetFacts, Timestamp, ToolFacts,
-    ToolOutput, ToolState,
+    OutcomeRecord, OutcomeStatus, Plan, PlanBasis, PlanBudget, PlanCode, PlanEnd, PlanEnded,
+    PlanFacts, PlanFit, PlanId, PlanNote, PlanProposed, PlanRuled, PlanSeverity, PolicySource,
+    Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request, Ruling, Severity, Stop,
+    StopScope, TargetFacts, TaskId, Timestamp, ToolFacts, ToolOutput, ToolState,
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Value, json};
@@ -356,6 +357,98 @@ fn questions() {
         RecordBody::Replied(Box::new(replied)),
         expect![[
             r#"{"action":"018bcfe5-6864-7202-8202-020202020202","agent":"coder","asked":7,"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"replied","server":"fs","status":"unanswered"}"#
+        ]],
+    );
+}
+
+#[test]
+fn plans() {
+    let id = |number: u8| PlanId::new(Timestamp(1_700_000_000_000), [number; 10]);
+    let draft = json!({
+        "purpose": "clean up",
+        "steps": [
+            { "id": "save", "tool": "fs__copy", "class": "write", "recovery_point": true,
+              "targets": ["file:///srv/app/*"], "after": [] },
+            { "id": "clean", "tool": "fs__delete", "class": "destructive", "calls": 3,
+              "targets": ["file:///srv/app/*"], "surfaces": ["auth"],
+              "parameters": { "required": ["path"] }, "budget": { "files": 3 },
+              "preconditions": ["nobody works there"], "postconditions": ["it is empty"] },
+        ],
+    });
+    let draft = serde_json::from_value(draft).unwrap();
+    let tools = [("fs__copy".parse().unwrap(), Digest::of(b"copy"))].into();
+    let basis = PlanBasis { policy: Digest::of(b"policy"), tools, parent: Some(id(8)) };
+    let whose = ("coder".parse().unwrap(), TaskId::new(Timestamp(1_700_000_000_000), [5; 10]));
+    let plan = Plan::of(draft, id(9), whose, Timestamp(1_700_000_000_000), basis);
+    let (severity, code) = (PlanSeverity::Advisory, PlanCode::Recreates);
+    let note = PlanNote { severity, code, step: Some("clean".parse().unwrap()), text: "x".into() };
+    let proposed = PlanProposed { plan, notes: vec![note] };
+    check(
+        RecordBody::PlanProposed(Box::new(proposed)),
+        expect![[
+            r#"{"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_proposed","notes":[{"code":"recreates","severity":"advisory","step":"clean","text":"x"}],"plan":{"agent":"coder","basis":{"parent":"018bcfe5-6800-7808-8808-080808080808","policy":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","tools":{"fs__copy":"sha256:6f5a6034e770acbfb3f797e6a7eb7948d470d45f9928f92b7d72dc7c45e6d0cd"}},"expires":1700003600000,"id":"018bcfe5-6800-7909-8909-090909090909","purpose":"clean up","reads":"free","steps":[{"after":[],"class":"write","id":"save","recovery_point":true,"targets":["file:///srv/app/*"],"tool":"fs__copy"},{"budget":{"files":3},"calls":3,"class":"destructive","id":"clean","parameters":{"required":["path"]},"postconditions":["it is empty"],"preconditions":["nobody works there"],"surfaces":["auth"],"targets":["file:///srv/app/*"],"tool":"fs__delete"}],"task":"018bcfe5-6800-7505-8505-050505050505"}}"#
+        ]],
+    );
+    let ruled = PlanRuled {
+        plan: id(9),
+        agent: "coder".parse().unwrap(),
+        by: "checker".into(),
+        reason: "no note blocks it".into(),
+    };
+    check(
+        RecordBody::PlanAccepted(ruled.clone()),
+        expect![[
+            r#"{"agent":"coder","at_ms":1700000000123,"by":"checker","gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_accepted","plan":"018bcfe5-6800-7909-8909-090909090909","reason":"no note blocks it"}"#
+        ]],
+    );
+    check(
+        RecordBody::PlanRefused(ruled),
+        expect![[
+            r#"{"agent":"coder","at_ms":1700000000123,"by":"checker","gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_refused","plan":"018bcfe5-6800-7909-8909-090909090909","reason":"no note blocks it"}"#
+        ]],
+    );
+    let ended = PlanEnded {
+        plan: id(9),
+        agent: "coder".parse().unwrap(),
+        end: PlanEnd::Void,
+        detail: "the policies moved".into(),
+    };
+    check(
+        RecordBody::PlanEnded(ended),
+        expect![[
+            r#"{"agent":"coder","at_ms":1700000000123,"detail":"the policies moved","end":"void","gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_ended","plan":"018bcfe5-6800-7909-8909-090909090909"}"#
+        ]],
+    );
+}
+
+#[test]
+fn how_a_call_stands_to_a_plan() {
+    let check = |fit: PlanFit, expected: Expect| {
+        let plan = PlanId::new(Timestamp(1_700_000_000_000), [9; 10]);
+        let facts = PlanFacts { plan, version: 4, fit };
+        let bytes = holdpoint_types::canonical_bytes(&facts).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        expected.assert_eq(&text);
+        assert_eq!(serde_json::from_str::<PlanFacts>(&text).unwrap(), facts);
+    };
+    let uses = PlanBudget { files: Some(1), ..PlanBudget::default() };
+    check(
+        PlanFit::Step { step: "clean".parse().unwrap(), uses },
+        expect![[
+            r#"{"fit":"step","plan":"018bcfe5-6800-7909-8909-090909090909","step":"clean","uses":{"files":1},"version":4}"#
+        ]],
+    );
+    check(
+        PlanFit::FreeRead,
+        expect![[
+            r#"{"fit":"free_read","plan":"018bcfe5-6800-7909-8909-090909090909","version":4}"#
+        ]],
+    );
+    let nearest = Some("save".parse().unwrap());
+    check(
+        PlanFit::Deviation { nearest, why: "no".into() },
+        expect![[
+            r#"{"fit":"deviation","nearest":"save","plan":"018bcfe5-6800-7909-8909-090909090909","version":4,"why":"no"}"#
         ]],
     );
 }

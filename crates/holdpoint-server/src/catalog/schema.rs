@@ -37,7 +37,7 @@ const COSTLY: [&str; 8] = [
 
 /// A tool's schema.
 #[derive(Debug)]
-pub(super) struct Schema {
+pub(crate) struct Schema {
     compiled: Result<Arc<Validator>, String>,
     cost: Cost,
     /// Set when a check took too long: the tool is unusable until its definition changes.
@@ -59,6 +59,26 @@ impl Schema {
         let cost = if is_costly(&schema) { Cost::Unbounded } else { Cost::Bounded };
         let compiled = compile(schema, unknown_refused).map(Arc::new);
         Self { compiled, cost, locked: AtomicBool::new(false) }
+    }
+
+    /// Compiles a constraint that is no tool's own.
+    pub(crate) fn of_constraint(schema: &Value) -> Self {
+        let cost = if is_costly(schema) { Cost::Unbounded } else { Cost::Bounded };
+        let compiled = compile(schema.clone(), false).map(Arc::new);
+        Self { compiled, cost, locked: AtomicBool::new(false) }
+    }
+
+    /// Why it cannot be used, if it cannot.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let text = self.compiled.as_ref().err()?;
+        let bare = text.strip_prefix("the tool's schema cannot be used: ");
+        Some(bare.unwrap_or(text).replace("the tool's schema", "it"))
+    }
+
+    /// What of `parameters` breaks it, if anything does, or cannot be told. Names paths and rules,
+    /// not values.
+    pub(crate) fn broken_by(&self, parameters: &Value) -> Option<String> {
+        self.faults(parameters).unwrap_or_else(Some)
     }
 
     /// Checks `parameters`. The evidence names paths and rules, not values.

@@ -147,7 +147,7 @@ pub(super) fn refused_data(reason: Reason, detail: &str) -> Value {
     json!({ "reason": reason.code(), "detail": detail, "next": reason.for_agent() })
 }
 
-fn raw(value: &Value) -> Box<serde_json::value::RawValue> {
+pub(super) fn raw(value: &Value) -> Box<serde_json::value::RawValue> {
     // A `Value` always serialises; `null` would be the answer if it ever did not.
     serde_json::value::to_raw_value(value).unwrap_or_default()
 }

@@ -13,6 +13,7 @@ mod lines;
 pub mod listen;
 mod methods;
 pub mod oauth;
+mod plans;
 mod progress;
 mod resources;
 mod sessions;

@@ -6,7 +6,9 @@
 mod calls;
 mod eras;
 pub mod host;
+mod lines;
 mod listing;
+mod plans;
 mod questions;
 mod resources;
 
@@ -24,13 +26,14 @@ use holdpoint_resources::mcp::{
 };
 use holdpoint_resources::{Passage, PassageReceiver, PassageSender, Received, SendFault};
 use holdpoint_types::{AgentName, Door, JsonLimits, Reason, ServerName, StopScope, ToolRef};
+use lines::{skip_line, write_lines};
 use questions::Questions;
 use serde_json::{Value, json};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -362,6 +365,9 @@ impl Between {
             Ok(era) => era,
             Err(fault) => return revision_refused(&request, &fault),
         };
+        if self.is_about_plans(&request) {
+            return self.answer_about_plans(&request, era).await;
+        }
         if let Some(call) = self.proposed(&request) {
             let governed = self.govern(call, request, (answer, asked)).await;
             return RpcResponse { id: Some(id), outcome: answer::read_outcome(governed) };
@@ -571,31 +577,6 @@ fn revision_refused(request: &RpcRequest, fault: &EraFault) -> RpcResponse {
 fn failed(id: RpcId, reason: Reason, detail: &str) -> RpcResponse {
     let data = refused_data(reason, detail);
     RpcResponse::error(Some(id), era::INTERNAL_ERROR, detail, data)
-}
-
-async fn skip_line(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
-    loop {
-        let buffer = from.fill_buf().await?;
-        let end = buffer.iter().position(|byte| *byte == b'\n');
-        let used = end.map_or(buffer.len(), |end| end + 1);
-        let done = end.is_some() || used == 0;
-        from.consume(used);
-        if done {
-            return Ok(());
-        }
-    }
-}
-
-async fn write_lines(mut lines: mpsc::Receiver<Vec<u8>>, mut to: impl AsyncWrite + Unpin) {
-    while let Some(mut line) = lines.recv().await {
-        line.push(b'\n');
-        if to.write_all(&line).await.is_err() {
-            return;
-        }
-        if lines.is_empty() && to.flush().await.is_err() {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ impl Governor {
         call: &Call,
     ) -> Result<(Permit, Cancels), Refusal> {
         let effects = self.analyse((&call.agent, &call.tool), &call.parameters).await?;
+        let _turn = self.plan_turn(call, effects.as_deref()).await;
         let held_open = HeldOpen { governor: self, action, tool: &call.tool };
         for _ in 0..TRIES_MAX {
             match self.try_admit(action, (call, effects.as_deref())).await? {
@@ -62,11 +63,15 @@ impl Governor {
     ) -> Result<Admitted, Refusal> {
         let now = self.inner.clock.now();
         let now = now.map_err(|fault| deny(Reason::ClockStepped, &fault.to_string()))?;
-        let (request, facts) = self.gather(action, call, now);
+        let (request, mut facts) = self.gather(action, call, now);
+        let planned = self.plan_of(&request, &facts).await;
+        facts.plan = planned.map_err(|fault| unavailable(&fault))?;
         let policy = self.policy();
         let (facts, decision) = self.judge(&request, facts, &policy).await;
         let judged = (facts, decision);
-        let (facts, decision, diff) = self.look_ahead(&request, judged, call.1, &policy).await;
+        let ahead = self.look_ahead(&request, judged, call.1, &policy).await;
+        let held = self.hold_to_plan(&request, ahead, &policy).await;
+        let (facts, decision, diff) = held.map_err(|fault| unavailable(&fault))?;
         self.propose(Judged { request, facts, decision, diff }, &policy).await
     }
 
@@ -136,7 +141,7 @@ impl Governor {
         let record = Record { at_ms, gateway: self.inner.gateway, body };
         Ok(match self.inner.store.admit(record, epoch).await? {
             Admission::Recorded { .. } => true,
-            Admission::EpochMoved { .. } | Admission::ApprovalMoved => false,
+            Admission::EpochMoved { .. } | Admission::ApprovalMoved | Admission::PlanMoved => false,
         })
     }
 

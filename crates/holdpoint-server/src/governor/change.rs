@@ -21,9 +21,13 @@ impl Governor {
     /// # Errors
     /// When the new set cannot be recorded; the old one stays in force.
     pub async fn replace_policies(&self, policies: PolicySets) -> Result<(), StoreFault> {
-        let known = digests(&self.policy());
-        self.record_policies(&policies, &known).await?;
+        let before = self.policy();
+        self.record_policies(&policies, &digests(&before)).await?;
         self.inner.policy.store(Arc::new(policies));
+        if let Err(fault) = self.void_plans(before.digest()).await {
+            // Nothing is lost: each is looked at again when it is called upon.
+            tracing::error!(%fault, "plans whose basis moved cannot be ended");
+        }
         Ok(())
     }
 

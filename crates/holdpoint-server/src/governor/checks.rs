@@ -152,6 +152,7 @@ impl Governor {
             if looked.is_ok() && counted.elapsed() >= COUNT {
                 counted = Instant::now();
                 looked = self.count_checks().and(self.find_in_doubt().await);
+                looked = looked.and(self.settle_plans().await);
             }
             match looked {
                 Ok(()) => failing = false,

@@ -343,6 +343,7 @@ impl Governor {
             preview: None,
             unseen: None,
             approval: None,
+            plan: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! signed. Must not begin or commit the transaction, nor sign over a log that it did not check.
 
 use super::fault::StoreFault;
-use super::{approvals, blocks, checks, grants, query};
+use super::{approvals, blocks, checks, grants, plans, query};
 use holdpoint_ledger::{
     Frontier, Signer, Verifier, encode, leaf_hash, open_checkpoint, sign_checkpoint,
 };
@@ -132,6 +132,13 @@ impl Columns {
             RecordBody::KeyIssued { agent, .. } | RecordBody::KeysRevoked { agent, .. } => {
                 self.agent = Some(agent.to_string());
             }
+            RecordBody::PlanProposed(proposed) => {
+                self.agent = Some(proposed.plan.agent.to_string());
+            }
+            RecordBody::PlanAccepted(ruled) | RecordBody::PlanRefused(ruled) => {
+                self.agent = Some(ruled.agent.to_string());
+            }
+            RecordBody::PlanEnded(ended) => self.agent = Some(ended.agent.to_string()),
             RecordBody::Asked(asked) => {
                 self.action = asked.action.map(|action| action.to_string());
                 self.agent = Some(asked.agent.to_string());
@@ -272,6 +279,17 @@ impl<'t> Batch<'t> {
         }
     }
 
+    /// True if the plan that the decision in `draft` builds on is as far as it was.
+    pub(super) fn plan_stands(&self, draft: &Draft) -> Result<bool, StoreFault> {
+        match &draft.record.body {
+            RecordBody::Decision(decided) => {
+                let at = self.written_at(draft.record.at_ms);
+                plans::stands(self.txn, &decided.more, at)
+            }
+            _ => Ok(true),
+        }
+    }
+
     /// Appends what this process says itself.
     pub(super) fn write(&mut self, body: RecordBody, at: Timestamp) -> Result<u64, StoreFault> {
         let record = Record { at_ms: at, gateway: self.gateway, body };
@@ -355,6 +373,7 @@ impl<'t> Batch<'t> {
         checks::note(self.txn, &draft.record)?;
         approvals::note(self.txn, &draft.record)?;
         grants::note(self.txn, &draft.record)?;
+        plans::note(self.txn, &draft.record, seq)?;
         self.state.frontier.push(draft.leaf);
         self.state.last_at = Some(draft.record.at_ms);
         Ok(seq)

@@ -19,6 +19,7 @@ mod checks;
 mod fault;
 mod files;
 mod grants;
+mod plans;
 mod query;
 mod rows;
 mod schema;
@@ -30,6 +31,7 @@ mod writer;
 pub use approvals::{ApprovalRow, Spoken};
 pub use fault::StoreFault;
 pub use grants::NewGrant;
+pub use plans::{OnProposal, PlanRow, PlanRuling, Proposed};
 pub use rows::{
     Access, Admission, CheckRow, ControlRow, DueQuery, Inclusion, KeyRow, Lag, NewCredential,
     NewKey, Pin, PinRow, RecordQuery, ReleaseOf, Seen, StoreOptions, StoredRecord,
@@ -188,6 +190,9 @@ impl Store {
             }
             if !batch.stands(&draft)? {
                 return Ok(Admission::ApprovalMoved);
+            }
+            if !batch.plan_stands(&draft)? {
+                return Ok(Admission::PlanMoved);
             }
             batch.append(&draft).map(|seq| Admission::Recorded { seq })
         };

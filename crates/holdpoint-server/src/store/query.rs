@@ -126,6 +126,13 @@ pub(super) fn of_action(
     of_action_in(&snapshot, action)
 }
 
+/// The record at position `seq`.
+pub(super) fn at(connection: &Connection, seq: u64) -> Result<StoredRecord, StoreFault> {
+    let sql = "SELECT seq, leaf, body FROM records WHERE seq = ?1";
+    let found = read_records(connection, sql, vec![int(seq)?.into()])?.pop();
+    found.ok_or_else(|| StoreFault::corrupt(format!("record {seq} is missing")))
+}
+
 /// The same inside a transaction.
 pub(super) fn of_action_in(
     snapshot: &Connection,

@@ -43,6 +43,8 @@ pub enum Admission {
     },
     /// Not recorded: the approval that it builds on was used, denied, or is over since.
     ApprovalMoved,
+    /// Not recorded: the plan that it builds on went on or ended since, or one came into force.
+    PlanMoved,
 }
 
 /// How far the log is behind what was asked of it.

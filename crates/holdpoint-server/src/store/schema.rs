@@ -110,6 +110,26 @@ const TABLES_3: &str = "
         by TEXT NOT NULL,
         because TEXT NOT NULL
     ) STRICT;
+    CREATE TABLE plans (
+        id TEXT PRIMARY KEY,
+        agent TEXT NOT NULL,
+        task TEXT NOT NULL,
+        parent TEXT,
+        state TEXT NOT NULL,
+        bound INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        expires_ms INTEGER NOT NULL,
+        seq INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX plans_by_agent ON plans (agent, task);
+    CREATE TABLE plan_calls (
+        action TEXT PRIMARY KEY,
+        plan TEXT NOT NULL,
+        step TEXT NOT NULL,
+        uses TEXT NOT NULL,
+        state TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX plan_calls_by_plan ON plan_calls (plan);
 ";
 
 /// One entry of the database's own list of what it holds.
@@ -254,7 +274,7 @@ pub(super) fn lists_checks(connection: &Connection) -> Result<bool, StoreFault> 
     Ok(format_of(connection)? >= 2)
 }
 
-/// True if the store lists approvals and grants for a limited time.
+/// True if the store lists approvals, grants for a limited time, and plans.
 pub(super) fn lists_approvals(connection: &Connection) -> Result<bool, StoreFault> {
     Ok(format_of(connection)? >= 3)
 }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod forged;
+mod plans;
 
 use super::{
     Access, Admission, NewKey, Pin, RecordQuery, ReleaseOf, Store, StoreFault, StoreOptions,

@@ -6,7 +6,7 @@ use super::blocks;
 use super::fault::StoreFault;
 use super::files::Layout;
 use super::rows::{KeyRow, PinRow};
-use super::{approvals, checks, grants, query, schema};
+use super::{approvals, checks, grants, plans, query, schema};
 use holdpoint_ledger::{Entry, LogFault, LogVerifier, Verified, Verifier, open_checkpoint};
 use holdpoint_types::{
     AgentName, Digest, Epoch, Record, RecordBody, Ruling, Stop, TeamName, Timestamp, ToolRef,
@@ -65,6 +65,7 @@ struct Derived {
     checks: checks::Derived,
     approvals: approvals::Derived,
     grants: grants::Derived,
+    plans: plans::Derived,
     size: u64,
 }
 
@@ -120,6 +121,7 @@ impl Derived {
         self.checks.apply(record);
         self.approvals.apply(record);
         self.grants.apply(record);
+        self.plans.apply(record, self.size);
         self.apply_action(record, columns);
         let at = record.at_ms;
         match &record.body {
@@ -158,6 +160,10 @@ impl Derived {
             | RecordBody::FoundInDoubt { .. }
             | RecordBody::SettingsLoaded { .. }
             | RecordBody::PolicyLoaded { .. }
+            | RecordBody::PlanProposed(_)
+            | RecordBody::PlanAccepted(_)
+            | RecordBody::PlanRefused(_)
+            | RecordBody::PlanEnded(_)
             | RecordBody::Asked(_)
             | RecordBody::Replied(_)
             | RecordBody::CredentialIssued { .. }
@@ -221,6 +227,9 @@ impl Derived {
         }
         if !self.grants.fits(connection)? {
             return differs("list of grants");
+        }
+        if !self.plans.fits(connection)? {
+            return differs("list of plans");
         }
         let [index, records, both] = query::index_counts(connection, blocks::end(self.size))?;
         if index != records || both != records {

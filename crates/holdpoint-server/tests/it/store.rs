@@ -170,6 +170,7 @@ async fn admit_many(store: Store, count: u64) {
                 return;
             }
             Admission::ApprovalMoved => panic!("no approval is part of it"),
+            Admission::PlanMoved => panic!("nobody has a plan"),
         }
         store.append_later(outcome(&store, action)).unwrap();
     }

@@ -1,11 +1,14 @@
 //! One record on one line, for `log` and `tail`. Must not choose which records are shown.
 
+mod plans;
+
 use super::look::{Look, Tone, count, escaped, shortened};
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
     ActionId, ActionRecord, AgentName, ApprovalRecord, AskedRuling, Cause, CheckRecord,
-    DecisionRecord, Field, FindingResult, Lineage, OutcomeRecord, OutcomeStatus, RecordBody,
-    RevertRecord, RevertStatus, Ruling, Severity, TaskRecord, TimedGrant,
+    DecisionRecord, Digest, Field, FindingResult, GuardRecord, Lineage, OutcomeRecord,
+    OutcomeStatus, PolicySource, RecordBody, RevertRecord, RevertStatus, Ruling, Severity,
+    TaskRecord, TimedGrant,
 };
 use serde_json::{Map, Value, json};
 
@@ -52,10 +55,7 @@ fn said(body: &RecordBody, look: &Look) -> String {
             format!("configuration {}", configuration.short())
         }
         RecordBody::PolicyLoaded { policy, sources, guard } => {
-            let files = u64::try_from(sources.len()).unwrap_or(u64::MAX);
-            let signed = guard.as_ref().map(|guard| escaped(&guard.signed_by.join(", ")));
-            let signed = signed.map_or_else(String::new, |by| format!(", signed by {by}"));
-            format!("policy {}, {}{signed}", policy.short(), count(files, "file"))
+            loaded((policy, sources), guard.as_deref())
         }
         RecordBody::ToolPinned { tool, definition, previous, by } => {
             let before = previous.map(|previous| format!(", was {}", previous.short()));
@@ -92,6 +92,10 @@ fn said(body: &RecordBody, look: &Look) -> String {
         | RecordBody::Reverted(_)
         | RecordBody::Granted(_)
         | RecordBody::GrantRevoked { .. } => people(body, look).unwrap_or_default(),
+        RecordBody::PlanProposed(_)
+        | RecordBody::PlanAccepted(_)
+        | RecordBody::PlanRefused(_)
+        | RecordBody::PlanEnded(_) => plans::said(body, look).unwrap_or_default(),
         RecordBody::Asked(asked) => {
             let word = look.paint(tone_of_question(asked.ruling), &in_width(asked.ruling.as_str()));
             let (agent, server) = (&asked.agent, &asked.server);
@@ -104,6 +108,13 @@ fn said(body: &RecordBody, look: &Look) -> String {
             format!("{word} {agent}  {server}  to #{asked}{}", during(replied.action, look))
         }
     }
+}
+
+fn loaded((policy, sources): (&Digest, &[PolicySource]), guard: Option<&GuardRecord>) -> String {
+    let files = u64::try_from(sources.len()).unwrap_or(u64::MAX);
+    let signed = guard.map(|guard| escaped(&guard.signed_by.join(", ")));
+    let signed = signed.map_or_else(String::new, |by| format!(", signed by {by}"));
+    format!("policy {}, {}{signed}", policy.short(), count(files, "file"))
 }
 
 fn goes_on(given: &ActionRecord<TaskRecord>, look: &Look) -> String {
@@ -318,7 +329,11 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #29 disapproved      no         coder  019826f1-3a00-7707-8707-070707070707, by ada: seen\u{9b}2J it
             2025-07-20T08:26:40.000+00:00 #30 granted          grant 30: coder write fs__* until 2025-07-20T08:26:40.000+00:00, by ada: tonight
             2025-07-20T08:26:40.000+00:00 #31 grant_revoked    grant 30 of coder, by ada: done
-            2025-07-20T08:26:40.000+00:00 #32 reverted         partly     coder  put back 3, kept 1  019826f1-3a00-7707-8707-070707070707, by ada: wrong rows"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #32 reverted         partly     coder  put back 3, kept 1  019826f1-3a00-7707-8707-070707070707, by ada: wrong rows
+            2025-07-20T08:26:40.000+00:00 #33 plan_proposed    blocked    coder  019826f1-3a00-7909-8909-090909090909, revises 019826f1-3a00-7808-8808-080808080808, 1 step, 1 note: tidy \u{1b}[2J up
+            2025-07-20T08:26:40.000+00:00 #34 plan_accepted    accepted   coder  019826f1-3a00-7909-8909-090909090909, by ada: it is fine
+            2025-07-20T08:26:40.000+00:00 #35 plan_refused     refused    coder  019826f1-3a00-7909-8909-090909090909, by ada: not \u{1b}[2J now
+            2025-07-20T08:26:40.000+00:00 #36 plan_ended       void       coder  019826f1-3a00-7909-8909-090909090909: the policies moved"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::json;
 /// How many records are shown unless `--limit` says otherwise.
 const LIMIT: u32 = 100;
 /// The kinds of records.
-const KINDS: [&str; 23] = [
+const KINDS: [&str; 27] = [
     "decision",
     "outcome",
     "task_given",
@@ -29,6 +29,10 @@ const KINDS: [&str; 23] = [
     "released",
     "key_issued",
     "keys_revoked",
+    "plan_proposed",
+    "plan_accepted",
+    "plan_refused",
+    "plan_ended",
     "asked",
     "replied",
     "credential_issued",

@@ -19,6 +19,7 @@ mod login;
 mod logout;
 pub mod look;
 mod operator;
+mod plan;
 mod policy;
 mod release;
 mod replay;
@@ -125,6 +126,8 @@ enum Command {
     Check(check::Args),
     /// Make keys for signers, show digests of policy sets, and sign guard sets.
     Policy(policy::Args),
+    /// Show the plans of agents, accept or refuse them.
+    Plan(plan::Args),
     /// Stop a part of what agents do.
     Stop(stop::Args),
     /// Release a stop.
@@ -239,6 +242,7 @@ impl Command {
             Self::Init(args) => init::run(&args, globals),
             Self::Check(args) => check::run(&args, globals),
             Self::Policy(args) => policy::run(&args, globals),
+            Self::Plan(args) => plan::run(&args, globals),
             Self::Stop(args) => stop::run(&args, globals),
             Self::Release(args) => release::run(&args, globals),
             Self::Status(args) => status::run(&args, globals),

@@ -7,10 +7,11 @@ use holdpoint_types::{
     ActionId, ActionRecord, AgentFacts, AgentName, ApprovalRecord, AskedRecord, AskedRuling, Cause,
     ChangeCounts, CheckRecord, ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass,
     Epoch, Facts, Field, Finding, FindingResult, GatewayId, GrantFacts, Intent, IntentSource,
-    Lineage, Mode, OutcomeRecord, OutcomeStatus, PolicySource, Reason, Record, RecordBody,
-    RepliedRecord, ReplyStatus, Request, RevertConflict, RevertRecord, RevertStatus, Ruling,
-    Severity, Stop, TargetFacts, TaskRecord, TeamName, TimedGrant, Timestamp, ToolFacts,
-    ToolOutput, ToolRef, ToolState,
+    Lineage, Mode, OutcomeRecord, OutcomeStatus, Plan, PlanBasis, PlanCode, PlanDraft, PlanEnd,
+    PlanEnded, PlanId, PlanNote, PlanProposed, PlanRuled, PlanSeverity, PolicySource, Reason,
+    Record, RecordBody, RepliedRecord, ReplyStatus, Request, RevertConflict, RevertRecord,
+    RevertStatus, Ruling, Severity, Stop, TargetFacts, TaskId, TaskRecord, TeamName, TimedGrant,
+    Timestamp, ToolFacts, ToolOutput, ToolRef, ToolState,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -109,6 +110,10 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(30, RecordBody::Granted(Box::new(granted()))),
         stored(31, grant_revoked()),
         stored(32, RecordBody::Reverted(Box::new(reverted()))),
+        stored(33, plan_proposed()),
+        stored(34, RecordBody::PlanAccepted(plan_ruled("it is fine"))),
+        stored(35, RecordBody::PlanRefused(plan_ruled("not \u{1b}[2J now"))),
+        stored(36, plan_ended()),
     ]
 }
 
@@ -199,6 +204,36 @@ pub fn replied() -> RecordBody {
         status: ReplyStatus::Declined,
         reply: Some(Digest::of(b"no")),
     }))
+}
+
+/// A plan of one step, with a note.
+pub fn plan_proposed() -> RecordBody {
+    let draft = json!({
+        "purpose": "tidy \u{1b}[2J up",
+        "steps": [{ "id": "tidy", "tool": "fs__rm", "class": "destructive",
+                    "targets": ["file:///srv/app/old/*"], "budget": { "files": 3 } }],
+    });
+    let draft: PlanDraft = serde_json::from_value(draft).unwrap();
+    let policy = Digest::of(b"policy");
+    let parent = Some(PlanId::new(AT, [8; 10]));
+    let basis = PlanBasis { policy, tools: Default::default(), parent };
+    let whose = ("coder".parse().unwrap(), TaskId::new(AT, [5; 10]));
+    let plan = Plan::of(draft, PlanId::new(AT, [9; 10]), whose, AT, basis);
+    let (severity, code) = (PlanSeverity::Blocking, PlanCode::RecoveryMissing);
+    let (step, text) = (Some("tidy".parse().unwrap()), "nothing is saved".to_owned());
+    let notes = vec![PlanNote { severity, code, step, text }];
+    RecordBody::PlanProposed(Box::new(PlanProposed { plan, notes }))
+}
+
+fn plan_ruled(reason: &str) -> PlanRuled {
+    let (plan, agent) = (PlanId::new(AT, [9; 10]), "coder".parse().unwrap());
+    PlanRuled { plan, agent, by: "ada".to_owned(), reason: reason.to_owned() }
+}
+
+fn plan_ended() -> RecordBody {
+    let (plan, agent) = (PlanId::new(AT, [9; 10]), "coder".parse().unwrap());
+    let detail = "the policies moved".to_owned();
+    RecordBody::PlanEnded(PlanEnded { plan, agent, end: PlanEnd::Void, detail })
 }
 
 fn key_issued(agent: AgentName, owner: TeamName) -> RecordBody {

@@ -5,6 +5,7 @@ mod agents;
 mod credentials;
 mod effects;
 mod operators;
+mod plans;
 mod policies;
 mod serves;
 mod undo;
@@ -17,6 +18,7 @@ pub use effects::{
     RawPlace,
 };
 pub use operators::{RawApproval, RawOperator};
+pub use plans::{RawAccept, RawPlans};
 pub use policies::{RawGuard, RawPolicies};
 pub use serves::RawServes;
 pub use undo::{RawDisclosure, RawInverse, RawMapped, RawRead, RawToolUndo, RawUndo};
@@ -69,6 +71,8 @@ pub struct RawConfig {
     pub surface: Vec<At<RawSurface>>,
     /// Spans of time in which changes are not wanted; policies refer to them.
     pub freeze: Vec<At<RawFreeze>>,
+    /// What agents may plan, and who accepts it. Without it they can propose no plans.
+    pub plans: Option<At<RawPlans>>,
     /// Independent voices about calls; they can only make decisions stricter.
     pub validator: Named<RawValidator>,
     /// What breaking an invariant does, by its code; [effects.md](effects.md) lists them.

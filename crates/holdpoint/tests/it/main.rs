@@ -21,6 +21,7 @@ mod limits;
 mod oauth;
 mod operate;
 mod operator;
+mod plans;
 mod postgres;
 mod privacy;
 mod quarantine;

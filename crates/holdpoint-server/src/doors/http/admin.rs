@@ -1,7 +1,7 @@
 //! The operator's API over HTTP: the same words as on the command line, behind an operator's key.
 //! Must never accept an agent's key.
 
-use super::{HttpDoor, approvals, bearer, plain};
+use super::{HttpDoor, approvals, bearer, plain, plans};
 use crate::doors::local::status_of;
 use crate::operate::{self, Word};
 use crate::store::{ReleaseOf, StoreFault};
@@ -25,6 +25,8 @@ pub(super) fn routes() -> Router<Arc<HttpDoor>> {
         .route("/release", post(release))
         .route("/approvals", get(approvals::list))
         .route("/approvals/{id}", post(approvals::speak))
+        .route("/plans", get(plans::list))
+        .route("/plans/{id}", post(plans::rule))
 }
 
 /// `GET /api/v1/status`.

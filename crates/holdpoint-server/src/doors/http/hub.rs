@@ -101,6 +101,9 @@ impl HttpDoor {
                 return Err(refused.about(&asked.request));
             }
             "logging/setLevel" => return self.set_level(thread, &asked).await,
+            "tools/call" if self.is_about_plans(&asked.request) => {
+                return self.dispatch(asked, turn).await;
+            }
             "tools/call" => {
                 let tool = tools::tool_of(None, &asked.request)?;
                 let mut request = asked.request.clone();

@@ -241,6 +241,8 @@ impl HttpDoor {
             return Ok(());
         }
         let tool = match request.method.as_str() {
+            // A plan permits nothing: every call of it is looked at again.
+            "tools/call" if self.is_about_plans(request) => return Ok(()),
             "tools/call" => tools::tool_of(server, request)?,
             _ => match self.fed_tool(&caller.agent, request) {
                 Some(tool) => tool,

@@ -3,9 +3,10 @@
 
 use super::progress::{self, Progress};
 use super::turns::Turn;
-use super::{Asked, HttpDoor, InFlight, Refused, by_name, misfit, own_result};
+use super::{Asked, HttpDoor, InFlight, Refused, by_name, misfit, own_result, respond};
 use crate::catalog::{Catalog, Tool};
 use crate::doors::held::{self, Client};
+use crate::doors::plans::{self, Asking};
 use crate::doors::{answer, asks, tasks};
 use crate::governor::Call;
 use axum::http::StatusCode;
@@ -51,8 +52,9 @@ impl HttpDoor {
             Some(_) => tool.definition.clone(),
             None => named(&tool),
         });
+        let own = self.governor.takes_plans().then(plans::definitions);
         let mut result = Map::new();
-        result.insert("tools".into(), tools.collect());
+        result.insert("tools".into(), tools.chain(own.into_iter().flatten()).collect());
         if asked.era == Era::Modern {
             // Grants, pins and stops change at any time: a list is good for the moment.
             result.insert("ttlMs".into(), 0.into());
@@ -67,6 +69,9 @@ impl HttpDoor {
         turn: Turn,
     ) -> Result<Response, Box<Refused>> {
         held::strip(&mut asked.request);
+        if self.is_about_plans(&asked.request) {
+            return Ok(self.answer_about_plans(&asked).await);
+        }
         let (tool, parameters) = read(&asked)?;
         let id = asked.request.id.clone();
         let (era, client) = (asked.era, Client::of(asked.era, &asked.request));
@@ -115,6 +120,26 @@ impl HttpDoor {
             RpcResponse { id: Some(id), outcome: answer::outcome(governed, client) }
         };
         Ok(progress::answer(era, progress, work).await)
+    }
+
+    /// True if the request calls one of our own tools.
+    pub(super) fn is_about_plans(&self, request: &RpcRequest) -> bool {
+        plans::is_call(request) && self.governor.takes_plans()
+    }
+
+    async fn answer_about_plans(&self, asked: &Asked<'_>) -> Response {
+        let upstreams = self.upstreams.load_full();
+        for tool in plans::unknown_tools((&self.governor, asked.server), &asked.request) {
+            if let Some(upstream) = upstreams.get(tool.server()) {
+                let upstream = upstream.for_agent(&asked.agent);
+                // What cannot be listed is a tool that the checker does not know.
+                let _ = self.look_for(asked, (&tool, &upstream)).await;
+            }
+        }
+        let (agent, server, era) = (&asked.agent, asked.server, asked.era);
+        let asking = Asking { agent, server, era };
+        let outcome = plans::answer(&self.governor, asking, &asked.request).await;
+        respond(&RpcResponse { id: Some(asked.request.id.clone()), outcome })
     }
 
     /// Checks the headers that mirror arguments, which only modern clients send. An unknown tool

@@ -3,6 +3,7 @@
 
 use super::{Between, PAGES_MAX, failed, revision_refused};
 use crate::catalog::Tool;
+use crate::doors::plans;
 use holdpoint_control::Settings;
 use holdpoint_resources::mcp::era::{self, Era};
 use holdpoint_resources::mcp::{Identity, Outcome, RpcRequest, RpcResponse};
@@ -44,6 +45,13 @@ impl Between {
         let settings = self.governor.settings();
         if let Some(tools) = result.get_mut("tools").and_then(Value::as_array_mut) {
             tools.retain(|definition| self.reaches(definition, &settings));
+        }
+        let is_last = result.get("nextCursor").is_none_or(Value::is_null);
+        if is_last && self.governor.takes_plans() {
+            let tools = result.entry("tools").or_insert_with(|| json!([]));
+            if let Some(tools) = tools.as_array_mut() {
+                tools.extend(plans::definitions());
+            }
         }
         Value::Object(result)
     }

@@ -10,6 +10,7 @@ mod oauth;
 mod openapi;
 mod operators;
 mod places;
+mod plans;
 mod policies;
 mod servers;
 mod serves;
@@ -124,7 +125,7 @@ impl Checker<'_> {
             invariants: self.invariants(&raw.invariant),
             operators: speakers,
             approvals,
-            plans: None,
+            plans: self.plans(raw),
         };
         let validators = self.validators(&raw.validator);
         let store = self.path(raw.store.path.as_ref()).unwrap_or(self.folder.join(".holdpoint"));

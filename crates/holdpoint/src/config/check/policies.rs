@@ -87,7 +87,7 @@ impl Checker<'_> {
         GuardScope { surfaces, environments }
     }
 
-    fn known_names(
+    pub(super) fn known_names(
         &mut self,
         what: &str,
         names: &[At<String>],

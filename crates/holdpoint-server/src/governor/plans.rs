@@ -1,0 +1,273 @@
+//! Holds calls to the plans of their agents. How far a plan has come is read from the store each
+//! time, never remembered.
+//!
+//! INVARIANT: a call is compared with what is durable, and admitted only if the store still says
+//! the same. Must never let a call pass because its plan could not be read.
+
+mod ending;
+mod proposing;
+
+pub use proposing::{PlanRefused, Proposal as PlanProposal};
+
+use super::{Call, Governor};
+use crate::catalog::Schema;
+use crate::store::{PlanRow, StoreFault};
+use arc_swap::ArcSwap;
+use holdpoint_control::decide;
+use holdpoint_control::plan::{Called, Foreseen, PlanMatcher, Progress, basis_moved};
+use holdpoint_effects::Effects;
+use holdpoint_policy::PolicySets;
+use holdpoint_resources::resource::Preview;
+use holdpoint_types::{
+    AgentName, Decision, EffectClass, Facts, Plan, PlanEnd, PlanFacts, PlanFit, PlanId, PlanReads,
+    PlanState, Request, Ruling, Timestamp,
+};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::sync::OwnedMutexGuard;
+
+/// Most plans that are kept ready to be compared with.
+const PREPARED_MAX: usize = 256;
+
+/// What this process knows about plans; nothing that a decision rests on.
+#[derive(Default)]
+pub(super) struct Plans {
+    /// The agents whose calls may be held to one.
+    held: ArcSwap<BTreeSet<AgentName>>,
+    prepared: Mutex<BTreeMap<PlanId, Arc<Prepared>>>,
+    /// Whose turn it is to be compared and recorded, by agent.
+    turns: Mutex<BTreeMap<AgentName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A plan that is ready to be compared with.
+struct Prepared {
+    matcher: PlanMatcher,
+    constraints: Vec<Option<Schema>>,
+}
+
+// === impl Prepared ===
+
+impl Prepared {
+    fn of(plan: Plan) -> Result<Self, String> {
+        let constraint = |schema| Schema::of_constraint(schema);
+        let steps = plan.steps.iter();
+        let constraints = steps.map(|step| step.parameters.as_ref().map(constraint)).collect();
+        let matcher = PlanMatcher::new(plan).map_err(|fault| fault.to_string())?;
+        Ok(Self { matcher, constraints })
+    }
+
+    fn fit(
+        &self,
+        progress: &Progress,
+        call: (&Request, &Facts),
+        foreseen: Foreseen<'_>,
+    ) -> PlanFit {
+        let (request, facts) = call;
+        let schema_fault = |at: usize| {
+            let constraint = self.constraints.get(at)?.as_ref()?;
+            constraint.broken_by(&request.parameters)
+        };
+        let called = Called { request, facts, foreseen, schema_fault: &schema_fault };
+        self.matcher.fit(progress, called)
+    }
+}
+
+// === impl Governor ===
+
+impl Governor {
+    /// Reads anew whose calls may be held to plans.
+    pub(super) fn read_plans(&self) -> Result<(), StoreFault> {
+        let held = self.inner.store.held_agents()?;
+        self.inner.plans.held.store(Arc::new(held.into_iter().collect()));
+        Ok(())
+    }
+
+    /// Waits for the agent's turn: of its changes, one is compared with its plan and recorded after
+    /// the other. Nobody waits who has no plan, or only reads.
+    pub(super) async fn plan_turn(
+        &self,
+        call: &Call,
+        effects: Option<&Effects>,
+    ) -> Option<OwnedMutexGuard<()>> {
+        let plans = &self.inner.plans;
+        if !plans.held.load().contains(&call.agent) {
+            return None;
+        }
+        let settings = self.settings();
+        let strictest = effects.and_then(|effects| effects.iter().map(|one| one.class).max());
+        let tool = self.inner.catalog.tool(&call.tool);
+        let class = strictest.or_else(|| tool.map(|tool| tool.class(&settings)));
+        if class == Some(EffectClass::Read) {
+            return None;
+        }
+        let turn = Arc::clone(plans.turns.lock().entry(call.agent.clone()).or_default());
+        Some(turn.lock_owned().await)
+    }
+
+    /// How a call stands to a plan of its agent; nothing if it is held to none.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) async fn plan_of(
+        &self,
+        request: &Request,
+        facts: &Facts,
+    ) -> Result<Option<PlanFacts>, StoreFault> {
+        let ahead = self.resources().stands_for(request.tool.server());
+        let foreseen = if ahead { Foreseen::Later } else { Foreseen::Never };
+        self.fit(request, facts, foreseen).await
+    }
+
+    /// The decision once it is known what would come of the call: a plan may bound that.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) async fn hold_to_plan(
+        &self,
+        request: &Request,
+        (mut facts, decision, preview): (Facts, Decision, Option<Preview>),
+        policy: &PolicySets,
+    ) -> Result<(Facts, Decision, Option<Preview>), StoreFault> {
+        let ahead = self.resources().stands_for(request.tool.server());
+        if facts.plan.is_none() || !ahead || decision.ruling() >= Ruling::Deny {
+            return Ok((facts, decision, preview));
+        }
+        let seen = facts.preview.clone();
+        let foreseen = seen.as_ref().map_or(Foreseen::Never, Foreseen::Seen);
+        facts.plan = self.fit(request, &facts, foreseen).await?;
+        let decision = decide(request, &facts, policy);
+        Ok((facts, decision, preview))
+    }
+
+    async fn fit(
+        &self,
+        request: &Request,
+        facts: &Facts,
+        foreseen: Foreseen<'_>,
+    ) -> Result<Option<PlanFacts>, StoreFault> {
+        if !self.inner.plans.held.load().contains(&request.agent) {
+            return Ok(None);
+        }
+        let found = self.compare((request, facts), foreseen).await?;
+        if found.as_ref().is_none_or(PlanFacts::is_planned) {
+            return Ok(found);
+        }
+        // What just ended may be on its way into the store.
+        self.inner.store.flush().await?;
+        self.compare((request, facts), foreseen).await
+    }
+
+    async fn compare(
+        &self,
+        call: (&Request, &Facts),
+        foreseen: Foreseen<'_>,
+    ) -> Result<Option<PlanFacts>, StoreFault> {
+        let (request, facts) = call;
+        let rows = self.inner.store.plans_holding((&request.agent, request.task))?;
+        let mut first = None;
+        for row in rows {
+            let Some(found) = self.compare_with(row, (request, facts), foreseen).await? else {
+                continue;
+            };
+            if found.is_planned() {
+                return Ok(Some(found));
+            }
+            first = first.or(Some(found));
+        }
+        Ok(first)
+    }
+
+    async fn compare_with(
+        &self,
+        row: PlanRow,
+        (request, facts): (&Request, &Facts),
+        foreseen: Foreseen<'_>,
+    ) -> Result<Option<PlanFacts>, StoreFault> {
+        let (plan, version) = (row.plan.id, row.version);
+        let told = |fit| Ok(Some(PlanFacts { plan, version, fit }));
+        let why = match self.closed(&row, request.at).await? {
+            None => match self.prepared(&row.plan) {
+                Ok(prepared) => {
+                    let progress = Progress::of(version, &row.calls);
+                    return told(prepared.fit(&progress, (request, facts), foreseen));
+                }
+                Err(why) => why,
+            },
+            Some(why) => why,
+        };
+        // Whoever may read without a step may also read after the end.
+        let reads = facts.aims().all(|aim| aim.class == EffectClass::Read);
+        if reads && row.plan.reads == PlanReads::Free {
+            return Ok(None);
+        }
+        let why = format!("{why}; propose another");
+        told(PlanFit::Deviation { nearest: None, why })
+    }
+
+    /// Why the plan is not in force, if it is not. What ended it is recorded.
+    async fn closed(&self, row: &PlanRow, now: Timestamp) -> Result<Option<String>, StoreFault> {
+        match row.state {
+            PlanState::Accepted => {}
+            PlanState::Proposed | PlanState::Refused => {
+                return Ok(Some("the plan is not accepted".to_owned()));
+            }
+            PlanState::Ended(end) => {
+                return Ok(Some(format!("the plan of its task is {}", end.as_str())));
+            }
+        }
+        if let Some(moved) = self.moved(&row.plan) {
+            self.end_plan(row, (PlanEnd::Void, moved.clone())).await?;
+            return Ok(Some(format!("the plan is void: {moved}")));
+        }
+        Ok((row.plan.expires <= now).then(|| "the plan has expired".to_owned()))
+    }
+
+    /// What moved of the basis of a plan.
+    fn moved(&self, plan: &Plan) -> Option<String> {
+        let policy = self.policy().digest();
+        basis_moved(plan, policy, |tool| self.inner.catalog.tool(tool).map(|tool| tool.digest))
+    }
+
+    fn prepared(&self, plan: &Plan) -> Result<Arc<Prepared>, String> {
+        let mut prepared = self.inner.plans.prepared.lock();
+        if let Some(found) = prepared.get(&plan.id) {
+            return Ok(Arc::clone(found));
+        }
+        let made = Arc::new(Prepared::of(plan.clone())?);
+        if prepared.len() >= PREPARED_MAX {
+            // The oldest: ids sort by time.
+            prepared.pop_first();
+        }
+        prepared.insert(plan.id, Arc::clone(&made));
+        Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PREPARED_MAX;
+    use holdpoint_types::{Digest, Plan, PlanBasis, PlanDraft, PlanId, TaskId, Timestamp};
+
+    #[tokio::test]
+    async fn so_many_plans_are_kept_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = crate::tests::runtime(dir.path()).await;
+        let governor = runtime.governor();
+        let plan = |at: i64| {
+            let draft = r#"{"purpose":"x","steps":[]}"#;
+            let draft: PlanDraft = serde_json::from_str(draft).unwrap();
+            let (policy, at) = (Digest::of(b"policy"), Timestamp(at));
+            let basis = PlanBasis { policy, tools: Default::default(), parent: None };
+            let whose = ("coder".parse().unwrap(), TaskId::new(at, [1; 10]));
+            Plan::of(draft, PlanId::new(at, [1; 10]), whose, at, basis)
+        };
+        for at in 1..=300 {
+            assert!(governor.prepared(&plan(at)).is_ok());
+        }
+        let kept: Vec<_> = governor.inner.plans.prepared.lock().keys().copied().collect();
+        assert_eq!(kept.len(), PREPARED_MAX);
+        assert!(kept.contains(&plan(300).id) && !kept.contains(&plan(1).id));
+        runtime.shut_down().await;
+    }
+}

@@ -1,0 +1,259 @@
+//! Takes in plans: what an agent proposes is checked, recorded, and accepted where the operator
+//! leaves that to the checker. Must never let one come into force unrecorded.
+
+use super::super::Governor;
+use crate::catalog::Schema;
+use crate::store::{OnProposal, PlanRow, Proposed, StoreFault};
+use holdpoint_control::Settings;
+use holdpoint_control::plan::{Known, PlanAccept, PlanRules, check};
+use holdpoint_types::{
+    AgentName, Mode, Plan, PlanBasis, PlanDraft, PlanId, PlanNote, PlanProposed, PlanState, Reason,
+    StopScope, TaskId, Timestamp, ToolFacts, ToolRef, canonical_bytes,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Longest plan, in bytes of its canonical form.
+const PLAN_BYTES_MAX: usize = 256 << 10;
+/// Most plans of an agent that it is told about, the newest.
+const TOLD_MAX: u32 = 32;
+
+/// A plan that an agent proposes.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// Who proposes it.
+    pub agent: AgentName,
+    /// What is proposed.
+    pub draft: PlanDraft,
+    /// The plan that it revises.
+    pub parent: Option<PlanId>,
+}
+
+/// Why a plan was not taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanRefused {
+    /// Why, as a stable code.
+    pub reason: Reason,
+    /// Why, for the agent.
+    pub text: String,
+}
+
+/// What the checker is told, gathered.
+struct Gathered {
+    tools: BTreeMap<ToolRef, ToolFacts>,
+    previewed: BTreeSet<ToolRef>,
+}
+
+// === impl PlanRefused ===
+
+impl PlanRefused {
+    fn new(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into() }
+    }
+
+    fn plain(reason: Reason) -> Self {
+        Self::new(reason, reason.meaning())
+    }
+}
+
+impl From<StoreFault> for PlanRefused {
+    fn from(fault: StoreFault) -> Self {
+        tracing::error!(%fault, "a plan cannot be recorded or read");
+        Self::new(Reason::LedgerUnavailable, fault.to_string())
+    }
+}
+
+// === impl Governor ===
+
+impl Governor {
+    /// True if agents can propose plans.
+    pub fn takes_plans(&self) -> bool {
+        self.settings().parts().plans.is_some()
+    }
+
+    /// Takes in a plan; gives it as it stands then. One with blocking notes is refused, and
+    /// recorded all the same.
+    ///
+    /// # Errors
+    /// Why it was not taken in: nothing was recorded.
+    pub async fn propose_plan(&self, proposal: Proposal) -> Result<PlanRow, PlanRefused> {
+        let settings = self.settings();
+        let Some(rules) = settings.parts().plans.clone() else {
+            return Err(PlanRefused::plain(Reason::ToolUnknown));
+        };
+        self.may_propose(&proposal.agent)?;
+        let now = self.inner.clock.now();
+        let now = now.map_err(|fault| PlanRefused::new(Reason::ClockStepped, fault.to_string()))?;
+        let plan = self.plan_from(proposal, now)?;
+        let bytes = canonical_bytes(&plan);
+        let bytes = bytes
+            .map_err(|fault| PlanRefused::new(Reason::ParametersInvalid, fault.to_string()))?;
+        if bytes.len() > PLAN_BYTES_MAX {
+            let text = format!("the plan has {} bytes, more than {PLAN_BYTES_MAX}", bytes.len());
+            return Err(PlanRefused::new(Reason::PlanBlocked, text));
+        }
+        let gathered = self.gathered(&plan, &settings);
+        let (of_check, accept) = ((plan.clone(), rules.clone()), rules.accept);
+        // Patterns are compared with each other: not where calls are waited for.
+        let looking = move || notes(&of_check.0, (&settings, &of_check.1), &gathered, now);
+        let notes = tokio::task::spawn_blocking(looking).await.map_err(|fault| {
+            tracing::error!(%fault, "the checker of plans failed inside");
+            PlanRefused::plain(Reason::CouldNotDecide)
+        })?;
+        self.record_plan(PlanProposed { plan, notes }, accept, now).await
+    }
+
+    /// The agent's plan with this id, or all that it can still do something about and some that it
+    /// cannot; as the records say.
+    ///
+    /// # Errors
+    /// When there is none, or the store cannot be read.
+    pub async fn plans_of(
+        &self,
+        agent: &AgentName,
+        id: Option<PlanId>,
+    ) -> Result<Vec<PlanRow>, PlanRefused> {
+        self.inner.store.flush().await?;
+        let found = match id {
+            Some(id) => self.inner.store.plan(id)?.into_iter().collect(),
+            None => self.inner.store.plans_of(agent, TOLD_MAX)?,
+        };
+        let mut own: Vec<PlanRow> = Vec::new();
+        for row in found.into_iter().filter(|row| row.plan.agent == *agent) {
+            own.push(self.as_it_stands(row).await?);
+        }
+        self.read_plans()?;
+        if own.is_empty() && id.is_some() {
+            return Err(PlanRefused::plain(Reason::PlanUnknown));
+        }
+        Ok(own)
+    }
+
+    /// The plan, after what ended it is recorded.
+    async fn as_it_stands(&self, row: PlanRow) -> Result<PlanRow, StoreFault> {
+        let ended = match row.state {
+            PlanState::Accepted => {
+                self.settle_plan(&row).await? || self.closed(&row, self.now()).await?.is_some()
+            }
+            PlanState::Proposed => self.settle_plan(&row).await?,
+            PlanState::Refused | PlanState::Ended(_) => false,
+        };
+        let again = if ended { self.inner.store.plan(row.plan.id)? } else { None };
+        Ok(again.unwrap_or(row))
+    }
+
+    fn may_propose(&self, agent: &AgentName) -> Result<(), PlanRefused> {
+        let known = self.settings().agent(agent);
+        let Some(known) = known else { return Err(PlanRefused::plain(Reason::AgentUnknown)) };
+        if known.owner.is_none() {
+            return Err(PlanRefused::plain(Reason::AgentUnowned));
+        }
+        if known.mode == Mode::Quarantined {
+            return Err(PlanRefused::plain(Reason::AgentQuarantined));
+        }
+        let covers = |scope: &StopScope| match scope {
+            StopScope::All => true,
+            StopScope::Agent(stopped) => stopped == agent,
+            StopScope::Tool(_) | StopScope::Server(_) => false,
+        };
+        if let Some(stop) = self.stops().iter().find(|stop| covers(&stop.scope)) {
+            return Err(PlanRefused::new(Reason::Stopped, stop.reason.clone()));
+        }
+        match self.inner.telemetry.is_draining() {
+            true => Err(PlanRefused::plain(Reason::Draining)),
+            false => Ok(()),
+        }
+    }
+
+    /// The plan that a proposal becomes, with its id, its task and its basis.
+    fn plan_from(&self, proposal: Proposal, now: Timestamp) -> Result<Plan, PlanRefused> {
+        let Proposal { agent, draft, parent } = proposal;
+        let of_parent = match parent {
+            None => None,
+            Some(id) => {
+                let row = self.inner.store.plan(id)?.filter(|row| row.plan.agent == agent);
+                let Some(row) = row else { return Err(PlanRefused::plain(Reason::PlanUnknown)) };
+                if draft.task.is_some_and(|task| task != row.plan.task) {
+                    let text = "a revision is for the task of the plan that it revises";
+                    return Err(PlanRefused::new(Reason::PlanConflict, text));
+                }
+                Some(row.plan.task)
+            }
+        };
+        let task = draft.task.or(of_parent).unwrap_or_else(|| TaskId::new(now, random()));
+        let catalog = &self.inner.catalog;
+        let tools = draft.steps.iter().filter_map(|step| {
+            let tool = catalog.tool(&step.tool)?;
+            Some((step.tool.clone(), tool.digest))
+        });
+        let basis = PlanBasis { policy: self.policy().digest(), tools: tools.collect(), parent };
+        Ok(Plan::of(draft, PlanId::new(now, random()), (agent, task), now, basis))
+    }
+
+    fn gathered(&self, plan: &Plan, settings: &Settings) -> Gathered {
+        let names: BTreeSet<&ToolRef> = plan.steps.iter().map(|step| &step.tool).collect();
+        let resources = self.resources();
+        let previewed = names.iter().filter(|tool| resources.stands_for(tool.server()));
+        let previewed = previewed.map(|tool| (*tool).clone()).collect();
+        let facts = |tool: &ToolRef| Some(self.inner.catalog.tool(tool)?.facts(settings));
+        let tools = names.into_iter().filter_map(|tool| Some((tool.clone(), facts(tool)?)));
+        Gathered { tools: tools.collect(), previewed }
+    }
+
+    async fn record_plan(
+        &self,
+        proposed: PlanProposed,
+        accept: PlanAccept,
+        now: Timestamp,
+    ) -> Result<PlanRow, PlanRefused> {
+        let (id, agent) = (proposed.plan.id, proposed.plan.agent.clone());
+        let then = match (proposed.is_blocked(), accept) {
+            (true, _) => OnProposal::Refuse,
+            (false, PlanAccept::Checker) => OnProposal::Accept,
+            (false, PlanAccept::Operator) => OnProposal::Wait,
+        };
+        let notes = proposed.notes.len();
+        match self.inner.store.propose_plan(proposed, then, now).await? {
+            Proposed::Recorded => {}
+            Proposed::TaskTaken(other) => {
+                let text = format!("plan {other} is open for this task; revise that one");
+                return Err(PlanRefused::new(Reason::PlanConflict, text));
+            }
+            Proposed::TooMany(most) => {
+                let text = format!("{most} plans are open already; revise one, or let it end");
+                return Err(PlanRefused::new(Reason::PlanConflict, text));
+            }
+            Proposed::ParentClosed => {
+                let text = "the plan that it revises is not open any more; propose a new one";
+                return Err(PlanRefused::new(Reason::PlanConflict, text));
+            }
+        }
+        tracing::info!(plan = %id, %agent, notes, then = ?then, "a plan was proposed");
+        self.read_plans()?;
+        let row = self.inner.store.plan(id)?;
+        row.ok_or_else(|| PlanRefused::plain(Reason::PlanUnknown))
+    }
+}
+
+fn notes(
+    plan: &Plan,
+    (settings, rules): (&Settings, &PlanRules),
+    gathered: &Gathered,
+    now: Timestamp,
+) -> Vec<PlanNote> {
+    let steps = plan.steps.iter().enumerate();
+    let faults = steps.filter_map(|(at, step)| {
+        let constraint = Schema::of_constraint(step.parameters.as_ref()?);
+        Some((at, constraint.fault()?))
+    });
+    let schema_faults = faults.collect();
+    let Gathered { tools, previewed } = gathered;
+    check(plan, Known { settings, rules, tools, previewed, schema_faults: &schema_faults, now })
+}
+
+fn random() -> [u8; 10] {
+    let mut random = [0; 10];
+    if let Err(fault) = getrandom::fill(&mut random) {
+        tracing::error!(%fault, "no randomness; ids are only as unique as the clock");
+    }
+    random
+}

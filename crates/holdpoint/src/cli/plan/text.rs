@@ -1,0 +1,224 @@
+//! Plans as people read them. Must not print anything by itself.
+
+use crate::cli::look::{Look, Table, Tone, count, escaped, shortened};
+use holdpoint_control::plan::{Progress, StepState};
+use holdpoint_server::store::PlanRow;
+use holdpoint_types::{PlanBudget, PlanSeverity, PlanState, PlanStep};
+
+/// Longest text in a cell, in characters.
+const CELL_CHARS_MAX: usize = 80;
+
+/// Many plans, one on a line.
+pub(super) fn list(rows: &[PlanRow], look: &Look) -> String {
+    if rows.is_empty() {
+        return "no plan waits or is in force\n".to_owned();
+    }
+    let mut table = Table::default();
+    for row in rows {
+        let progress = Progress::of(row.version, &row.calls);
+        let states = progress.states(&row.plan.steps);
+        let done = states.iter().filter(|state| **state == StepState::Done).count();
+        table.push(vec![
+            (tone(row.state), row.state.as_str().to_owned()),
+            (Tone::Plain, row.plan.id.to_string()),
+            (Tone::Plain, row.plan.agent.to_string()),
+            (Tone::Plain, format!("{done}/{} done", row.plan.steps.len())),
+            (Tone::Plain, shortened(&row.plan.purpose, CELL_CHARS_MAX)),
+        ]);
+    }
+    let mut text = table.render("", look);
+    let number = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    text.push_str(&format!(
+        "{}; `holdpoint plan show ID` shows one in full, `holdpoint plan accept ID --because …` or \
+         `holdpoint plan refuse ID --because …` decides one that waits\n",
+        count(number, "plan"),
+    ));
+    text
+}
+
+/// One plan in full.
+pub(super) fn whole(row: &PlanRow, look: &Look) -> String {
+    let plan = &row.plan;
+    let mut text = format!(
+        "plan {} of {} is {}\n  {}\n",
+        plan.id,
+        plan.agent,
+        look.paint(tone(row.state), row.state.as_str()),
+        escaped(&plan.purpose),
+    );
+    let mut facts = Table::default();
+    let mut fact = |name: &str, value: String| {
+        facts.push(vec![(Tone::Dim, name.to_owned()), (Tone::Plain, value)]);
+    };
+    fact("task", plan.task.to_string());
+    fact("reads", plan.reads.as_str().to_owned());
+    fact("ends", look.time_and_age(plan.expires));
+    fact("policies", plan.basis.policy.short());
+    if let Some(parent) = plan.basis.parent {
+        fact("revises", parent.to_string());
+    }
+    text.push_str(&facts.render("  ", look));
+    text.push_str("\nsteps\n");
+    text.push_str(&steps(row).render("  ", look));
+    for step in &plan.steps {
+        text.push_str(&said(step));
+    }
+    text.push_str("\nnotes\n");
+    text.push_str(&notes(row, look));
+    text
+}
+
+fn steps(row: &PlanRow) -> Table {
+    let progress = Progress::of(row.version, &row.calls);
+    let states = progress.states(&row.plan.steps);
+    let mut table = Table::default();
+    table.titles(&["step", "state", "calls", "class", "tool", "targets", "budget used"]);
+    for (step, state) in row.plan.steps.iter().zip(&states) {
+        let (tone, word) = told(row.state, state);
+        let mut targets: Vec<_> = step.targets.iter().map(|target| escaped(target)).collect();
+        if targets.is_empty() {
+            targets.push("any".to_owned());
+        }
+        let saves = if step.recovery_point { " (saves)" } else { "" };
+        table.push(vec![
+            (Tone::Plain, format!("{}{saves}", step.id)),
+            (tone, word),
+            (Tone::Plain, format!("{}/{}", progress.taken(&step.id), step.calls)),
+            (Tone::Plain, step.class.to_string()),
+            (Tone::Plain, step.tool.to_string()),
+            (Tone::Plain, shortened(&targets.join(", "), CELL_CHARS_MAX)),
+            (Tone::Plain, used(step.budget, progress.used(&step.id))),
+        ]);
+    }
+    table
+}
+
+/// What a step says in words.
+fn said(step: &PlanStep) -> String {
+    let mut text = String::new();
+    let mut line = |what: &str, words: &str| {
+        text.push_str(&format!("  {} {what}: {}\n", step.id, escaped(words)));
+    };
+    let surfaces: Vec<_> = step.surfaces.iter().map(String::as_str).collect();
+    if !surfaces.is_empty() {
+        line("touches the surfaces", &surfaces.join(", "));
+    }
+    if let Some(schema) = &step.parameters {
+        line("takes parameters that fit", &schema.to_string());
+    }
+    for words in &step.preconditions {
+        line("wants before it", words);
+    }
+    for words in &step.postconditions {
+        line("wants after it", words);
+    }
+    text
+}
+
+fn notes(row: &PlanRow, look: &Look) -> String {
+    if row.notes.is_empty() {
+        return "  none\n".to_owned();
+    }
+    let mut table = Table::default();
+    for note in &row.notes {
+        let tone = match note.severity {
+            PlanSeverity::Blocking => Tone::Bad,
+            PlanSeverity::Advisory => Tone::Careful,
+        };
+        let step = note.step.as_ref().map_or_else(|| "plan".to_owned(), ToString::to_string);
+        table.push(vec![
+            (tone, note.severity.as_str().to_owned()),
+            (Tone::Plain, note.code.to_string()),
+            (Tone::Plain, step),
+            (Tone::Plain, escaped(&note.text)),
+        ]);
+    }
+    table.render("  ", look)
+}
+
+fn told(plan: PlanState, state: &StepState) -> (Tone, String) {
+    if plan == PlanState::Proposed {
+        return (Tone::Dim, "-".to_owned());
+    }
+    match state {
+        StepState::Waiting(names) => {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            (Tone::Dim, format!("waits for {}", names.join(", ")))
+        }
+        StepState::Open(_) => (Tone::Careful, "open".to_owned()),
+        StepState::Running => (Tone::Careful, "running".to_owned()),
+        StepState::Done => (Tone::Good, "done".to_owned()),
+        StepState::Spent => (Tone::Bad, "spent".to_owned()),
+        StepState::InDoubt(action) => (Tone::Bad, format!("in doubt: {action}")),
+    }
+}
+
+/// How much of each bound is gone.
+fn used(budget: PlanBudget, used: PlanBudget) -> String {
+    let each = budget.bounds().into_iter().zip(used.bounds());
+    let told = each.filter_map(|((name, bound), (_, used))| {
+        Some(format!("{}/{} {name}", used.unwrap_or(0), bound?))
+    });
+    let told: Vec<_> = told.collect();
+    if told.is_empty() { "-".to_owned() } else { told.join(", ") }
+}
+
+fn tone(state: PlanState) -> Tone {
+    match state {
+        PlanState::Proposed => Tone::Careful,
+        PlanState::Accepted => Tone::Good,
+        PlanState::Refused => Tone::Bad,
+        PlanState::Ended(_) => Tone::Dim,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{list, whole};
+    use crate::cli::look::tests::look;
+    use crate::cli::samples;
+    use expect_test::expect;
+    use holdpoint_control::plan::{CallState, PlanCall};
+    use holdpoint_server::store::PlanRow;
+    use holdpoint_types::{ActionId, PlanBudget, PlanState, RecordBody, Timestamp};
+
+    fn row() -> PlanRow {
+        let RecordBody::PlanProposed(proposed) = samples::plan_proposed() else { unreachable!() };
+        let action = ActionId::new(Timestamp(1_753_000_000_000), [7; 10]);
+        let uses = PlanBudget { files: Some(1), ..PlanBudget::default() };
+        let call =
+            PlanCall { action, step: "tidy".parse().unwrap(), uses, state: CallState::InDoubt };
+        PlanRow {
+            plan: proposed.plan,
+            notes: proposed.notes,
+            state: PlanState::Accepted,
+            was_in_force: true,
+            version: 3,
+            calls: vec![call],
+        }
+    }
+
+    #[test]
+    fn a_plan_is_a_table_that_nothing_hostile_gets_out_of() {
+        expect![[r#"
+            plan 019826f1-3a00-7909-8909-090909090909 of coder is accepted
+              tidy \u{1b}[2J up
+              task      019826f1-3a00-7505-8505-050505050505
+              reads     free
+              ends      2025-07-20T09:26:40.000+00:00 (in 59 min)
+              policies  823412d1eacb
+              revises   019826f1-3a00-7808-8808-080808080808
+
+            steps
+              step  state                                           calls  class        tool    targets                budget used
+              tidy  in doubt: 019826f1-3a00-7707-8707-070707070707  1/1    destructive  fs__rm  file:///srv/app/old/*  1/3 files
+
+            notes
+              blocking  recovery_missing  tidy  nothing is saved
+        "#]].assert_eq(&whole(&row(), &look()));
+        expect![[r#"
+            accepted  019826f1-3a00-7909-8909-090909090909  coder  0/1 done  tidy \u{1b}[2J up
+            1 plan; `holdpoint plan show ID` shows one in full, `holdpoint plan accept ID --because …` or `holdpoint plan refuse ID --because …` decides one that waits
+        "#]].assert_eq(&list(&[row()], &look()));
+    }
+}
