@@ -10,6 +10,7 @@ use super::kept::Kept;
 use super::link::{Failed, Link, Target};
 use super::spec::PostgresLimits;
 use super::text::{Lexeme, Statement, name, tokens};
+use super::text::{Piece, Statement, name, tokens};
 use crate::resource::{Change, Conflict, Preview, ResourceFault, TargetState, Undo};
 use holdpoint_types::{Disclosure, Reversibility, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -429,6 +430,7 @@ fn names(sql: &str) -> Option<Names> {
     let tokens = tokens(sql)?;
     let mut rest = tokens.iter().skip(2).peekable();
     let word = |token: &&Lexeme, word: &str| **token == Lexeme::Word(word.to_owned());
+    let word = |token: &&Piece, word: &str| **token == Piece::Word(word.to_owned());
     let mut optional = false;
     if rest.next_if(|token| word(token, "if")).is_some() {
         rest.next_if(|token| word(token, "exists"))?;
@@ -438,11 +440,13 @@ fn names(sql: &str) -> Option<Names> {
     loop {
         let mut parts = vec![rest.next()?.name()?];
         while rest.next_if_eq(&&Lexeme::Sign('.')).is_some() {
+        while rest.next_if_eq(&&Piece::Sign('.')).is_some() {
             parts.push(rest.next()?.name()?);
         }
         names.push(parts.join("."));
         match rest.next() {
             Some(Lexeme::Sign(',')) => {}
+            Some(Piece::Sign(',')) => {}
             None => break,
             Some(token) => {
                 cascade = word(&token, "cascade");
