@@ -5,9 +5,11 @@
 
 mod back;
 mod shape;
+mod shell;
 mod tree;
 
 pub use shape::FileShape;
+pub use shell::{Shell, ShellPrepared, ShellSpec};
 pub use tree::FilesLimits;
 
 use crate::clearance::{Clearance, answered, cancelled, in_doubt, not_sent};

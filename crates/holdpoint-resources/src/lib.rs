@@ -40,7 +40,9 @@ pub use declared::{
     Declared, DeclaredFault, DeclaredPrepared, DeclaredSpec, DeclaredTools, Expected, Inverse,
     Mapped, Reading, Source as MappedSource,
 };
-pub use files::{FileShape, Files, FilesLimits, FilesPrepared, FilesSpec};
+pub use files::{
+    FileShape, Files, FilesLimits, FilesPrepared, FilesSpec, Shell, ShellPrepared, ShellSpec,
+};
 pub use git::{Git, GitLimits, GitPrepared, GitSpec};
 pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};
 pub use postgres::{Postgres, PostgresLimits, PostgresPrepared, PostgresSpec};

@@ -21,6 +21,7 @@ mod postgres_wire;
 mod process;
 mod resources;
 mod rmcp_peers;
+mod shell;
 mod sqlite;
 mod sqlite_laws;
 mod terraform;
