@@ -22,7 +22,7 @@ use base64::engine::general_purpose::STANDARD;
 use capture::{Capture, Room, RowChange};
 use holdpoint_control::Permit;
 use holdpoint_types::{Digest, Disclosure, Reason, Reversibility, ServerName, Timestamp};
-use open::{Opened, Purpose, told};
+use open::{Identity, Opened, Purpose, told};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,7 @@ enum Work {
     /// Reads.
     Query(String),
     /// Commits the open transaction, and tells the agent this.
-    Commit { conn: Box<Connection>, undo: Box<Undo>, answer: Value },
+    Commit { opened: Box<Opened>, undo: Box<Undo>, answer: Value },
 }
 
 /// What lies in [`Undo::data`].
@@ -281,7 +281,7 @@ impl Pending {
         let data = serde_json::to_value(&kept).unwrap_or_default();
         let undo = Box::new(Undo { guarantee: guarantee.0, until: guarantee.1, data });
         let preview = preview(changes, notes, guarantee);
-        (preview, Work::Commit { conn: Box::new(opened.conn), undo, answer })
+        (preview, Work::Commit { opened: Box::new(opened), undo, answer })
     }
 }
 
@@ -435,7 +435,10 @@ fn finish(spec: &SqliteSpec, work: Work, stop: &CancellationToken) -> Ended {
             Err(_) if stop.is_cancelled() => not_sent(Reason::CancelledByStop, "stopped"),
             Err(fault) => tool_error(&fault.to_string()),
         },
-        Work::Commit { conn, answer, .. } => match commit(*conn) {
+        Work::Commit { opened, .. } if Identity::of(&spec.path) != Some(opened.identity) => {
+            not_sent(Reason::TargetMoved, "the file of the database is another one by now")
+        }
+        Work::Commit { opened, answer, .. } => match commit(opened.conn) {
             Committed::Durable => answered(&answer.to_string(), &answer),
             Committed::Refused(fault) => match fault.sqlite_error_code() {
                 Some(ErrorCode::ConstraintViolation) => tool_error(&told(&fault).to_string()),

@@ -9,6 +9,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -63,8 +65,14 @@ pub(super) struct Wants {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) conn: Connection,
+    /// The file that was opened.
+    pub(super) identity: Identity,
     wants: Arc<Mutex<Wants>>,
 }
+
+/// What tells one file from another that takes its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity(u64, u64);
 
 // === impl Opened ===
 
@@ -75,16 +83,15 @@ impl Opened {
         purpose: Purpose,
         stop: &CancellationToken,
     ) -> Result<Self, ResourceFault> {
-        if !spec.path.is_file() {
-            return Err(ResourceFault::Gone(format!("the database of {}", spec.place)));
-        }
+        let gone = || ResourceFault::Gone(format!("the database of {}", spec.place));
+        let identity = Identity::of(&spec.path).ok_or_else(gone)?;
         let mode = match purpose {
             Purpose::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
             Purpose::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
         };
         let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&spec.path, flags).map_err(|fault| told(&fault))?;
-        let mut opened = Self { conn, wants: Arc::default() };
+        let mut opened = Self { conn, identity, wants: Arc::default() };
         opened.prepare(spec, purpose, stop).map_err(|fault| told(&fault))?;
         Ok(opened)
     }
@@ -132,6 +139,16 @@ impl Opened {
         let done = work(&self.conn);
         let wants = std::mem::take(&mut *lock(&self.wants));
         (done, wants)
+    }
+}
+
+// === impl Identity ===
+
+impl Identity {
+    /// The file at `path`; `None` if there is none.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        Some(Self(file.dev(), file.ino()))
     }
 }
 
