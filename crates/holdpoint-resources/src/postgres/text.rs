@@ -24,7 +24,6 @@ pub(super) struct Statement {
 
 /// What a short statement is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Lexeme {
 pub(super) enum Piece {
     /// A word, in lower case.
     Word(String),
@@ -53,10 +52,8 @@ impl Statement {
     }
 }
 
-// === impl Lexeme ===
-
-impl Lexeme {
 // === impl Piece ===
+
 impl Piece {
     /// The name that it is, quoted.
     pub(super) fn name(&self) -> Option<String> {
@@ -197,7 +194,6 @@ fn dollar(rest: &str) -> Result<usize, ResourceFault> {
 }
 
 /// What `sql` is made of, without space and comments; `None` if something in it does not end.
-pub(super) fn tokens(sql: &str) -> Option<Vec<Lexeme>> {
 pub(super) fn tokens(sql: &str) -> Option<Vec<Piece>> {
     let (mut found, mut at) = (Vec::new(), 0);
     while at < sql.len() {
@@ -207,9 +203,6 @@ pub(super) fn tokens(sql: &str) -> Option<Vec<Piece>> {
         match part {
             Part::Space => {}
             Part::Other if text.starts_with("--") || text.starts_with("/*") => {}
-            Part::Word => found.push(Lexeme::Word(text.to_lowercase())),
-            Part::Other if first == '"' => found.push(Lexeme::Quoted(text.to_owned())),
-            Part::Other | Part::End | Part::Open | Part::Close => found.push(Lexeme::Sign(first)),
             Part::Word => found.push(Piece::Word(text.to_lowercase())),
             Part::Other if first == '"' => found.push(Piece::Quoted(text.to_owned())),
             Part::Other | Part::End | Part::Open | Part::Close => found.push(Piece::Sign(first)),

@@ -9,7 +9,6 @@ use super::change::{Changing, timeouts};
 use super::kept::Kept;
 use super::link::{Failed, Link, Target};
 use super::spec::PostgresLimits;
-use super::text::{Lexeme, Statement, name, tokens};
 use super::text::{Piece, Statement, name, tokens};
 use crate::resource::{Change, Conflict, Preview, ResourceFault, TargetState, Undo};
 use holdpoint_types::{Disclosure, Reversibility, Timestamp};
@@ -429,7 +428,6 @@ struct Names {
 fn names(sql: &str) -> Option<Names> {
     let tokens = tokens(sql)?;
     let mut rest = tokens.iter().skip(2).peekable();
-    let word = |token: &&Lexeme, word: &str| **token == Lexeme::Word(word.to_owned());
     let word = |token: &&Piece, word: &str| **token == Piece::Word(word.to_owned());
     let mut optional = false;
     if rest.next_if(|token| word(token, "if")).is_some() {
@@ -439,13 +437,11 @@ fn names(sql: &str) -> Option<Names> {
     let (mut names, mut cascade) = (Vec::new(), false);
     loop {
         let mut parts = vec![rest.next()?.name()?];
-        while rest.next_if_eq(&&Lexeme::Sign('.')).is_some() {
         while rest.next_if_eq(&&Piece::Sign('.')).is_some() {
             parts.push(rest.next()?.name()?);
         }
         names.push(parts.join("."));
         match rest.next() {
-            Some(Lexeme::Sign(',')) => {}
             Some(Piece::Sign(',')) => {}
             None => break,
             Some(token) => {

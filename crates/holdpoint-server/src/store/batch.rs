@@ -7,8 +7,8 @@ use holdpoint_ledger::{
     Frontier, Signer, Verifier, encode, leaf_hash, open_checkpoint, sign_checkpoint,
 };
 use holdpoint_types::{
-    DecisionRecord, Digest, Epoch, Field, GatewayId, Record, RecordBody, Stop, StopId, StopScope,
-    Timestamp,
+    ActionRecord, DecisionRecord, Digest, Epoch, Field, GatewayId, Record, RecordBody, Stop,
+    StopId, StopScope, Timestamp,
 };
 use rusqlite::{Connection, Transaction, params};
 use std::collections::BTreeMap;
@@ -106,24 +106,9 @@ impl Columns {
                 self.resource = Some(facts.target.resource.clone());
                 self.ruling = Some(ruled.ruling().to_string());
             }
-            RecordBody::Outcome(outcome) => {
-                self.action = Some(outcome.action.to_string());
-                self.agent = Some(outcome.agent.to_string());
-                self.tool = present(&outcome.lineage.tool);
-                self.resource = present(&outcome.lineage.target_resource);
-            }
-            RecordBody::Checked(checked) => {
-                self.action = Some(checked.action.to_string());
-                self.agent = Some(checked.agent.to_string());
-                self.tool = present(&checked.lineage.tool);
-                self.resource = present(&checked.lineage.target_resource);
-            }
-            RecordBody::TaskGiven(given) => {
-                self.action = Some(given.action.to_string());
-                self.agent = Some(given.agent.to_string());
-                self.tool = present(&given.lineage.tool);
-                self.resource = present(&given.lineage.target_resource);
-            }
+            RecordBody::Outcome(outcome) => self.fill_from(outcome),
+            RecordBody::Checked(checked) => self.fill_from(checked),
+            RecordBody::TaskGiven(given) => self.fill_from(given),
             RecordBody::ToolPinned { tool, .. } | RecordBody::ToolQuarantined { tool, .. } => {
                 self.tool = Some(tool.to_string());
             }
@@ -166,6 +151,13 @@ impl Columns {
             | RecordBody::SettingsLoaded { .. }
             | RecordBody::PolicyLoaded { .. } => {}
         }
+    }
+
+    fn fill_from<T>(&mut self, record: &ActionRecord<T>) {
+        self.action = Some(record.action.to_string());
+        self.agent = Some(record.agent.to_string());
+        self.tool = present(&record.lineage.tool);
+        self.resource = present(&record.lineage.target_resource);
     }
 
     fn fill_scope(&mut self, scope: &StopScope) {

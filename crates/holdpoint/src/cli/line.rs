@@ -45,8 +45,7 @@ fn said(body: &RecordBody, look: &Look) -> String {
         RecordBody::TaskGiven(given) => goes_on(given, look),
         RecordBody::Checked(checked) => found(checked, look),
         RecordBody::Started { version, configuration, in_doubt } => {
-            let doubts = doubts(in_doubt);
-            format!("version {}, configuration {}{doubts}", escaped(version), configuration.short())
+            started((version, *configuration), in_doubt)
         }
         RecordBody::FoundInDoubt { in_doubt } => {
             look.paint(Tone::Careful, &format!("a process died{}", doubts(in_doubt)))
@@ -169,6 +168,11 @@ fn people(body: &RecordBody, look: &Look) -> Option<String> {
 
 fn said_why(said: &ApprovalRecord) -> String {
     word(&said.because, said.by.as_str())
+}
+
+fn started((version, configuration): (&str, Digest), in_doubt: &[ActionId]) -> String {
+    let doubts = doubts(in_doubt);
+    format!("version {}, configuration {}{doubts}", escaped(version), configuration.short())
 }
 
 fn doubts(in_doubt: &[ActionId]) -> String {
