@@ -25,7 +25,7 @@ pub use drain::Drained;
 pub use gather::{Known, gather};
 pub use plans::{PlanProposal, PlanRefused};
 pub(crate) use questions::{Question, Waiting};
-pub use revert::{OPERATOR, Reverting, Wanted};
+pub use revert::{OPERATOR, Reverting, Wanted, Whole};
 pub(crate) use tasks::Followed;
 pub use words::{Became, Call, Governed, Limits, Refusal, StopReport};
 

@@ -14,9 +14,9 @@ use holdpoint_resources::resource::{
 use holdpoint_resources::{Ended, RevertPreview};
 use holdpoint_types::{
     ActionId, ActionRecord, AgentFacts, ChangeCounts, ClassSource, DecisionRecord, Digest, Door,
-    EffectClass, Facts, GrantFacts, Intent, IntentSource, Mode, OutcomeStatus, Reason, RecordBody,
-    Request, RevertConflict, RevertRecord, RevertStatus, Ruling, TaskId, ToolFacts, ToolRef,
-    ToolState,
+    EffectClass, Facts, GrantFacts, Intent, IntentSource, Mode, OutcomeStatus, PlanFit, PlanId,
+    Reason, RecordBody, Request, RevertConflict, RevertRecord, RevertStatus, Ruling, TaskId,
+    ToolFacts, ToolRef, ToolState,
 };
 use serde_json::json;
 use std::time::Instant;
@@ -46,10 +46,32 @@ pub enum Wanted {
     Do,
 }
 
+/// Several actions that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// Those that name this task.
+    Task(TaskId),
+    /// Those that are a part of this plan.
+    Plan(PlanId),
+}
+
 /// An action that is to be taken back.
 struct Story {
     decided: ActionRecord<DecisionRecord>,
     status: Option<OutcomeStatus>,
+}
+
+// === impl Whole ===
+
+impl Whole {
+    fn has(self, decided: &DecisionRecord) -> bool {
+        match self {
+            Self::Task(task) => decided.request.task == Some(task),
+            Self::Plan(plan) => decided.facts.plan.as_ref().is_some_and(|facts| {
+                facts.plan == plan && matches!(facts.fit, PlanFit::Step { .. })
+            }),
+        }
+    }
 }
 
 // === impl Governor ===
@@ -114,11 +136,11 @@ impl Governor {
         self.carry_out((request, undo), seen, (&story, word)).await
     }
 
-    /// The actions of a task that can be taken back, the newest first.
+    /// The permitted actions of a task or a plan, the newest first.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn actions_of_task(&self, task: TaskId) -> Result<Vec<ActionId>, StoreFault> {
+    pub fn actions_of(&self, whole: Whole) -> Result<Vec<ActionId>, StoreFault> {
         let kind = Some("decision".to_owned());
         let ruling = Some(Ruling::Permit);
         let mut query =
@@ -129,9 +151,7 @@ impl Governor {
             let Some(last) = page.last() else { break };
             query.after_seq = Some(last.seq);
             found.extend(page.iter().filter_map(|stored| match &stored.record.body {
-                RecordBody::Decision(decided) if decided.more.request.task == Some(task) => {
-                    Some(decided.action)
-                }
+                RecordBody::Decision(decided) if whole.has(&decided.more) => Some(decided.action),
                 _ => None,
             }));
         }

@@ -11,11 +11,11 @@ use clap::ArgGroup;
 use holdpoint_resources::RevertPreview;
 use holdpoint_server::doors::local::Kind;
 use holdpoint_server::doors::refusal_text;
-use holdpoint_server::governor::{Refusal, Reverting, Wanted};
+use holdpoint_server::governor::{Refusal, Reverting, Wanted, Whole};
 use holdpoint_server::operate::Word;
 use holdpoint_server::runtime::Runtime;
 use holdpoint_server::store::Store;
-use holdpoint_types::{ActionId, RevertRecord, RevertStatus, Ruling, TaskId};
+use holdpoint_types::{ActionId, PlanId, RevertRecord, RevertStatus, Ruling, TaskId};
 use serde_json::{Value, json};
 
 /// Most changes that are shown to people.
@@ -24,7 +24,7 @@ const SHOWN_MAX: usize = 50;
 /// Take back what an action did, as far as it can be. What somebody changed since is kept and
 /// listed. Exit 0 if everything is as it was before, 4 if an approval is needed, 5 otherwise.
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("what").required(true).args(["action", "task"])))]
+#[command(group(ArgGroup::new("what").required(true).args(["action", "task", "plan"])))]
 pub struct Args {
     /// The action's id, at least its first 6 hex digits, or `last`.
     #[arg(value_name = "ACTION")]
@@ -32,6 +32,9 @@ pub struct Args {
     /// All actions of this task, the newest first.
     #[arg(long, value_name = "TASK")]
     task: Option<TaskId>,
+    /// All actions that are a part of this plan, the newest first.
+    #[arg(long, value_name = "PLAN")]
+    plan: Option<PlanId>,
     /// Only show what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -77,13 +80,14 @@ async fn revert_all(
 ) -> anyhow::Result<Vec<(ActionId, Reverting)>> {
     let governor = runtime.governor();
     governor.replace_resources(rest.resources(&rest.upstreams()?)?);
-    let actions = match (&args.action, args.task) {
-        (Some(action), _) => vec![find(governor.store(), action)?],
-        (None, Some(task)) => governor.actions_of_task(task)?,
-        (None, None) => Vec::new(),
+    let actions = match (&args.action, args.task, args.plan) {
+        (Some(action), _, _) => vec![find(governor.store(), action)?],
+        (None, Some(task), _) => governor.actions_of(Whole::Task(task))?,
+        (None, None, Some(plan)) => governor.actions_of(Whole::Plan(plan))?,
+        (None, None, None) => Vec::new(),
     };
     if actions.is_empty() {
-        return Err(WrongUsage("no action of this task was permitted".to_owned()).into());
+        return Err(WrongUsage("no action of it was permitted".to_owned()).into());
     }
     let reason = args.because.clone().unwrap_or_default();
     let word = Word { reason, by: operator::name(), at: governor.now() };

@@ -40,4 +40,5 @@ mod two_wraps;
 mod undo;
 mod upstream_auth;
 mod validators;
+mod whole_way;
 mod world;

@@ -12,6 +12,7 @@ use super::{Asked, Caller, HttpDoor, Refused, check_era, respond, tools};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use holdpoint_resources::Upstream;
 use holdpoint_resources::mcp::era::{self, INTERNAL_ERROR};
 use holdpoint_resources::mcp::{
     Identity, Message, Outcome, RpcId, RpcNotification, RpcRequest, RpcResponse, headers,
@@ -104,6 +105,9 @@ impl HttpDoor {
             "tools/call" if self.is_about_plans(&asked.request) => {
                 return self.dispatch(asked, turn).await;
             }
+            "tools/call" if self.is_served_here(&asked.request) => {
+                return self.dispatch(asked, turn).await;
+            }
             "tools/call" => {
                 let tool = tools::tool_of(None, &asked.request)?;
                 let mut request = asked.request.clone();
@@ -125,6 +129,12 @@ impl HttpDoor {
             front.note_route(&request.id, &server, &thread.streams.lock());
         }
         ask(&line, &request.to_bytes(), &request, (asked.events, turn)).await
+    }
+
+    /// True for a call of a tool that Holdpoint serves itself: there is no server to lead a line to.
+    fn is_served_here(&self, request: &RpcRequest) -> bool {
+        let Ok(tool) = tools::tool_of(None, request) else { return false };
+        self.upstreams.load().get(tool.server()).is_some_and(Upstream::is_own)
     }
 
     /// The thread's line to `server`, opened if need be.
