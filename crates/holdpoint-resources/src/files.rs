@@ -32,8 +32,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tree::{Grounds, Node, Snapshot, Watch, all_same, same};
 
-/// A longer text is not compared line by line.
+/// Longer texts are not compared line by line.
 const DIFF_BYTES: usize = 256 << 10;
+/// Texts of more lines are not either: where all of them differ, that takes the square of it.
+const DIFF_LINES: usize = 5_000;
 
 /// A server that works on files of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -470,7 +472,8 @@ fn diff(path: &str, was: Option<&Node>, is: Option<&Node>) -> Option<String> {
     let text = |node: Option<&Node>| match node {
         None => Some(String::new()),
         Some(Node::File { content: Some(content), .. }) if content.len() <= DIFF_BYTES => {
-            String::from_utf8(content.clone()).ok()
+            let text = String::from_utf8(content.clone()).ok();
+            text.filter(|text| text.lines().count() <= DIFF_LINES)
         }
         Some(_) => None,
     };

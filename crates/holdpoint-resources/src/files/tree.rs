@@ -15,6 +15,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
+/// How deep folders may lie in folders.
+const DEPTH: usize = 200;
 /// How a folder is opened.
 const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -225,6 +227,7 @@ impl<'a> Grounds<'a> {
         taken: &mut Taken,
     ) -> Result<(), ResourceFault> {
         let path = &watch.path;
+        check_depth(path)?;
         let stat = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(()),
@@ -372,6 +375,15 @@ fn no_folder(
 
 fn unreadable(path: &str, fault: Errno) -> ResourceFault {
     ResourceFault::Unavailable(format!("`{path}`: {fault}"))
+}
+
+/// Whoever walks trees goes no deeper.
+pub(super) fn check_depth(path: &str) -> Result<(), ResourceFault> {
+    if path.bytes().filter(|byte| *byte == b'/').count() <= DEPTH {
+        return Ok(());
+    }
+    let begin: String = path.chars().take(80).collect();
+    Err(ResourceFault::Refused(format!("`{begin}…` lies deeper than {DEPTH} folders")))
 }
 
 fn permissions(stat: &Stat) -> u32 {

@@ -7,7 +7,8 @@ use super::SqliteSpec;
 use crate::resource::ResourceFault;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,6 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 /// How many instructions of SQLite's machine run between two looks at the clock.
 const STEPS: i32 = 1_000;
+/// Values of so many bytes are always read.
+const VALUE_BYTES: i32 = 1 << 20;
+/// How many times the bytes that can be shown a database may grow by: rows lie in indexes too.
+const GROWTH: usize = 8;
+/// How many bytes wait in memory for a commit before some are written.
+const SPILL_BYTES: i64 = 64 << 20;
 /// What the names of our temporary tables and triggers begin with.
 pub(super) const OURS: &str = "holdpoint_";
 /// Settings that say how tables are built, and change nothing.
@@ -105,17 +112,34 @@ impl Opened {
         let conn = &mut self.conn;
         conn.busy_timeout(spec.limits.busy)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        // What waits in the cache is not written early, which would shut out readers; a commit is
-        // on the disk before it is told.
-        conn.execute_batch(
-            "PRAGMA cache_spill = OFF; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
-        )?;
+        // A commit is on the disk before it is told.
+        conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+        self.bound(spec.limits.bytes_max)?;
+        let conn = &mut self.conn;
         if purpose == Purpose::Read {
             conn.execute_batch("PRAGMA query_only = ON;")?;
         }
         let wants = Arc::clone(&self.wants);
         conn.authorizer(Some(move |asked: AuthContext<'_>| lock(&wants).rule(asked)))?;
         self.limit(spec.limits.statement, stop)
+    }
+
+    /// Bounds memory and disk: no value, and no growth, far beyond what could be shown.
+    fn bound(&self, bytes_max: usize) -> rusqlite::Result<()> {
+        let value_max = i32::try_from(bytes_max.saturating_mul(2)).unwrap_or(i32::MAX);
+        self.conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, value_max.max(VALUE_BYTES))?;
+        let sql = "SELECT page_size, page_count FROM pragma_page_size, pragma_page_count";
+        let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        let (size, pages) = self.conn.query_row(sql, [], read)?;
+        let growth = i64::try_from(bytes_max.saturating_mul(GROWTH)).unwrap_or(i64::MAX);
+        let room = growth.checked_div(size).unwrap_or_default();
+        let pages_max = pages.saturating_add(room).clamp(1, i64::from(u32::MAX - 1));
+        // What waits in the cache is not written early, which would shut out readers, as long as
+        // it fits into memory.
+        let spill = SPILL_BYTES.checked_div(size).unwrap_or_default().max(1);
+        self.conn.execute_batch(&format!(
+            "PRAGMA main.max_page_count = {pages_max}; PRAGMA main.cache_spill = {spill};"
+        ))
     }
 
     /// From now on, work ends after `time`, or when it is stopped.
@@ -260,11 +284,15 @@ pub(super) fn told(fault: &rusqlite::Error) -> ResourceFault {
             ErrorCode::DatabaseBusy
             | ErrorCode::DatabaseLocked
             | ErrorCode::CannotOpen
-            | ErrorCode::DiskFull
             | ErrorCode::SystemIoFailure
             | ErrorCode::PermissionDenied
             | ErrorCode::ReadOnly,
         ) => ResourceFault::Unavailable(text),
+        Some(ErrorCode::TooBig) => ResourceFault::TooLarge("a value".to_owned()),
+        Some(ErrorCode::DiskFull) => {
+            let text = "the database would grow by more bytes than the limit, or than there are";
+            ResourceFault::TooLarge(text.to_owned())
+        }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             ResourceFault::Unavailable(format!("not a sound database: {text}"))
         }

@@ -450,6 +450,15 @@ async fn files_beyond_the_limits_are_too_large() {
     fs::write(ground.root.join("a.txt"), [b'x'; 80]).unwrap();
     let fault = ground.preview(&ground.moved("a.txt", "sub/b.bin")).await.unwrap_err();
     assert_eq!(fault.to_string(), "too large: 160 bytes");
+    let ground = Ground::new();
+    let many = "x\n".repeat(6_000);
+    let (preview, _) = ground.preview(&ground.write("a.txt", &many)).await.unwrap();
+    let after = preview.changes[0].after.as_ref().unwrap();
+    assert!(preview.exact && after.get("diff").is_none() && after.get("digest").is_some());
+    let deep = ground.root.join(["d"; 250].join("/"));
+    fs::create_dir_all(&deep).unwrap();
+    let fault = ground.preview(&ground.delete("d")).await.unwrap_err();
+    assert!(fault.to_string().contains("deeper than"), "{fault}");
 }
 
 #[tokio::test]

@@ -363,6 +363,7 @@ async fn sqlite_queries_read_within_limits() {
         (format!("{endless} x FROM n"), "too large: more than 10 rows"),
         (format!("{endless} count(*) FROM n"), "unavailable: stopped, or not done within"),
         ("SELECT hex(zeroblob(1000))".to_owned(), "too large: more than 1000 bytes"),
+        ("SELECT hex(zeroblob(1 << 29))".to_owned(), "too large: a value"),
     ] {
         let (told, tool_error) = said(&stage.query(&sql).await);
         assert!(tool_error && told.as_str().unwrap().starts_with(why), "{told}");
@@ -382,6 +383,14 @@ async fn a_sqlite_preview_beyond_its_limits_says_how_large_it_is() {
     stage.human("INSERT INTO t VALUES (1, zeroblob(2000000))");
     let fault = stage.preview("DROP TABLE t").await.unwrap_err();
     assert!(matches!(&fault, ResourceFault::TooLarge(text) if text.ends_with(" bytes")), "{fault}");
+    // Neither memory nor disk fills up before that is known.
+    let endless = "INSERT INTO t WITH RECURSIVE n(x) AS (SELECT 10 UNION ALL SELECT x + 1 FROM n) \
+                   SELECT x, randomblob(100000) FROM n";
+    let fault = stage.preview(endless).await.unwrap_err();
+    assert!(matches!(&fault, ResourceFault::TooLarge(text) if text.contains("grow")), "{fault}");
+    let fault =
+        stage.preview("INSERT INTO t VALUES (2, hex(zeroblob(1 << 28)))").await.unwrap_err();
+    assert_eq!(fault.to_string(), "too large: a value");
     let endless = "INSERT INTO t WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) \
                    SELECT x, NULL FROM n";
     let limits = SqliteLimits { statement: Duration::from_millis(200), ..limits };

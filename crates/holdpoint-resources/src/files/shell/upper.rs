@@ -3,7 +3,7 @@
 //! Owns the signs of overlayfs: a device 0,0 for what is gone, an attribute for a folder that hides
 //! what was there. Source: Documentation/filesystems/overlayfs.rst of Linux.
 
-use crate::files::tree::{FilesLimits, Grounds, Snapshot, Watch};
+use crate::files::tree::{FilesLimits, Grounds, Snapshot, Watch, check_depth};
 use crate::resource::ResourceFault;
 use rustix::fs::lgetxattr;
 use std::collections::BTreeSet;
@@ -85,6 +85,7 @@ impl Walk<'_> {
 
     fn take(&mut self, path: &Path, meta: &fs::Metadata) -> Result<(), ResourceFault> {
         let belongs = belongs(path, self.upper, self.workspace)?;
+        check_depth(&belongs)?;
         let whiteout = meta.file_type().is_char_device() && meta.rdev() == 0;
         let opaque = meta.is_dir() && is_opaque(path);
         let deep = whiteout || opaque || !meta.is_dir();
