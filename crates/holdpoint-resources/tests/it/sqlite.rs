@@ -602,3 +602,35 @@ fn a_sqlite_commit_that_fails_is_in_doubt() {
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success() && said.contains("1 passed"), "{said}");
 }
+
+#[tokio::test]
+async fn what_views_and_rows_that_refer_to_themselves_change_is_seen() {
+    let stage = Stage::new(
+        "CREATE TABLE tree (id INTEGER PRIMARY KEY, up REFERENCES tree ON DELETE CASCADE);
+         CREATE TABLE log (what);
+         CREATE VIEW leaves AS SELECT id FROM tree;
+         CREATE TRIGGER cut INSTEAD OF DELETE ON leaves BEGIN
+             DELETE FROM tree WHERE id = OLD.id;
+             INSERT INTO log SELECT count(*) FROM tree;
+         END;
+         INSERT INTO tree VALUES (1, NULL), (2, 1), (3, 2), (4, NULL), (5, 5);",
+    );
+    let (preview, undo) = stage.act("DELETE FROM leaves WHERE id = 1 RETURNING id").await;
+    let shown: Vec<&str> = preview.changes.iter().map(|change| &*change.resource).collect();
+    assert_eq!(
+        shown,
+        [
+            "sqlite://orders/log/rowid=1",
+            "sqlite://orders/tree/id=1",
+            "sqlite://orders/tree/id=2",
+            "sqlite://orders/tree/id=3",
+        ]
+    );
+    assert_eq!(stage.rows("SELECT count(*) FROM tree"), ["Integer(2)"]);
+    assert_eq!(stage.revert(&undo).await.1, []);
+    assert_eq!(stage.rows("SELECT count(*) FROM tree"), ["Integer(5)"]);
+    assert_eq!(stage.rows("SELECT count(*) FROM log"), ["Integer(0)"]);
+    let (_, undo) = stage.act("DELETE FROM tree WHERE id = 5").await;
+    stage.human("DELETE FROM tree WHERE id = 1");
+    assert_eq!(stage.revert(&undo).await, (vec!["sqlite://orders/tree/id=5".to_owned()], vec![]));
+}
