@@ -7,6 +7,7 @@
 mod answer;
 mod catalog;
 mod change;
+mod drawn;
 mod image;
 mod kept;
 mod link;

@@ -5,6 +5,7 @@
 
 use super::answer::result_of;
 use super::catalog::{self, IMAGES, Table};
+use super::drawn::{self, Drawn};
 use super::image::{self, Budget, Start, TableDiff};
 use super::kept::Kept;
 use super::link::{Failed, Link, Target};
@@ -196,9 +197,9 @@ impl Done {
     }
 
     /// What it is for people and decisions.
-    pub(super) fn preview(&self, place: &str) -> Preview {
+    pub(super) fn preview(&self, place: &str, drawn: &Drawn) -> Preview {
         Preview {
-            changes: self.diffs.iter().flat_map(|diff| diff.changes(place)).collect(),
+            changes: self.diffs.iter().flat_map(|diff| drawn.changes(place, diff)).collect(),
             exact: self.exact,
             guarantee: self.guarantee,
             until: None,
@@ -257,6 +258,7 @@ impl Changing {
             target.rest(pair.old).await;
             return Ok(Tried::Escapes(reach.escapes));
         }
+        let before = drawn::sequences(&pair.old, &reach.words).await?;
         let mut answers = Vec::new();
         for command in commands {
             answers.push(command.run(&pair.now, limits).await?);
@@ -264,7 +266,9 @@ impl Changing {
         let mut done = pair.settle(limits, &[]).await?;
         done.note_reach(&reach);
         target.rest(pair.old).await;
-        let preview = done.preview(place);
+        let before = (&before, pair.start.zone.as_str());
+        let drawn = Drawn::find(&pair.now, before, &done.diffs).await?;
+        let preview = done.preview(place, &drawn);
         Ok(Tried::Done(preview, Box::new(done.hold(pair.now, result_of(&answers))?)))
     }
 

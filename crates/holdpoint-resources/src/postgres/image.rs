@@ -7,9 +7,9 @@ use super::catalog::{Table, get};
 use super::link::{Failed, Link};
 use super::spec::PostgresLimits;
 use super::text::name;
-use crate::resource::{Change, ResourceFault};
+use crate::resource::ResourceFault;
 use futures::StreamExt as _;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use tokio_postgres::types::{ToSql, Type};
@@ -35,6 +35,8 @@ pub(super) struct Start {
     first: i64,
     /// No lock of several transactions before the snapshot has this number or a later one.
     multi: i64,
+    /// The time zone in which statements run.
+    pub(super) zone: String,
 }
 
 /// The changed rows of one table.
@@ -61,14 +63,14 @@ impl Start {
     pub(super) async fn of(link: &Link) -> Result<Self, Failed> {
         let sql = "SELECT pg_catalog.pg_export_snapshot(), \
             pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.text, \
-            pg_catalog.mxid_age('1')::pg_catalog.int8";
+            pg_catalog.mxid_age('1')::pg_catalog.int8, pg_catalog.current_setting('TimeZone')";
         let row = link.row(sql, &[]).await?;
         let first: String = get(&row, 1)?;
         let first: u64 = first.parse().unwrap_or_default();
         let multi: i64 = get(&row, 2)?;
         let first = i64::try_from(first & 0xffff_ffff).unwrap_or_default();
         let multi = multi.wrapping_add(1) & 0xffff_ffff;
-        Ok(Self { snapshot: get(&row, 0)?, first, multi })
+        Ok(Self { snapshot: get(&row, 0)?, first, multi, zone: get(&row, 3)? })
     }
 }
 
@@ -93,19 +95,6 @@ impl Budget {
             ResourceFault::TooLarge(format!("more than {} bytes", self.bytes_max))
         })?;
         Ok(())
-    }
-}
-
-// === impl TableDiff ===
-
-impl TableDiff {
-    /// Its changes, for people and for the digest.
-    pub(super) fn changes(&self, place: &str) -> impl Iterator<Item = Change> {
-        self.rows.iter().map(move |(key, (before, after))| Change {
-            resource: address(place, &self.table, key),
-            before: before.as_ref().map(|image| shown(&self.table, image)),
-            after: after.as_ref().map(|image| shown(&self.table, image)),
-        })
     }
 }
 
@@ -316,7 +305,7 @@ pub(super) fn address(place: &str, table: &Table, key: &Key) -> String {
 }
 
 /// A value in an address: what would cut the address is written by its bytes.
-fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     let mut text = String::new();
     for c in value.chars() {
         if c.is_alphanumeric() || "-_.:@+ ".contains(c) {
@@ -329,18 +318,8 @@ fn escaped(value: &str) -> String {
     text
 }
 
-/// A row as people read it.
-fn shown(table: &Table, image: &Image) -> Value {
-    let pairs = table.columns.iter().zip(image);
-    let pairs = pairs.map(|(column, value)| {
-        let value = value.as_ref().map_or(Value::Null, |text| typed(&column.kind, text));
-        (column.name.clone(), value)
-    });
-    Value::Object(pairs.collect::<Map<_, _>>())
-}
-
 /// A value as JSON, where JSON has the very same.
-fn typed(kind: &str, text: &str) -> Value {
+pub(super) fn typed(kind: &str, text: &str) -> Value {
     match (kind, text) {
         ("boolean", "t") => Value::Bool(true),
         ("boolean", "f") => Value::Bool(false),

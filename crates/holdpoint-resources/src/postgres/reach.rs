@@ -66,6 +66,8 @@ pub(super) struct Reach {
     pub(super) notifies: bool,
     /// What is another value each time.
     pub(super) volatile: Vec<&'static str>,
+    /// Everything that is named anywhere.
+    pub(super) words: Vec<String>,
 }
 
 /// What is known so far.
@@ -141,7 +143,8 @@ pub(super) async fn reach(link: &Link, texts: &[(&str, bool)]) -> Result<Reach, 
     }
     let volatile = VOLATILE.iter().copied().filter(|word| search.words.contains(*word));
     let notifies = search.words.contains("pg_notify") || runs("notify");
-    Ok(Reach { escapes, notifies, volatile: volatile.collect() })
+    let volatile = volatile.collect();
+    Ok(Reach { escapes, notifies, volatile, words })
 }
 
 /// The text of everything that a name can lead to: what functions do; triggers, rules, defaults,

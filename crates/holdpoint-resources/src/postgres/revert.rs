@@ -6,6 +6,7 @@
 
 use super::catalog::{IMAGES, Table};
 use super::change::{Changing, Done, Pair};
+use super::drawn::Drawn;
 use super::image::{self, Budget, Image, Key, listed, matches, turned};
 use super::kept::{Faced, KeptTable};
 use super::link::{Failed, Link, Target};
@@ -199,7 +200,7 @@ async fn prepare_once(
     conflicts.extend(check(&done, (&tables, &steps), place)?);
     conflicts.sort();
     target.rest(pair.old).await;
-    let preview = done.preview(place);
+    let preview = done.preview(place, &Drawn::default());
     let result = result_of(&preview, &conflicts);
     Ok(Ready { preview, conflicts, changing: done.hold(pair.now, result)? })
 }

@@ -547,3 +547,56 @@ async fn so_many_connections_rest() {
         assert!(begun.elapsed().as_secs() < 20, "too many rest");
     }
 }
+
+#[tokio::test]
+async fn drawn_numbers_and_the_time_are_the_same_when_it_is_looked_at_again() {
+    let database = Database::new(
+        "CREATE TABLE people (id bigserial PRIMARY KEY, name text, at timestamptz DEFAULT now(),
+           day timestamp DEFAULT now());
+         CREATE TABLE pets (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+           owner bigint REFERENCES people, n int);
+         INSERT INTO people (name) SELECT 'p' FROM generate_series(1, 8)",
+    )
+    .await;
+    let postgres = database.postgres();
+    let sql = "WITH new AS (INSERT INTO people (name) VALUES ('a'), ('b'), ('c') RETURNING id) \
+               INSERT INTO pets (owner, n) SELECT id, 10 FROM new; \
+               INSERT INTO pets (owner, n) VALUES (1, 2), (9, 1)";
+    let (seen, prepared) = preview(&postgres, sql).await.unwrap();
+    let resources: Vec<&str> = seen.changes.iter().map(|change| change.resource.as_str()).collect();
+    assert_eq!(
+        resources,
+        [
+            "people/id=*1",
+            "people/id=*2",
+            "people/id=*3",
+            "pets/id=*1",
+            "pets/id=*2",
+            "pets/id=*3",
+            "pets/id=*4",
+            "pets/id=*5"
+        ]
+        .map(|resource| format!("pg://shop/public.{resource}"))
+    );
+    let number = |nth: u64| json!({ "next_of": "public.people_id_seq", "nth": nth });
+    let time = json!({ "time_of": "execution" });
+    let person = json!({ "id": number(2), "name": "b", "at": time, "day": time });
+    assert_eq!(seen.changes[1].after, Some(person));
+    assert_eq!(seen.changes[4].after.as_ref().unwrap()["owner"], number(2));
+    assert_eq!(seen.changes[6].after.as_ref().unwrap()["owner"], "1");
+    // Numbers of the first look are gone: the second look draws 12, 13 and 14.
+    drop(prepared);
+    let sql = sql.replace("(9, 1)", "(1, 1)");
+    let first = preview(&postgres, &sql).await.unwrap().0.digest().unwrap();
+    database.run("SELECT nextval('people_id_seq')").await;
+    let (again, prepared) = preview(&postgres, &sql).await.unwrap();
+    assert_eq!(again.digest().unwrap(), first);
+    // A number that is written, not drawn, is shown as it is.
+    let (other, _) = preview(&postgres, "INSERT INTO people (id) VALUES (7000)").await.unwrap();
+    assert_eq!(other.changes[0].resource, "pg://shop/public.people/id=7000");
+    let undo = postgres.undo(&prepared).unwrap();
+    must(execute(&postgres, &sql, prepared).await);
+    assert_eq!(postgres.verify(&undo).await.unwrap(), TargetState::After);
+    super::cluster::revert(&postgres, &undo).await;
+    assert_eq!(database.value("SELECT count(*) FROM people").await, "8");
+}
