@@ -2,6 +2,7 @@
 //! became of it. Must not call anything restored that nobody looked at.
 
 use super::approvals::headline;
+use super::approve;
 use super::look::{Look, Tone, count, escaped, json_lines};
 use super::operator;
 use super::why::{self, Found, find_action};
@@ -50,12 +51,14 @@ pub struct Args {
 /// When there is no such action, or the store or the configuration cannot be used.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let config = globals.load()?;
+    // As whom approvals know it: nobody approves what they asked for.
+    let by = approve::speaker(&config)?.name.to_string();
     let (spec, rest) = runtime_spec(config, Kind::Revert)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let all = runtime.block_on(async {
         let runtime = Runtime::start(spec).await?;
-        let all = revert_all(&runtime, &rest, args).await;
+        let all = revert_all(&runtime, &rest, (args, by)).await;
         runtime.shut_down().await;
         all
     })?;
@@ -76,7 +79,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
 async fn revert_all(
     runtime: &Runtime,
     rest: &Rest,
-    args: &Args,
+    (args, by): (&Args, String),
 ) -> anyhow::Result<Vec<(ActionId, Reverting)>> {
     let governor = runtime.governor();
     governor.replace_resources(rest.resources(&rest.upstreams()?)?);
@@ -90,7 +93,7 @@ async fn revert_all(
         return Err(WrongUsage("no action of it was permitted".to_owned()).into());
     }
     let reason = args.because.clone().unwrap_or_default();
-    let word = Word { reason, by: operator::name(), at: governor.now() };
+    let word = Word { reason, by, at: governor.now() };
     let wanted = if args.dry_run { Wanted::Look } else { Wanted::Do };
     let mut all = Vec::new();
     for of in actions {

@@ -374,3 +374,132 @@ fn a_terraform_plan_is_seen_approved_applied_and_taken_back() {
     world.must(&["verify"]);
     world.must(&["replay"]);
 }
+
+#[test]
+fn an_operator_takes_back_what_happened_in_prod_and_while_the_agent_is_stopped() {
+    let prod = "[server.orders]\nserves = { sqlite = \"orders.db\" }\n\
+                [operator.ada]\nuser = \"root\"\nteams = [\"platform\"]\n";
+    let world = world("auto", prod);
+    let config = std::fs::read_to_string(world.path().join("holdpoint.toml")).unwrap();
+    let me = text(&Command::new("id").arg("-un").output().unwrap().stdout);
+    world.write_config(&config.replace("\"root\"", &format!("\"{}\"", me.trim())));
+    sqlite(&world, "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')");
+    let key = world.key("coder");
+    let serve = world.serve();
+    let sql = "UPDATE t SET v = 'b' WHERE id = 1";
+    let asked = execute(&serve, &key, sql);
+    let held = &asked["result"]["_meta"]["io.holdpoint/decision"]["held"]["id"];
+    world.must(&["approve", held.as_str().unwrap(), "--because", "fine"]);
+    assert_eq!(reason(&execute(&serve, &key, sql)), "answered");
+    let action = last_permitted(&world);
+    world.must(&["stop", "--agent", "coder", "--reason", "look first"]);
+    let back = world.must(&["revert", &action, "--because", "wrong"]);
+    assert!(back.contains("restored"), "{back}");
+    assert_eq!(sqlite(&world, "SELECT v FROM t"), "a\n");
+    // A stop on everything is one on reverts, too.
+    world.must(&["stop", "--all", "--reason", "nothing moves"]);
+    sqlite(&world, "UPDATE t SET v = 'b'");
+    let run = world.run(&["revert", &action, "--because", "again"]);
+    assert_eq!(run.status.code(), Some(3), "{}", text(&run.stdout));
+    assert_eq!(sqlite(&world, "SELECT v FROM t"), "b\n");
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+#[test]
+fn a_revert_waits_for_somebody_else_where_a_policy_wants_that() {
+    let folder = "[policies]\npath = \"policies\"\n\
+                  [operator.ada]\nuser = \"root\"\nteams = [\"platform\"]\n\
+                  [operator.bob]\nkey = { from_file = \"bob.key\" }\nteams = [\"platform\"]\n";
+    let world = world("auto", &format!("{ORDERS}{folder}"));
+    let config = std::fs::read_to_string(world.path().join("holdpoint.toml")).unwrap();
+    let me = text(&Command::new("id").arg("-un").output().unwrap().stdout);
+    world.write_config(&config.replace("\"root\"", &format!("\"{}\"", me.trim())));
+    let bob = "bob's key of at least thirty-two characters";
+    std::fs::write(world.path().join("bob.key"), bob).unwrap();
+    let starter = include_str!("../../../../policies/starter.cedar");
+    let two = "@id(\"two-take-back\")\n@reason(\"Two take back.\")\n@hold(\"owner\")\n\
+               permit (principal, action, resource) when { context.door == \"operator\" };\n";
+    std::fs::create_dir(world.path().join("policies")).unwrap();
+    std::fs::write(world.path().join("policies/all.cedar"), format!("{starter}\n{two}")).unwrap();
+    sqlite(&world, "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')");
+    let key = world.key("coder");
+    let serve = world.serve();
+    assert_eq!(reason(&execute(&serve, &key, "UPDATE t SET v = 'b' WHERE id = 1")), "answered");
+    let action = last_permitted(&world);
+    let run = world.run(&["--format", "json", "revert", &action, "--because", "wrong"]);
+    assert_eq!(run.status.code(), Some(4), "{}", text(&run.stdout));
+    let told: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let id = told["reverts"][0]["refused"]["held"]["id"].as_str().unwrap();
+    // Who asks does not approve.
+    let own = world.run(&["approve", id, "--because", "my own"]);
+    assert_ne!(own.status.code(), Some(0), "{}", text(&own.stdout));
+    let head = [format!("Authorization: Bearer {bob}"), "Content-Type: application/json".into()];
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
+    let body = json!({ "answer": "yes", "because": "right" }).to_string();
+    let what = format!("POST /api/v1/approvals/{id}");
+    assert_eq!(crate::raw::exchange(&serve, &what, &head, body.as_bytes()).status, 200);
+    let back = world.must(&["revert", &action, "--because", "wrong"]);
+    assert!(back.contains("restored"), "{back}");
+    assert_eq!(sqlite(&world, "SELECT v FROM t"), "a\n");
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_a_state_that_is_known() {
+    let world = world("approve-writes", ORDERS);
+    sqlite(&world, "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 0)");
+    let key = world.key("coder");
+    let (mut before, mut after) = (0, 0);
+    for round in 1..=12_u64 {
+        let serve = world.serve();
+        let sql = format!("UPDATE t SET v = {round} WHERE id = 1");
+        let id = held(&execute(&serve, &key, &sql));
+        world.must(&["approve", &id, "--because", "go on"]);
+        let was = sqlite(&world, "SELECT v FROM t");
+        let call = call(1, "sql_execute", json!({ "sql": sql }));
+        std::thread::scope(|scope| {
+            let calling = scope.spawn(|| crate::raw::try_post(&serve, ("/orders", &key), &call));
+            // Every round a little later: before the preview, in it, before the commit, after it.
+            std::thread::sleep(std::time::Duration::from_millis(round * 2));
+            serve.kill_now();
+            let _ = calling.join();
+        });
+        drop(serve);
+        let now = sqlite(&world, "SELECT v FROM t");
+        match now == format!("{round}\n") {
+            true => after += 1,
+            false => {
+                assert_eq!(now, was, "neither before nor after");
+                before += 1;
+            }
+        }
+        let log = world.records();
+        let permitted = log.iter().rfind(|one| {
+            let of = one["facts"]["approval"]["id"] == json!(id);
+            one["kind"] == "decision" && of
+        });
+        // What happened has its record; what has no record did not happen.
+        assert!(permitted.is_some() || now == was, "round {round}: an effect without its record");
+        if let Some(permitted) = permitted.filter(|_| now != was) {
+            let action = permitted["action"].as_str().unwrap();
+            let back = world.must(&["revert", action, "--because", "after the kill"]);
+            assert!(back.contains("restored"), "round {round}: {back}");
+            assert_eq!(sqlite(&world, "SELECT v FROM t"), was, "round {round}");
+        }
+        // A yes that was used is used, one that was not can be used.
+        let serve = world.serve();
+        let again = execute(&serve, &key, &sql);
+        match permitted {
+            Some(_) => assert_ne!(held(&again), id),
+            None => assert_eq!(reason(&again), "answered", "{again}"),
+        }
+        serve.end();
+        world.must(&["verify"]);
+    }
+    assert!(before > 0 || after > 0);
+    world.must(&["replay"]);
+}

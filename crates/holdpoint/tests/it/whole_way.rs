@@ -184,10 +184,13 @@ async fn risky_work_goes_the_whole_way_and_back() {
         let id = told(&proposed)["plan"].as_str().unwrap().to_owned();
         world.must(&["plan", "accept", &id, "--because", "looks right"]);
 
-        // Another step than the next one is none of the plan.
+        // Another step than the next one is none of the plan, once the process has seen the yes.
         let (tool, arguments) = calls[1].clone();
-        let early = client::call(&client, tool, arguments).await;
-        assert_eq!(client::reasons(&early).first().map(String::as_str), Some("plan_deviation"));
+        let mut early = Vec::new();
+        while early.first().map(String::as_str) != Some("plan_deviation") {
+            assert!(early.is_empty() || early == ["agent_approve_writes", "permitted_by_policy"]);
+            early = client::reasons(&client::call(&client, tool, arguments.clone()).await);
+        }
 
         for (tool, arguments) in &calls {
             let asked = client::call(&client, tool, arguments.clone()).await;

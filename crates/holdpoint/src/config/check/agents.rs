@@ -3,6 +3,7 @@
 use super::Checker;
 use crate::config::raw::{At, Named, RawAgent, RawGrant, RawTeam};
 use holdpoint_control::{Agent, Grant, Team, ToolPattern};
+use holdpoint_server::governor::OPERATOR;
 use holdpoint_types::{AgentName, EffectClass, Mode, TeamName};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -25,6 +26,10 @@ impl Checker<'_> {
         let mut agents = BTreeMap::new();
         for (name, agent) in raw {
             let parsed = self.parse_name(name);
+            if name.get() == OPERATOR {
+                let message = "no agent can be called `operator`: reverts act under this name";
+                self.fault(name.span(), message.to_owned(), None);
+            }
             let checked = self.agent(name, agent);
             if let (Some(name), Some(agent)) = (parsed, checked) {
                 agents.insert(name, agent);
