@@ -23,7 +23,7 @@ mod words;
 pub use checks::LATE_MS_MAX;
 pub use drain::Drained;
 pub use gather::{Known, gather};
-pub use plans::{PlanProposal, PlanRefused};
+pub use plans::{PlanProposal, PlanRefused, plan_facts};
 pub(crate) use questions::{Question, Waiting};
 pub use revert::{OPERATOR, Reverting, Wanted, Whole};
 pub(crate) use tasks::Followed;

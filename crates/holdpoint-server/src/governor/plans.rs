@@ -10,8 +10,8 @@ mod proposing;
 pub use proposing::{PlanRefused, Proposal as PlanProposal};
 
 use super::{Call, Governor};
-use crate::catalog::Schema;
-use crate::store::{PlanRow, StoreFault};
+use crate::catalog::{Catalog, Schema};
+use crate::store::{PlanRow, Store, StoreFault};
 use arc_swap::ArcSwap;
 use holdpoint_control::decide;
 use holdpoint_control::plan::{Called, Foreseen, PlanMatcher, Progress, basis_moved};
@@ -19,8 +19,8 @@ use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySets;
 use holdpoint_resources::resource::Preview;
 use holdpoint_types::{
-    AgentName, Decision, EffectClass, Facts, Plan, PlanEnd, PlanFacts, PlanFit, PlanId, PlanReads,
-    PlanState, Request, Ruling, Timestamp,
+    AgentName, Decision, Digest, EffectClass, Facts, Plan, PlanEnd, PlanFacts, PlanFit, PlanId,
+    PlanReads, PlanState, Request, Ruling, Timestamp, ToolRef,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -181,46 +181,18 @@ impl Governor {
     async fn compare_with(
         &self,
         row: PlanRow,
-        (request, facts): (&Request, &Facts),
+        call: (&Request, &Facts),
         foreseen: Foreseen<'_>,
     ) -> Result<Option<PlanFacts>, StoreFault> {
-        let (plan, version) = (row.plan.id, row.version);
-        let told = |fit| Ok(Some(PlanFacts { plan, version, fit }));
-        let why = match self.closed(&row, request.at).await? {
-            None => match self.prepared(&row.plan) {
-                Ok(prepared) => {
-                    let progress = Progress::of(version, &row.calls);
-                    return told(prepared.fit(&progress, (request, facts), foreseen));
-                }
-                Err(why) => why,
-            },
-            Some(why) => why,
+        let moved = self.moved(&row.plan);
+        if let (PlanState::Accepted, Some(moved)) = (row.state, &moved) {
+            self.end_plan(&row, (PlanEnd::Void, moved.clone())).await?;
+        }
+        let prepared = match closed(&row, moved.as_deref(), call.0.at) {
+            None => self.prepared(&row.plan),
+            Some(why) => Err(why),
         };
-        // Whoever may read without a step may also read after the end.
-        let reads = facts.aims().all(|aim| aim.class == EffectClass::Read);
-        if reads && row.plan.reads == PlanReads::Free {
-            return Ok(None);
-        }
-        let why = format!("{why}; propose another");
-        told(PlanFit::Deviation { nearest: None, why })
-    }
-
-    /// Why the plan is not in force, if it is not. What ended it is recorded.
-    async fn closed(&self, row: &PlanRow, now: Timestamp) -> Result<Option<String>, StoreFault> {
-        match row.state {
-            PlanState::Accepted => {}
-            PlanState::Proposed | PlanState::Refused => {
-                return Ok(Some("the plan is not accepted".to_owned()));
-            }
-            PlanState::Ended(end) => {
-                return Ok(Some(format!("the plan of its task is {}", end.as_str())));
-            }
-        }
-        if let Some(moved) = self.moved(&row.plan) {
-            self.end_plan(row, (PlanEnd::Void, moved.clone())).await?;
-            return Ok(Some(format!("the plan is void: {moved}")));
-        }
-        Ok((row.plan.expires <= now).then(|| "the plan has expired".to_owned()))
+        Ok(facts_of(&row, prepared.as_deref().map_err(String::as_str), call, foreseen))
     }
 
     /// What moved of the basis of a plan.
@@ -242,6 +214,68 @@ impl Governor {
         prepared.insert(plan.id, Arc::clone(&made));
         Ok(made)
     }
+}
+
+/// How a call stands to a plan of its agent, for who only looks and records nothing.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn plan_facts(
+    store: &Store,
+    (catalog, policy): (&Catalog, Digest),
+    call: (&Request, &Facts),
+) -> Result<Option<PlanFacts>, StoreFault> {
+    let mut first = None;
+    for row in store.plans_holding((&call.0.agent, call.0.task))? {
+        let offered = |tool: &ToolRef| catalog.tool(tool).map(|tool| tool.digest);
+        let moved = basis_moved(&row.plan, policy, offered);
+        let prepared = match closed(&row, moved.as_deref(), call.0.at) {
+            None => Prepared::of(row.plan.clone()),
+            Some(why) => Err(why),
+        };
+        let prepared = prepared.as_ref().map_err(String::as_str);
+        match facts_of(&row, prepared, call, Foreseen::Later) {
+            Some(found) if found.is_planned() => return Ok(Some(found)),
+            found => first = first.or(found),
+        }
+    }
+    Ok(first)
+}
+
+/// Why the plan is not in force, if it is not.
+fn closed(row: &PlanRow, moved: Option<&str>, now: Timestamp) -> Option<String> {
+    match (row.state, moved) {
+        (PlanState::Accepted, Some(moved)) => Some(format!("the plan is void: {moved}")),
+        (PlanState::Accepted, None) => {
+            (row.plan.expires <= now).then(|| "the plan has expired".to_owned())
+        }
+        (PlanState::Proposed | PlanState::Refused, _) => {
+            Some("the plan is not accepted".to_owned())
+        }
+        (PlanState::Ended(end), _) => Some(format!("the plan of its task is {}", end.as_str())),
+    }
+}
+
+/// How a call stands to a plan that is `prepared`, or why it cannot be; nothing if it is free.
+fn facts_of(
+    row: &PlanRow,
+    prepared: Result<&Prepared, &str>,
+    call: (&Request, &Facts),
+    foreseen: Foreseen<'_>,
+) -> Option<PlanFacts> {
+    let (plan, version) = (row.plan.id, row.version);
+    let fit = match prepared {
+        Ok(prepared) => prepared.fit(&Progress::of(version, &row.calls), call, foreseen),
+        Err(why) => {
+            // Whoever may read without a step may also read after the end.
+            let reads = call.1.aims().all(|aim| aim.class == EffectClass::Read);
+            if reads && row.plan.reads == PlanReads::Free {
+                return None;
+            }
+            PlanFit::Deviation { nearest: None, why: format!("{why}; propose another") }
+        }
+    };
+    Some(PlanFacts { plan, version, fit })
 }
 
 #[cfg(test)]

@@ -117,13 +117,10 @@ impl Columns {
             RecordBody::KeyIssued { agent, .. } | RecordBody::KeysRevoked { agent, .. } => {
                 self.agent = Some(agent.to_string());
             }
-            RecordBody::PlanProposed(proposed) => {
-                self.agent = Some(proposed.plan.agent.to_string());
-            }
-            RecordBody::PlanAccepted(ruled) | RecordBody::PlanRefused(ruled) => {
-                self.agent = Some(ruled.agent.to_string());
-            }
-            RecordBody::PlanEnded(ended) => self.agent = Some(ended.agent.to_string()),
+            RecordBody::PlanProposed(_)
+            | RecordBody::PlanAccepted(_)
+            | RecordBody::PlanRefused(_)
+            | RecordBody::PlanEnded(_) => self.agent = plans::agent_of(body),
             RecordBody::Asked(asked) => {
                 self.action = asked.action.map(|action| action.to_string());
                 self.agent = Some(asked.agent.to_string());

@@ -247,6 +247,18 @@ pub(super) fn note(connection: &Connection, record: &Record, seq: u64) -> Result
     }
 }
 
+/// Whose plan a record is about.
+pub(super) fn agent_of(body: &RecordBody) -> Option<String> {
+    match body {
+        RecordBody::PlanProposed(proposed) => Some(proposed.plan.agent.to_string()),
+        RecordBody::PlanAccepted(ruled) | RecordBody::PlanRefused(ruled) => {
+            Some(ruled.agent.to_string())
+        }
+        RecordBody::PlanEnded(ended) => Some(ended.agent.to_string()),
+        _ => None,
+    }
+}
+
 /// The step that a decision permits a call of.
 fn step_of(action: ActionId, decided: &DecisionRecord) -> Option<(PlanId, PlanCall)> {
     let facts = decided.facts.plan.as_ref()?;

@@ -90,11 +90,11 @@ fn said(body: &RecordBody, look: &Look) -> String {
         | RecordBody::Disapproved(_)
         | RecordBody::Reverted(_)
         | RecordBody::Granted(_)
-        | RecordBody::GrantRevoked { .. } => people(body, look).unwrap_or_default(),
-        RecordBody::PlanProposed(_)
+        | RecordBody::GrantRevoked { .. }
+        | RecordBody::PlanProposed(_)
         | RecordBody::PlanAccepted(_)
         | RecordBody::PlanRefused(_)
-        | RecordBody::PlanEnded(_) => plans::said(body, look).unwrap_or_default(),
+        | RecordBody::PlanEnded(_) => people(body, look).unwrap_or_default(),
         RecordBody::Asked(asked) => {
             let word = look.paint(tone_of_question(asked.ruling), &in_width(asked.ruling.as_str()));
             let (agent, server) = (&asked.agent, &asked.server);
@@ -121,7 +121,7 @@ fn goes_on(given: &ActionRecord<TaskRecord>, look: &Look) -> String {
     format!("{word} {}{}", who_and_what(given), during(Some(given.action), look))
 }
 
-/// What people said about approvals and grants.
+/// What people said about approvals, grants and plans.
 fn people(body: &RecordBody, look: &Look) -> Option<String> {
     Some(match body {
         RecordBody::Approved(said) => {
@@ -162,7 +162,7 @@ fn people(body: &RecordBody, look: &Look) -> Option<String> {
         RecordBody::GrantRevoked { id, agent, because, by } => {
             format!("grant {id} of {agent}{}", word(because, by))
         }
-        _ => return None,
+        other => return plans::said(other, look),
     })
 }
 

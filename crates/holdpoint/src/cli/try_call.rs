@@ -9,7 +9,7 @@ use holdpoint_control::decide;
 use holdpoint_policy::PolicySets;
 use holdpoint_server::catalog::Catalog;
 use holdpoint_server::doors::{decision_json, refusal_text};
-use holdpoint_server::governor::{Call, Known, gather};
+use holdpoint_server::governor::{Call, Known, gather, plan_facts};
 use holdpoint_server::store::{Access, Store};
 use holdpoint_types::{
     ActionId, AgentName, Decision, Door, EffectFacts, Facts, Finding, FindingResult, JsonLimits,
@@ -59,6 +59,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let (stops, effects) = ((stops.as_slice(), row.epoch), effects.as_ref());
     let known = Known { settings, catalog: &catalog, stops, effects };
     let (request, mut facts) = gather(known, ActionId::new(now, [0; 10]), &call, now);
+    facts.plan = plan_facts(&store, (&catalog, policies.digest()), (&request, &facts))?;
     let mut decision = decide(&request, &facts, &policies);
     // As a governing process does: nobody is asked about what is refused anyway.
     if decision.ruling() < Ruling::Deny {

@@ -7,8 +7,8 @@ use crate::store::{OnProposal, PlanRow, Proposed, StoreFault};
 use holdpoint_control::Settings;
 use holdpoint_control::plan::{Known, PlanAccept, PlanRules, check};
 use holdpoint_types::{
-    AgentName, Mode, Plan, PlanBasis, PlanDraft, PlanId, PlanNote, PlanProposed, PlanState, Reason,
-    StopScope, TaskId, Timestamp, ToolFacts, ToolRef, canonical_bytes,
+    AgentName, Mode, Plan, PlanBasis, PlanDraft, PlanEnd, PlanId, PlanNote, PlanProposed,
+    PlanState, Reason, StopScope, TaskId, Timestamp, ToolFacts, ToolRef, canonical_bytes,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,9 +131,10 @@ impl Governor {
     /// The plan, after what ended it is recorded.
     async fn as_it_stands(&self, row: PlanRow) -> Result<PlanRow, StoreFault> {
         let ended = match row.state {
-            PlanState::Accepted => {
-                self.settle_plan(&row).await? || self.closed(&row, self.now()).await?.is_some()
-            }
+            PlanState::Accepted => match self.moved(&row.plan) {
+                Some(moved) => self.end_plan(&row, (PlanEnd::Void, moved)).await?,
+                None => self.settle_plan(&row).await?,
+            },
             PlanState::Proposed => self.settle_plan(&row).await?,
             PlanState::Refused | PlanState::Ended(_) => false,
         };
