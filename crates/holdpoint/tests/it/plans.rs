@@ -571,3 +571,120 @@ fn a_stopped_or_quarantined_agent_plans_nothing() {
     assert_eq!(status["result"]["structuredContent"]["plans"], json!([]), "{status}");
     pipe.end();
 }
+
+/// A world whose database Holdpoint serves itself, with five rows.
+fn orders(mode: &str) -> World {
+    let world = World::new(&format!(
+        r#"
+[listen]
+http = "127.0.0.1:0"
+
+[team.platform]
+on_call = "platform on-call"
+
+[agent.coder]
+owner = "platform"
+mode = "{mode}"
+grants = [
+  {{ class = "read", tools = ["*"] }},
+  {{ class = "write", tools = ["*"] }},
+  {{ class = "destructive", tools = ["orders__sql_execute"] }},
+]
+
+[server.orders]
+environment = "dev"
+serves = {{ sqlite = "orders.db" }}
+
+[plans]
+accept = "checker"
+"#
+    ));
+    sqlite(&world, "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)");
+    sqlite(&world, "INSERT INTO users VALUES (1,'a'), (2,'b'), (3,'c'), (4,'d'), (5,'e')");
+    world
+}
+
+fn sqlite(world: &World, sql: &str) -> String {
+    let mut command = std::process::Command::new("sqlite3");
+    let run = command.args(["orders.db", sql]).current_dir(world.path()).output().unwrap();
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    text(&run.stdout)
+}
+
+#[test]
+fn a_step_bounds_the_rows_that_its_previews_show() {
+    let world = orders("auto");
+    let key = world.key("coder");
+    let serve = world.serve();
+    let ask = |message: &Value| post(&serve, ("/orders", &key), message).body;
+    ask(&json!({ "jsonrpc": "2.0", "id": 0, "method": "tools/list" }));
+    let execute = |sql: &str| ask(&call(1, "sql_execute", json!({ "sql": sql })));
+    let step = json!({ "id": "clean", "tool": "sql_execute", "class": "destructive", "calls": 9,
+                       "targets": ["sqlite://orders/**"], "budget": { "rows": 3 } });
+    let plan = json!({ "purpose": "remove old users", "steps": [step] });
+    let plan = ask(&call(2, "holdpoint_plan_propose", plan))["result"]["structuredContent"].clone();
+    assert_eq!(plan["state"], "accepted", "{plan}");
+    // Nothing is saved before; what can be taken back exactly is a part of it all the same.
+    assert_eq!(codes(&plan), ["advisory recovery_missing"]);
+    let many = execute("DELETE FROM users WHERE id > 1");
+    assert_eq!(reason(&many), "plan_deviation", "{many}");
+    let words = many["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(words.contains("touches 4 rows") && words.contains("3 of 3 are left"), "{words}");
+    assert_eq!(sqlite(&world, "SELECT count(*) FROM users"), "5\n");
+    assert_eq!(reason(&execute("DELETE FROM users WHERE id > 3")), "answered");
+    let rest = execute("DELETE FROM users WHERE id > 1");
+    assert!(rest.to_string().contains("touches 2 rows, and 1 of 3 are left"), "{rest}");
+    assert_eq!(reason(&execute("DELETE FROM users WHERE id = 3")), "answered");
+    assert_eq!(sqlite(&world, "SELECT count(*) FROM users"), "2\n");
+    let id = id_of(&plan);
+    let show = world.json(&["plan", "show", &id]);
+    assert_eq!(show["steps"][0]["used"], json!({ "rows": 3 }));
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+#[test]
+fn a_held_call_of_a_step_takes_it_once_it_is_approved() {
+    let world = orders("approve-writes");
+    let key = world.key("coder");
+    let serve = world.serve();
+    let ask = |message: &Value| post(&serve, ("/orders", &key), message).body;
+    ask(&json!({ "jsonrpc": "2.0", "id": 0, "method": "tools/list" }));
+    let step = json!({ "id": "rename", "tool": "sql_execute", "class": "destructive",
+                       "targets": ["sqlite://orders/**"], "budget": { "rows": 1 } });
+    let plan = json!({ "purpose": "rename", "steps": [step] });
+    let plan = ask(&call(2, "holdpoint_plan_propose", plan))["result"]["structuredContent"].clone();
+    let rename = call(3, "sql_execute", json!({ "sql": "UPDATE users SET name='x' WHERE id=1" }));
+    let held = ask(&rename);
+    let approval = held["result"]["_meta"]["io.holdpoint/decision"]["held"]["id"].clone();
+    let approval = approval.as_str().unwrap_or_else(|| panic!("not held: {held}"));
+    let id = id_of(&plan);
+    let taken = || world.json(&["plan", "show", &id])["steps"][0]["calls"]["taken"].clone();
+    assert_eq!(taken(), 0);
+    world.must(&["approve", approval, "--because", "one row"]);
+    assert_eq!(reason(&ask(&rename)), "answered");
+    assert_eq!(
+        (taken(), sqlite(&world, "SELECT name FROM users LIMIT 1")),
+        (json!(1), "x\n".into())
+    );
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+#[tokio::test]
+async fn a_trial_is_compared_with_the_plan_too() {
+    let (world, serve, key) = served("accept = \"checker\"");
+    let client = http(&serve, "", &key, Opens::Modern).await;
+    propose(&client, two_files(&world)).await;
+    let trial = |name: &str| {
+        let call = json!({ "tool": "peer__touch", "arguments": path(&world, name) });
+        std::fs::write(world.path().join("call.json"), call.to_string()).unwrap();
+        world.run(&["try", "call.json", "--as", "coder"])
+    };
+    assert_eq!(trial("one").status.code(), Some(0));
+    let two = trial("two");
+    assert_eq!(two.status.code(), Some(3));
+    assert!(text(&two.stdout).contains("plan_deviation"), "{}", text(&two.stdout));
+}
