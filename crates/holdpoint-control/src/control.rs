@@ -68,6 +68,10 @@ pub enum Input {
     /// An action of a process that is gone, whose task may go on: this process looks after it now.
     /// It was decided at this time.
     TaskTakenOver(Box<ActionRecord<DecisionRecord>>, TaskRecord, Timestamp),
+    /// The host that asked executes a permitted action itself: its permit is used up.
+    HandedOver(Permit),
+    /// A host says how an action ended that was handed over to it, decided at this time.
+    HostTold(Box<ActionRecord<DecisionRecord>>, Timestamp, Ending),
     /// A permitted action ended.
     Ended(ActionId, Ending),
     /// The agent took its call back.
@@ -193,6 +197,12 @@ impl Control {
             }
             Input::TaskGiven(id, task) => self.task_given(id, task),
             Input::TaskTakenOver(record, task, since) => self.task_taken_over(*record, task, since),
+            Input::HandedOver(permit) => self.handed_over(permit, now),
+            Input::HostTold(record, since, ending) => {
+                let (origin, state) = (Origin::recorded(*record), State::Running);
+                let action = Action { origin, since, state, task: false };
+                vec![Output::Record(action.outcome(ending, now))]
+            }
             Input::Ended(id, ending) => self.ended(id, ending, now),
             Input::CancelAsked(id) => {
                 let reason = Reason::CancelledByAgent;
@@ -299,6 +309,27 @@ impl Control {
             ending.reason = Some(reason);
         }
         vec![Output::RecordLater(action.outcome(ending, now))]
+    }
+
+    /// Lets go of an action that its host executes: nobody here can cancel it, nor see it end. One
+    /// that a stop covers by now, or that nobody knows, is not handed over.
+    fn handed_over(&mut self, permit: Permit, now: Timestamp) -> Vec<Output> {
+        let id = permit.action();
+        let stops = self.forget(id).map(|action| {
+            let covering = self.stops_on(action.origin.agent(), permit.tool());
+            (action, covering)
+        });
+        match stops {
+            Some((Action { state: State::Running, .. }, stops)) if stops.is_empty() => Vec::new(),
+            Some((action, stops)) => {
+                let ending =
+                    Ending::not_sent(Reason::Stopped, "a stop came before the host went on");
+                let why = stops.iter().map(halted).chain(moved(stops.is_empty()));
+                let refused = Output::Refuse(id, Decision::from_iter(why));
+                vec![Output::RecordLater(action.outcome(ending, now)), refused]
+            }
+            None => vec![Output::Refuse(id, Decision::from_iter(moved(true)))],
+        }
     }
 
     fn forget(&mut self, id: ActionId) -> Option<Action> {

@@ -21,5 +21,5 @@ pub use settings::{
     Agent, Aimed, ApprovalRule, ApproverFault, Environment, Freeze, FreezeFault, Grant, GrantFault,
     Invariant, OWNER, Operator, PROD, PatternFault, ResourcePattern, ResourceSet, ResourceTemplate,
     ServerAsk, ServerRules, Settings, SettingsFault, SettingsParts, Surface, Team, TemplateFault,
-    ToolHints, ToolPattern, ToolRules, ToolSet, normalise,
+    Timed, TimedFault, ToolHints, ToolPattern, ToolRules, ToolSet, normalise,
 };

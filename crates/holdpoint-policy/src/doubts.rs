@@ -22,7 +22,7 @@ fn words(attribute: &str) -> Option<Vec<&'static str>> {
         "context.reversibility" => {
             vec!["no_effect", "exact", "exact_until", "compensable", "irreversible", DECLARED]
         }
-        "context.door" => vec!["mcp_stdio", "mcp_http", "try"],
+        "context.door" => vec!["mcp_stdio", "mcp_http", "try", "operator", "hook"],
         "context.tool.class" => EffectClass::ALL.into_iter().map(EffectClass::as_str).collect(),
         "principal.mode" => Mode::ALL.into_iter().map(Mode::as_str).collect(),
         _ => return None,

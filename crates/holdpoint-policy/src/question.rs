@@ -182,6 +182,7 @@ fn door(door: Door) -> &'static str {
         Door::McpHttp => "mcp_http",
         Door::Try => "try",
         Door::Operator => "operator",
+        Door::Hook => "hook",
     }
 }
 
@@ -210,7 +211,7 @@ mod tests {
         let words = || prop::collection::btree_set(".{0,8}", 0..4);
         let who = (prop::option::of(Just("team")), mode, prop::option::of(Just("fs__x")));
         let tool = (select(vec!["read", "write", "destructive"]), any::<bool>());
-        let door = select(vec!["mcp_stdio", "mcp_http", "try"]);
+        let door = select(vec!["mcp_stdio", "mcp_http", "try", "operator", "hook"]);
         let task = prop::option::of(Just("00000000-0000-7000-8000-000000000000"));
         let target = (".{0,12}", ".{0,6}", any::<bool>(), words(), any::<bool>());
         let fit = prop::option::of(select(vec!["step", "free_read", "deviation"]));

@@ -4,6 +4,7 @@
 mod answer;
 mod asks;
 mod held;
+pub mod hook;
 pub mod http;
 pub mod local;
 pub(crate) mod plans;

@@ -13,6 +13,7 @@ mod drain;
 mod endings;
 mod gather;
 mod given_up;
+mod hosted;
 mod plans;
 mod preview;
 mod questions;
@@ -22,7 +23,8 @@ mod words;
 
 pub use checks::LATE_MS_MAX;
 pub use drain::Drained;
-pub use gather::{Known, gather};
+pub use gather::{HOST_CALL_KEY, Known, gather};
+pub use hosted::Told;
 pub use plans::{PlanProposal, PlanRefused, plan_facts};
 pub(crate) use questions::{Question, Waiting};
 pub use revert::{OPERATOR, Reverting, Wanted, Whole};
@@ -78,6 +80,8 @@ struct Inner {
     questions: questions::Handed,
     tasks: tasks::Tasks,
     checks: checks::Checks,
+    /// Held while a tool of a host is taken in.
+    hosts: tokio::sync::Mutex<()>,
     plans: plans::Plans,
     telemetry: Telemetry,
 }
@@ -114,12 +118,14 @@ impl Governor {
             questions: questions::Handed::default(),
             tasks: tasks::Tasks::default(),
             checks: checks::Checks::default(),
+            hosts: tokio::sync::Mutex::default(),
             plans: plans::Plans::default(),
             telemetry: Telemetry::default(),
             store,
         };
         let governor = Self { inner: Arc::new(inner) };
         governor.read_stops()?;
+        governor.read_grants()?;
         let in_doubt = governor.inner.store.in_doubt()?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let known = in_doubt.clone();
@@ -141,7 +147,7 @@ impl Governor {
 
     /// The operator's settings in force.
     pub fn settings(&self) -> Arc<Settings> {
-        self.inner.settings.load_full()
+        self.settings_at(self.now())
     }
 
     /// The policies in force.
@@ -289,6 +295,7 @@ impl Governor {
             return Ok(false);
         }
         self.read_stops()?;
+        self.read_grants()?;
         self.stop_given_up();
         let pins = self.pins()?;
         let moved = |tool: &Arc<crate::catalog::Tool>| {

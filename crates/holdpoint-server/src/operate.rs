@@ -1,8 +1,13 @@
-//! What an operator does to a store and the processes that govern on it: stop, release, approve.
+//! What an operator does to a store and the processes that govern on it: stop, release, approve,
+//! grant.
 //!
 //! INVARIANT: the stop is durable in the store before any process is told, and every admission
 //! checks the store's epoch in its own transaction; so once a stop is acknowledged nothing is
 //! admitted, even by a process that cannot be reached.
+
+mod grants;
+
+pub use grants::{GrantingFault, Wish, grant, in_force, revoke};
 
 use crate::doors::local;
 use crate::store::{

@@ -27,6 +27,8 @@ pub enum Door {
     Try,
     /// An operator who takes an action back.
     Operator,
+    /// `holdpoint hook`: a host asks before it executes a call itself.
+    Hook,
 }
 
 /// How we know what the user wanted.
@@ -70,6 +72,9 @@ pub struct Request {
     /// Ids of what the agent says it had retrieved before.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub retrieved: Vec<String>,
+    /// Digest of what the host calls it, if a host executes it: by that it says how it ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host_call: Option<Digest>,
     /// When it arrived.
     pub at: Timestamp,
 }

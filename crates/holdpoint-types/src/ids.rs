@@ -126,6 +126,13 @@ macro_rules! id {
                 let millis = u64::try_from(now.0).unwrap_or(0);
                 Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
             }
+
+            /// The time that it was built from, if it is of this kind.
+            pub fn made_at(&self) -> Option<Timestamp> {
+                let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+                let millis = i64::try_from(seconds).ok()?.checked_mul(1000)?;
+                Some(Timestamp(millis.checked_add(i64::from(nanos / 1_000_000))?))
+            }
         }
 
         impl fmt::Display for $type {

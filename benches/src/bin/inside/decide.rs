@@ -91,6 +91,7 @@ fn asked(number: usize, policies: usize) -> anyhow::Result<(Request, Facts)> {
         intent: None,
         retrieved: Vec::new(),
         at,
+        host_call: None,
     };
     Ok((request, facts(&team, &tool, environment)?))
 }

@@ -155,6 +155,7 @@ fn record(number: u64) -> anyhow::Result<Record> {
         intent: None,
         retrieved: Vec::new(),
         at,
+        host_call: None,
     };
     let reason = Reason::PermittedByPolicy;
     let decision = Decision::from_iter([Cause::new(Ruling::Permit, reason, reason.meaning())]);

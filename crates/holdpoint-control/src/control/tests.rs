@@ -25,6 +25,7 @@ fn proposal(number: u8, ruling: Ruling, epoch: u64) -> Box<Proposal> {
         task: None,
         intent: None,
         retrieved: Vec::new(),
+        host_call: None,
         at: NOW,
     };
     let target = TargetFacts {
@@ -124,6 +125,51 @@ fn a_task_keeps_its_action_open_and_out_of_the_way() {
     assert_eq!((control.in_flight(), control.running().len()), (0, 1));
     control.handle(Input::Unrecorded(id(1)), NOW);
     assert_eq!((control.in_flight(), control.running().len()), (0, 0));
+}
+
+/// A control with a permit out, and the decision's record.
+fn permitted() -> (Control, crate::Permit, RecordBody) {
+    let mut control = Control::default();
+    let mut outputs = control.handle(Input::Proposed(proposal(1, Ruling::Permit, 0)), NOW);
+    let Some(Output::Admit(record, _)) = outputs.pop() else { panic!("no record") };
+    let Some(Output::Execute(permit)) = control.handle(Input::Recorded(id(1)), NOW).pop() else {
+        panic!("no permit");
+    };
+    (control, permit, record)
+}
+
+#[test]
+fn what_is_handed_over_to_a_host_is_out_of_the_way_until_the_host_tells_how_it_ended() {
+    let (mut control, permit, record) = permitted();
+    assert_eq!(control.handle(Input::HandedOver(permit), NOW), []);
+    assert_eq!((control.in_flight(), control.running().len()), (0, 0));
+    assert_eq!(control.handle(stops_read(1, &[StopScope::All]), NOW), [], "a host is not reached");
+    assert_eq!(control.handle(Input::Ended(id(1), ending()), NOW), []);
+    // Any process can hear of its end, whatever is stopped by now.
+    let RecordBody::Decision(decided) = record else { panic!("no decision") };
+    let later = Timestamp(NOW.0 + 5);
+    let outputs = Control::default().handle(Input::HostTold(decided, NOW, ending()), later);
+    let [Output::Record(RecordBody::Outcome(outcome))] = outputs.as_slice() else {
+        panic!("{outputs:?}");
+    };
+    assert_eq!((outcome.more.status, outcome.more.duration_ms), (OutcomeStatus::Succeeded, 5));
+}
+
+#[test]
+fn a_stop_that_comes_before_a_host_goes_on_is_kept() {
+    let (mut control, permit, _) = permitted();
+    let cancel = [Output::Cancel(id(1), Reason::CancelledByStop)];
+    assert_eq!(control.handle(stops_read(1, &[StopScope::All]), NOW), cancel);
+    let outputs = control.handle(Input::HandedOver(permit), NOW);
+    let not_sent = Some((OutcomeStatus::NotSent, Some(Reason::Stopped)));
+    assert_eq!(outputs.first().map(status), Some(not_sent));
+    let Some(Output::Refuse(_, decision)) = outputs.get(1) else { panic!("{outputs:?}") };
+    assert_eq!(decision.ruling(), Ruling::Halt);
+    assert_eq!(control.in_flight(), 0);
+    // A permit of another control hands nothing over.
+    let (_, permit, _) = permitted();
+    let outputs = control.handle(Input::HandedOver(permit), NOW);
+    assert!(matches!(outputs.as_slice(), [Output::Refuse(..)]), "{outputs:?}");
 }
 
 #[test]

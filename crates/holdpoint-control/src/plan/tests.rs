@@ -303,6 +303,7 @@ fn call(tool: &str, class: EffectClass, path: &str) -> (Request, Facts) {
         task: Some(TaskId::new(NOW, [2; 10])),
         intent: None,
         retrieved: Vec::new(),
+        host_call: None,
         at: NOW,
     };
     let facts = Facts {

@@ -110,8 +110,19 @@ impl Settings {
     pub fn counts_for(
         &self,
         operator: &OperatorName,
-        (agent, owner): (&AgentName, Option<&TeamName>),
+        whose: (&AgentName, Option<&TeamName>),
         asked: &ApprovalAsked,
+    ) -> Result<BTreeSet<String>, ApproverFault> {
+        let names = (asked.needs.keys(), asked.requester.as_ref());
+        self.counts_among(operator, whose, names)
+    }
+
+    /// The same for approvals of any names, that this operator asks for.
+    pub(super) fn counts_among<'a>(
+        &self,
+        operator: &OperatorName,
+        (agent, owner): (&AgentName, Option<&TeamName>),
+        (names, requester): (impl Iterator<Item = &'a String> + Clone, Option<&OperatorName>),
     ) -> Result<BTreeSet<String>, ApproverFault> {
         let parts = self.parts();
         let Some(declared) = parts.operators.get(operator) else {
@@ -119,18 +130,17 @@ impl Settings {
         };
         let acting = parts.agents.get(agent);
         if acting.is_some_and(|acting| acting.requesters.contains(operator))
-            || asked.requester.as_ref() == Some(operator)
+            || requester == Some(operator)
         {
             let (agent, operator) = (agent.clone(), operator.clone());
             return Err(ApproverFault::Requester { agent, operator });
         }
         let owns = owner.is_some_and(|owner| declared.teams.contains(owner));
         let has = |role: &String| declared.roles.contains(role) || (role == OWNER && owns);
-        let names = asked.needs.keys();
-        let counts = names.filter(|name| self.approval_rule(name).roles.iter().any(has));
+        let counts = names.clone().filter(|name| self.approval_rule(name).roles.iter().any(has));
         let counts: BTreeSet<_> = counts.cloned().collect();
         if counts.is_empty() {
-            let roles = asked.needs.keys().flat_map(|name| self.approval_rule(name).roles);
+            let roles = names.flat_map(|name| self.approval_rule(name).roles);
             let told = roles.map(|role| match (role == OWNER, owner) {
                 (true, Some(owner)) => format!("team `{owner}` (owner)"),
                 (true, None) | (false, _) => format!("role `{role}`"),

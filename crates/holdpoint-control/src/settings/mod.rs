@@ -7,6 +7,7 @@ mod parts;
 mod pattern;
 mod reach;
 mod template;
+mod timed;
 
 pub use approvers::{ApprovalRule, ApproverFault, OWNER, Operator};
 pub use parts::{
@@ -16,6 +17,7 @@ pub use parts::{
 pub use pattern::{PatternFault, ResourcePattern, ResourceSet, ToolPattern, ToolSet};
 pub use reach::{Aimed, Touch};
 pub use template::{ResourceTemplate, TemplateFault, normalise};
+pub use timed::{Timed, TimedFault};
 
 use holdpoint_types::{
     AgentFacts, AgentName, ClassSource, Digest, EffectClass, ServerName, TargetFacts, TeamName,
@@ -29,11 +31,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const PROD: &str = "prod";
 
 /// The checked settings, ready to be asked once per action.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     parts: SettingsParts,
     digest: Digest,
     grants: BTreeMap<AgentName, AgentGrants>,
+    timed: Vec<Timed>,
     classes: BTreeMap<ServerName, Matcher>,
     environment_resources: Matcher,
     surface_resources: Matcher,
@@ -71,7 +74,7 @@ pub enum SettingsFault {
 }
 
 /// One agent's grants: per class a matcher over patterns, and the patterns as they were written.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct AgentGrants {
     by_class: BTreeMap<EffectClass, (Matcher, Vec<String>)>,
 }
@@ -129,6 +132,7 @@ impl Settings {
         Ok(Self {
             digest,
             grants: grants.collect::<Result<_, _>>()?,
+            timed: Vec::new(),
             classes: classes.collect::<Result<_, _>>()?,
             environment_resources: Matcher::of_resources(owned(&parts.environments, |rule| {
                 &rule.resources
@@ -164,9 +168,11 @@ impl Settings {
         tool: &ToolRef,
         class: EffectClass,
     ) -> Option<String> {
-        let (matcher, texts) = self.grants.get(agent)?.by_class.get(&class)?;
-        let first = matcher.owners(&tool.to_string()).into_iter().next()?;
-        texts.get(first).cloned()
+        let declared = self.grants.get(agent)?.by_class.get(&class).and_then(|(matcher, texts)| {
+            let first = matcher.owners(&tool.to_string()).into_iter().next()?;
+            texts.get(first).cloned()
+        });
+        declared.or_else(|| self.timed_grant_for(agent, tool, class))
     }
 
     /// The effect class of `tool`, and who said so. `hints` can only make it stricter.
@@ -380,6 +386,7 @@ mod tests {
             ]),
             forbidden_asks: BTreeSet::new(),
             sealed: false,
+            hosted: false,
         }
     }
 

@@ -66,7 +66,7 @@ pub struct Grant {
 }
 
 /// A destructive grant that does not name its tools in full.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "a destructive grant must name each tool in full as `server__tool`, and `{pattern}` does not"
 )]
@@ -94,6 +94,8 @@ pub struct ServerRules {
     pub forbidden_asks: BTreeSet<ServerAsk>,
     /// True if nothing outside of its environment can be reached from it, whatever it is told.
     pub sealed: bool,
+    /// True if it is no server but a host, which executes its tools itself and asks before.
+    pub hosted: bool,
 }
 
 /// What a server can ask of an agent.
@@ -252,6 +254,7 @@ impl ServerRules {
             "destructive": tool_texts(&self.destructive),
             "tools": tools.collect::<serde_json::Map<_, _>>(),
             "sealed": self.sealed,
+            "hosted": self.hosted,
         })
     }
 }

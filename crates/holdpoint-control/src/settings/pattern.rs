@@ -26,7 +26,7 @@ pub struct ToolPattern(String);
 pub struct ResourcePattern(String);
 
 /// A text that cannot be used as a pattern.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PatternFault {
     /// Nothing could ever match it.
     #[error("a pattern must not be empty")]
@@ -73,7 +73,7 @@ pub enum PatternFault {
 }
 
 /// Many patterns that are matched at once; each belongs to an owner, named by its position.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Matcher {
     set: GlobSet,
     owners: Vec<usize>,

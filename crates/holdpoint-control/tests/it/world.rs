@@ -32,6 +32,7 @@ pub fn request() -> Request {
         task: None,
         intent: None,
         retrieved: Vec::new(),
+        host_call: None,
         at: NOW,
     }
 }

@@ -77,6 +77,7 @@ fn decision() -> DecisionRecord {
         task: None,
         intent: None,
         retrieved: vec!["doc-1".into()],
+        host_call: None,
         at: Timestamp(1_700_000_000_100),
     };
     let tool = ToolFacts {

@@ -19,6 +19,7 @@ pub(crate) fn call(class: EffectClass) -> (Request, Facts) {
         task: None,
         intent: None,
         retrieved: Vec::new(),
+        host_call: None,
         at: Timestamp(0),
     };
     let definition = Digest::of(b"definition");

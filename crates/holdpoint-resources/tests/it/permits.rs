@@ -24,6 +24,7 @@ pub fn permit(tool: &ToolRef, parameters: &Value) -> Permit {
             task: None,
             intent: None,
             retrieved: Vec::new(),
+            host_call: None,
             at: NOW,
         },
         facts: Facts {

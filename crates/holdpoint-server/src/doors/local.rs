@@ -6,9 +6,10 @@
 pub mod client;
 mod registry;
 
+use crate::doors::hook::{self, HookAsk};
 use crate::governor::Governor;
 use crate::wire::{GuardReply, IssuerReply, ObeyReply, RunningReply, StatusReply, UpstreamReply};
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,6 +20,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 pub use registry::{Kind, Registered, Registration, live};
+
+/// Longest question of a hook, in bytes: an event as a JSON text in which every byte is escaped.
+const HOOK_BYTES_MAX: usize = 6 * hook::BYTES_MAX + (64 << 10);
 
 /// Accepts only peers of this user, or root.
 struct OwnUser(UnixListener);
@@ -48,6 +52,7 @@ fn router(governor: Governor) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/obey", post(obey))
+        .route("/v1/hook", post(ask_hook).layer(DefaultBodyLimit::max(HOOK_BYTES_MAX)))
         .with_state(governor)
 }
 
@@ -81,6 +86,14 @@ async fn obey(State(governor): State<Governor>) -> Response {
     match governor.obey().await {
         Ok(report) => Json(ObeyReply::from(&report)).into_response(),
         Err(fault) => (StatusCode::SERVICE_UNAVAILABLE, fault.to_string()).into_response(),
+    }
+}
+
+/// Answers for a hook, whose process passes on what it was given.
+async fn ask_hook(State(governor): State<Governor>, Json(ask): Json<HookAsk>) -> Response {
+    match hook::answer(&governor, ask).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(fault) => (StatusCode::UNPROCESSABLE_ENTITY, fault.to_string()).into_response(),
     }
 }
 

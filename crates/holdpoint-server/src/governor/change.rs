@@ -1,15 +1,16 @@
-//! What changes while a process governs: policies, settings, limits.
+//! What changes while a process governs: policies, settings, limits, grants for a limited time.
 //!
 //! INVARIANT: what comes into force is recorded before it decides anything. Must never leave half
 //! of a change in force.
 
 use super::{Governor, Limits};
+use crate::operate;
 use crate::policies;
 use crate::store::StoreFault;
 use crate::validators::Validators;
-use holdpoint_control::Settings;
+use holdpoint_control::{Settings, Timed};
 use holdpoint_policy::{Guard, PolicySets};
-use holdpoint_types::{Digest, RecordBody, ServerName};
+use holdpoint_types::{Digest, RecordBody, ServerName, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -69,12 +70,34 @@ impl Governor {
         let differs = configuration != self.settings().digest();
         if differs {
             self.write(RecordBody::SettingsLoaded { configuration }).await?;
-            self.inner.settings.store(Arc::new(settings));
+            // What is granted for a limited time stays granted.
+            self.inner.settings.rcu(|old| settings.with_timed(old.timed().to_vec()));
         }
         self.inner.limits.store(Arc::new(limits));
         self.catalog().replace_strict(strict);
         self.catalog().repin(&pins);
         Ok(differs)
+    }
+
+    /// The operator's settings as they count at `at`: no grant counts after its end, whenever it
+    /// was read.
+    pub(super) fn settings_at(&self, at: Timestamp) -> Arc<Settings> {
+        let settings = self.inner.settings.load_full();
+        let Some(fresh) = settings.without_ended(at).map(Arc::new) else { return settings };
+        // Whoever was quicker put something newer there.
+        self.inner.settings.compare_and_swap(&settings, Arc::clone(&fresh));
+        fresh
+    }
+
+    /// Reads from the store what is granted for a limited time.
+    pub(super) fn read_grants(&self) -> Result<(), StoreFault> {
+        let timed = operate::in_force(&self.inner.store, self.now())?;
+        let settings = self.inner.settings.load();
+        let known = settings.timed().iter().map(Timed::grant);
+        if !known.eq(timed.iter().map(Timed::grant)) {
+            self.inner.settings.rcu(|settings| settings.with_timed(timed.clone()));
+        }
+        Ok(())
     }
 }
 

@@ -6,13 +6,15 @@ use crate::catalog::Catalog;
 use holdpoint_control::Settings;
 use holdpoint_effects::Effects;
 use holdpoint_types::{
-    ActionId, ClassSource, EffectClass, Epoch, Facts, GrantFacts, Intent, IntentSource, Request,
-    Stop, TaskId, Timestamp,
+    ActionId, ClassSource, Door, EffectClass, Epoch, Facts, GrantFacts, Intent, IntentSource,
+    Request, Stop, TaskId, Timestamp,
 };
 use serde_json::Value;
 
 /// Where an agent declares what it is about, in `_meta`.
 const TASK_KEY: &str = "io.holdpoint/task";
+/// Where the hook door says what the host calls a call, in `_meta`.
+pub const HOST_CALL_KEY: &str = "io.holdpoint/host-call";
 /// Longest declared intent that is kept, in characters.
 const INTENT_CHARS_MAX: usize = 16 << 10;
 /// Most declared ids of retrieved documents that are kept.
@@ -47,7 +49,7 @@ impl Governor {
             let control = self.inner.control.lock();
             (control.stops_on(&call.agent, &call.tool), control.epoch())
         };
-        let settings = self.settings();
+        let settings = self.settings_at(at);
         let (stops, catalog) = ((stops.as_slice(), epoch), &self.inner.catalog);
         let known = Known { settings: &settings, catalog, stops, effects };
         gather(known, action, call, at)
@@ -107,6 +109,9 @@ fn request(action: ActionId, call: &Call, at: Timestamp) -> Request {
         text: text.chars().take(INTENT_CHARS_MAX).collect(),
         source: IntentSource::AgentDeclared,
     });
+    // Only the door of hooks may say so: it made the `_meta` itself.
+    let meta = call.meta.as_ref().filter(|_| call.door == Door::Hook);
+    let host_call = meta.and_then(|meta| meta.get(HOST_CALL_KEY)?.as_str()?.parse().ok());
     Request {
         action,
         agent: call.agent.clone(),
@@ -116,6 +121,7 @@ fn request(action: ActionId, call: &Call, at: Timestamp) -> Request {
         task: text("id").and_then(|id| id.parse::<TaskId>().ok()),
         intent,
         retrieved: retrieved(declared),
+        host_call,
         at,
     }
 }

@@ -332,6 +332,7 @@ impl Governor {
             task: story.decided.more.request.task,
             intent: Some(intent),
             retrieved: Vec::new(),
+            host_call: None,
             at: self.now(),
         }
     }

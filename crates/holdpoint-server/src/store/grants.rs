@@ -9,6 +9,9 @@ use holdpoint_types::{AgentName, EffectClass, Record, RecordBody, TimedGrant, Ti
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
 
+/// Most grants of one agent that are in force.
+const GRANTS_MAX: usize = 100;
+
 /// A grant that is still to get its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewGrant {
@@ -65,15 +68,19 @@ impl Store {
         all(&self.inner.reader.lock())
     }
 
-    /// Grants something for a limited time.
+    /// Grants something for a limited time; nothing if the agent has too much of that.
     ///
     /// # Errors
     /// When it could not be made durable; then nothing is granted.
-    pub async fn grant(&self, new: NewGrant, at: Timestamp) -> Result<TimedGrant, StoreFault> {
+    pub async fn grant(
+        &self,
+        new: NewGrant,
+        at: Timestamp,
+    ) -> Result<Option<TimedGrant>, StoreFault> {
         self.change(move |batch| grant(batch, new, at)).await
     }
 
-    /// Takes a grant back; nothing if there is none with this number.
+    /// Takes a grant back; nothing if none with this number is in force.
     ///
     /// # Errors
     /// When it could not be made durable; then it stands.
@@ -103,29 +110,35 @@ pub(super) fn note(connection: &Connection, record: &Record) -> Result<(), Store
     }
 }
 
-/// Grants `new`. Its number is the position of its record in the log.
+/// Grants `new`, if the agent has not too many. Its number is the position of its record in the
+/// log.
 pub(super) fn grant(
     batch: &mut Batch<'_>,
     new: NewGrant,
     at: Timestamp,
-) -> Result<TimedGrant, StoreFault> {
+) -> Result<Option<TimedGrant>, StoreFault> {
     let NewGrant { agent, class, tools, until: until_ms, by, because } = new;
+    let now = batch.written_at(at);
+    let counts = |grant: &TimedGrant| grant.agent == agent && grant.until_ms > now;
+    if all(batch.txn())?.into_iter().filter(counts).count() >= GRANTS_MAX {
+        return Ok(None);
+    }
     let id = batch.position();
     let grant = TimedGrant { id, agent, class, tools, until_ms, by, because };
     batch.write(RecordBody::Granted(Box::new(grant.clone())), at)?;
-    Ok(grant)
+    Ok(Some(grant))
 }
 
-/// Takes a grant back; nothing if there is none.
+/// Takes a grant back; nothing if it is not in force.
 pub(super) fn revoke(
     batch: &mut Batch<'_>,
     id: u64,
     (by, because): (String, String),
     at: Timestamp,
 ) -> Result<Option<TimedGrant>, StoreFault> {
-    let Some(grant) = all(batch.txn())?.into_iter().find(|grant| grant.id == id) else {
-        return Ok(None);
-    };
+    let now = batch.written_at(at);
+    let wanted = |grant: &TimedGrant| grant.id == id && grant.until_ms > now;
+    let Some(grant) = all(batch.txn())?.into_iter().find(wanted) else { return Ok(None) };
     let agent = grant.agent.clone();
     batch.write(RecordBody::GrantRevoked { id, agent, because, by }, at)?;
     Ok(Some(grant))

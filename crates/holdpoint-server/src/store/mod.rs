@@ -19,6 +19,7 @@ mod checks;
 mod fault;
 mod files;
 mod grants;
+mod open;
 mod plans;
 mod query;
 mod rows;
@@ -48,7 +49,7 @@ use holdpoint_types::{
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use writer::Writer;
@@ -230,27 +231,6 @@ impl Store {
     /// As [`Self::records`].
     pub fn of_action(&self, action: ActionId) -> Result<Vec<StoredRecord>, StoreFault> {
         query::of_action(&self.inner.reader.lock(), action)
-    }
-
-    /// Actions that were permitted, have no outcome, and whose process is gone.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn in_doubt(&self) -> Result<Vec<ActionId>, StoreFault> {
-        let open = query::open_actions(&self.inner.reader.lock())?;
-        let mut living = BTreeMap::new();
-        let mut doubtful = Vec::new();
-        for (action, gateway) in open {
-            let lives = match living.get(&gateway) {
-                Some(lives) => *lives,
-                None => files::is_live(&self.inner.layout, &gateway)?,
-            };
-            living.insert(gateway, lives);
-            if !lives {
-                doubtful.push(action);
-            }
-        }
-        Ok(doubtful)
     }
 
     /// True while the process with this id lives.

@@ -2,6 +2,7 @@
 
 mod checks;
 mod forged;
+mod grants;
 mod plans;
 
 use super::{
@@ -66,6 +67,7 @@ fn decided(number: u8, ruling: Ruling, at_ms: i64) -> Record {
         task: None,
         intent: None,
         retrieved: vec![],
+        host_call: None,
         at: Timestamp(at_ms),
     };
     let target = TargetFacts {
@@ -271,6 +273,39 @@ async fn only_actions_of_dead_processes_are_in_doubt() {
     assert_eq!(store.in_doubt(), Ok(vec![action(2)]));
     assert_eq!(store.of_action(action(1)).unwrap().len(), 2);
     assert_eq!(verify(dir.path()), Ok(4));
+}
+
+#[tokio::test]
+async fn what_a_host_executes_is_in_doubt_after_a_day_whoever_decided_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 1);
+    let id = |number| ActionId::new(Timestamp(1_000), [number; 10]);
+    for number in 1..=2 {
+        let mut record = decided(number, Ruling::Permit, 1_000);
+        let RecordBody::Decision(decided) = &mut record.body else { panic!("no decision") };
+        decided.more.request.door = Door::Hook;
+        decided.action = id(number);
+        store.admit(record, Epoch(0)).await.unwrap();
+    }
+    drop(store);
+    let store = open(dir.path(), 2);
+    assert_eq!(store.in_doubt(), Ok(vec![]), "the host may be at it");
+    assert_eq!(store.open_actions(), Ok(vec![id(1), id(2)]));
+    let mut told = outcome(2, 2_000);
+    let RecordBody::Outcome(outcome) = &mut told.body else { panic!("no outcome") };
+    outcome.action = id(2);
+    assert_eq!(store.append_outcome(id(2), told.clone()).await, Ok(true));
+    assert_eq!(store.append_outcome(id(2), told).await, Ok(false), "told twice");
+    let day = super::open::HOST_PATIENCE_MS;
+    store.append(note(1_000 + day)).await.unwrap();
+    assert_eq!(store.in_doubt(), Ok(vec![]));
+    store.append(note(1_001 + day)).await.unwrap();
+    assert_eq!(store.in_doubt(), Ok(vec![id(1)]));
+    drop(store);
+    // Also if the process that decided it lives.
+    let store = open(dir.path(), 1);
+    assert_eq!(store.in_doubt(), Ok(vec![id(1)]));
+    assert_eq!(verify(dir.path()), Ok(5));
 }
 
 #[tokio::test]

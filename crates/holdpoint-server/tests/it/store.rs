@@ -115,6 +115,7 @@ fn permit(store: &Store, action: ActionId) -> Record {
         task: None,
         intent: None,
         retrieved: vec![],
+        host_call: None,
         at: now(),
     };
     let target = TargetFacts {

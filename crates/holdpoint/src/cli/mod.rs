@@ -12,6 +12,8 @@ mod demo;
 mod demo_server;
 mod docs;
 mod effects;
+mod grant;
+mod hook;
 mod init;
 mod line;
 mod log;
@@ -116,6 +118,8 @@ enum Command {
     Serve(serve::Args),
     /// Govern one stdio server: put this in front of its command.
     Wrap(wrap::Args),
+    /// Decide a call that a coding agent's host executes itself: for the hooks of that host.
+    Hook(hook::Args),
     /// Show what would be decided about a call, without executing it.
     Try(try_call::Args),
     /// Show what a command, a text or a call would do, and why.
@@ -156,6 +160,8 @@ enum Command {
     Approve(approve::Args),
     /// Say no to a held call, by the id of its approval.
     Deny(approve::Args),
+    /// Grant something to an agent for a limited time; list and revoke such grants.
+    Grant(grant::Args),
     /// Take an action back, or all actions of a task.
     Revert(revert::Args),
     /// Verify the ledger offline, with nothing but the public key.
@@ -237,6 +243,7 @@ impl Command {
             Self::Demo(args) => demo::run(&args, globals),
             Self::Serve(args) => serve::run(&args, globals),
             Self::Wrap(args) => wrap::run(&args, globals),
+            Self::Hook(args) => hook::run(&args, globals),
             Self::Try(args) => try_call::run(&args, globals),
             Self::Effects(args) => effects::run(&args, globals),
             Self::Init(args) => init::run(&args, globals),
@@ -260,6 +267,7 @@ impl Command {
             Self::Approvals(args) => approvals::run(&args, globals),
             Self::Approve(args) => approve::run(&args, Answer::Yes, globals),
             Self::Deny(args) => approve::run(&args, Answer::No, globals),
+            Self::Grant(args) => grant::run(&args, globals),
             Self::Replay(args) => replay::run(&args, globals),
             Self::Scenario(args) => scenario::run(&args, globals),
             Self::DemoServer(args) => demo_server::run(args),

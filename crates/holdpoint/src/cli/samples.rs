@@ -290,6 +290,7 @@ fn decided((class, tool): (EffectClass, &str), decision: Decision, mut facts: Fa
         task: None,
         intent: Some(intent()),
         retrieved: vec!["doc-1".to_owned()],
+        host_call: None,
         at: AT,
     };
     let (guards, checks) = Default::default();

@@ -10,6 +10,7 @@ use super::{Exit, Format, Globals, answer};
 use crate::config::Config;
 use definition::{changes, pretty};
 use holdpoint_control::{Settings, ToolHints};
+use holdpoint_server::operate;
 use holdpoint_server::store::{Access, Pin, PinRow, Store, StoreFault};
 use holdpoint_types::{AgentName, ClassSource, Digest, EffectClass, ServerName, ToolRef};
 use serde_json::{Value, json};
@@ -125,8 +126,8 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
 }
 
 fn list(config: &Config, format: Format, look: &Look) -> anyhow::Result<Exit> {
-    let rows = pins(config)?;
-    let tools: Vec<_> = rows.iter().map(|row| Listed::new(row, &config.settings)).collect();
+    let (rows, settings) = pins(config)?;
+    let tools: Vec<_> = rows.iter().map(|row| Listed::new(row, &settings)).collect();
     answer(&match format {
         Format::Json => {
             let tools: Vec<_> = tools.iter().map(Listed::to_json).collect();
@@ -137,12 +138,16 @@ fn list(config: &Config, format: Format, look: &Look) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The pins in the store; none if there is no store yet.
-fn pins(config: &Config) -> anyhow::Result<Vec<PinRow>> {
+/// The pins in the store, none if there is no store yet; and the settings with what is granted for
+/// a limited time.
+fn pins(config: &Config) -> anyhow::Result<(Vec<PinRow>, Settings)> {
     match operator::open(&config.store, Access::ReadOnly) {
-        Ok(store) => Ok(store.pins()?),
+        Ok(store) => {
+            let timed = operate::in_force(&store, operator::now())?;
+            Ok((store.pins()?, config.settings.with_timed(timed)))
+        }
         Err(fault) => match fault.downcast_ref::<StoreFault>() {
-            Some(StoreFault::Absent { .. }) => Ok(Vec::new()),
+            Some(StoreFault::Absent { .. }) => Ok((Vec::new(), config.settings.clone())),
             Some(_) | None => Err(fault),
         },
     }
@@ -170,11 +175,11 @@ fn render(tools: &[Listed<'_>], look: &Look) -> String {
 }
 
 fn show(tool: &ToolRef, config: &Config, format: Format, look: &Look) -> anyhow::Result<Exit> {
-    let rows = pins(config)?;
+    let (rows, settings) = pins(config)?;
     let Some(row) = rows.iter().find(|row| row.tool == *tool) else {
         return Ok(unknown(tool, &rows));
     };
-    let listed = Listed::new(row, &config.settings);
+    let listed = Listed::new(row, &settings);
     answer(&match format {
         Format::Json => {
             let mut value = listed.to_json();
@@ -268,7 +273,7 @@ fn pinned_json(row: &PinRow, definition: Digest, by: Option<&str>) -> String {
 }
 
 fn suggested(server: Option<&ServerName>, config: &Config, format: Format) -> anyhow::Result<Exit> {
-    let rows = pins(config)?;
+    let (rows, _) = pins(config)?;
     let wanted = |row: &&PinRow| server.is_none_or(|server| server == row.tool.server());
     let rows: Vec<_> = rows.iter().filter(wanted).collect();
     if rows.is_empty() {

@@ -10,6 +10,7 @@ use holdpoint_policy::PolicySets;
 use holdpoint_server::catalog::Catalog;
 use holdpoint_server::doors::{decision_json, refusal_text};
 use holdpoint_server::governor::{Call, Known, gather, plan_facts};
+use holdpoint_server::operate;
 use holdpoint_server::store::{Access, Store};
 use holdpoint_types::{
     ActionId, AgentName, Decision, Door, EffectFacts, Facts, Finding, FindingResult, JsonLimits,
@@ -54,7 +55,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let stops: Vec<_> = row.stops.into_iter().filter(covers).collect();
     let strict = crate::gateway::strict(&config);
     let catalog = catalog(&store, Catalog::new(strict))?;
-    let settings = &config.settings;
+    let settings = &config.settings.with_timed(operate::in_force(&store, now)?);
     let effects = settings.effects(&call.tool, &call.parameters);
     let (stops, effects) = ((stops.as_slice(), row.epoch), effects.as_ref());
     let known = Known { settings, catalog: &catalog, stops, effects };

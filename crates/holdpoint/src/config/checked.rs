@@ -3,6 +3,7 @@
 
 use holdpoint_control::{Settings, ToolPattern};
 use holdpoint_resources::{Declared, FileShape, GrantKind, Sharing};
+use holdpoint_server::doors::hook::Host;
 use holdpoint_server::doors::http::oauth::{Algorithm, KeySpec, Scopes};
 use holdpoint_server::policies::PolicySpec;
 use holdpoint_server::validators::When;
@@ -30,6 +31,8 @@ pub struct Config {
     pub operators: BTreeMap<OperatorName, ValueSource>,
     /// How to reach each upstream server.
     pub servers: BTreeMap<ServerName, Upstream>,
+    /// Under which names the tools of hosts are known.
+    pub hosts: BTreeMap<Host, ServerName>,
     /// Who may reach what, and where it acts.
     pub settings: Settings,
     /// Who else has a voice.

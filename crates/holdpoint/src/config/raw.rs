@@ -276,6 +276,9 @@ pub struct RawServer {
     pub url: Option<At<String>>,
     /// What Holdpoint serves itself, instead of leading to a server.
     pub serves: Option<At<RawServes>>,
+    /// The host whose tools these are, instead of a server's: it executes them itself, and its
+    /// hooks ask `holdpoint hook` before. The only one is `claude-code`.
+    pub host: Option<At<RawHost>>,
     /// Environment variables for the command: a text, or `{ from_env = "NAME" }` or
     /// `{ from_file = "PATH" }` for secrets.
     pub env: BTreeMap<At<String>, At<RawValue>>,
@@ -319,6 +322,14 @@ pub struct RawServer {
     /// Whether it may ask where an agent works.
     #[schemars(extend("x-default" = "pass"))]
     pub roots: Option<RawAsk>,
+}
+
+/// A program that runs a coding agent, and executes its tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RawHost {
+    /// Claude Code.
+    ClaudeCode,
 }
 
 /// What holds for one tool, whatever the server's patterns say.

@@ -114,6 +114,7 @@ fn decide_one(store: &Store, (class, tool): (EffectClass, &str)) -> ActionId {
         task: None,
         intent: None,
         retrieved: vec![],
+        host_call: None,
         at: now(),
     };
     let facts = facts(class);

@@ -63,6 +63,9 @@ static NPM: LazyLock<PathBuf> = LazyLock::new(|| install_npm("tests-npm"));
 /// Where the authorization server and a client for it are.
 static NPM_OAUTH: LazyLock<PathBuf> = LazyLock::new(|| install_npm("tests-npm/oauth"));
 
+/// Where the coding agent is whose hooks are answered.
+static NPM_CLAUDE: LazyLock<PathBuf> = LazyLock::new(|| install_npm("tests-npm/claude"));
+
 /// Where the npm client programs are, with their packages.
 static NPM_CLIENTS: LazyLock<PathBuf> = LazyLock::new(|| install_npm("tests-npm/clients"));
 
@@ -291,6 +294,13 @@ pub fn tasker() -> PathBuf {
 pub fn npm_server(name: &str) -> PathBuf {
     LazyLock::force(&NODE);
     NPM.join(format!("@modelcontextprotocol/server-{name}/dist/index.js"))
+}
+
+/// The program of the coding agent, and that of a model that plays by a script.
+pub fn claude_and_model() -> (PathBuf, PathBuf) {
+    LazyLock::force(&NODE);
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/model.mjs");
+    (NPM_CLAUDE.join(".bin/claude"), model)
 }
 
 /// The npm packages with the authorization server.

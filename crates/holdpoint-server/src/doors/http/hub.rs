@@ -131,7 +131,7 @@ impl HttpDoor {
         ask(&line, &request.to_bytes(), &request, (asked.events, turn)).await
     }
 
-    /// True for a call of a tool that Holdpoint serves itself: there is no server to lead a line to.
+    /// True for a call of a tool that Holdpoint serves itself: there is no server behind it.
     fn is_served_here(&self, request: &RpcRequest) -> bool {
         let Ok(tool) = tools::tool_of(None, request) else { return false };
         self.upstreams.load().get(tool.server()).is_some_and(Upstream::is_own)

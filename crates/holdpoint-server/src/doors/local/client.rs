@@ -41,9 +41,22 @@ pub async fn ask<T: DeserializeOwned>(
     (method, path): (&str, &str),
     patience: Duration,
 ) -> Result<T, AskFault> {
+    tell(socket, (method, path), Bytes::new(), patience).await
+}
+
+/// Asks `method path` at `socket`, with a JSON text.
+///
+/// # Errors
+/// When nobody answers, in time, with what was asked for.
+pub async fn tell<T: DeserializeOwned>(
+    socket: &Path,
+    (method, path): (&str, &str),
+    json: Bytes,
+    patience: Duration,
+) -> Result<T, AskFault> {
     let late = |_| AskFault::Late(patience);
-    let (status, body) =
-        tokio::time::timeout(patience, exchange(socket, method, path)).await.map_err(late)??;
+    let asked = exchange(socket, (method, path), json);
+    let (status, body) = tokio::time::timeout(patience, asked).await.map_err(late)??;
     if status != 200 {
         let text = String::from_utf8_lossy(&body).into_owned();
         return Err(AskFault::Answered { status, text });
@@ -59,7 +72,11 @@ pub fn is_trusted(socket: &Path, stream: &UnixStream) -> bool {
     peer.is_some() && (peer == owner || peer == Some(0))
 }
 
-async fn exchange(socket: &Path, method: &str, path: &str) -> Result<(u16, Bytes), AskFault> {
+async fn exchange(
+    socket: &Path,
+    (method, path): (&str, &str),
+    json: Bytes,
+) -> Result<(u16, Bytes), AskFault> {
     let fault = |fault: &dyn std::fmt::Display| AskFault::Unreachable(fault.to_string());
     let stream = UnixStream::connect(socket).await.map_err(|error| fault(&error))?;
     if !is_trusted(socket, &stream) {
@@ -73,7 +90,8 @@ async fn exchange(socket: &Path, method: &str, path: &str) -> Result<(u16, Bytes
         .method(method)
         .uri(path)
         .header("host", "local")
-        .body(Full::<Bytes>::default())
+        .header("content-type", "application/json")
+        .body(Full::new(json))
         .map_err(|error| fault(&error))?;
     let response = sender.send_request(request).await.map_err(|error| fault(&error))?;
     let status = response.status().as_u16();

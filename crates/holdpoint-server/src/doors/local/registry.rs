@@ -26,6 +26,8 @@ pub enum Kind {
     Wrap,
     /// `holdpoint revert`, for a moment.
     Revert,
+    /// `holdpoint hook`, for a moment.
+    Hook,
 }
 
 /// One governing process, as it registered.

@@ -70,6 +70,7 @@ fn request(request: &Request, look: &Look) -> Branch {
         Door::McpHttp => "MCP over HTTP",
         Door::Try => "holdpoint try",
         Door::Operator => "an operator",
+        Door::Hook => "a hook of the host that executes it",
     };
     let or_absent = |value: Option<String>| value.unwrap_or_else(|| "absent".to_owned());
     let retrieved = match request.retrieved.as_slice() {

@@ -6,6 +6,7 @@ mod agents;
 mod credentials;
 mod edges;
 mod effects;
+mod hosts;
 mod oauth;
 mod openapi;
 mod operators;
@@ -112,6 +113,7 @@ impl Checker<'_> {
             listen.oauth = oauth;
         }
         self.keeps = self.keeps(&raw.invariant);
+        let hosts = self.hosts(&raw.server);
         let (servers, rules) = self.servers(&raw.server, limits.call_timeout_ms);
         let (speakers, operators) = self.operators(&raw.operator);
         let approvals = self.approvals(&raw.approval, &speakers);
@@ -160,6 +162,7 @@ impl Checker<'_> {
             limits,
             operators,
             servers,
+            hosts,
             settings,
             validators,
         })

@@ -1,6 +1,6 @@
 //! Checks upstream servers: transport, secrets, classification, and rules for single tools.
 
-use super::Checker;
+use super::{Checker, hosts};
 use crate::config::checked::{
     Transport, UnknownParameters, Upstream, UpstreamCommand, UpstreamUrl, ValueSource,
 };
@@ -36,11 +36,13 @@ impl Checker<'_> {
         let (mut upstreams, mut rules) = (BTreeMap::new(), BTreeMap::new());
         for (name, server) in raw {
             let parsed: Option<ServerName> = self.parse_name(name);
-            let upstream = self.upstream(name.get(), server, timeout_ms);
+            let hosted = server.get().host.is_some();
+            let upstream =
+                if hosted { None } else { self.upstream(name.get(), server, timeout_ms) };
             let checked = self.rules(name.get(), server.get());
-            if let (Some(name), Some(upstream)) = (parsed, upstream) {
-                upstreams.insert(name.clone(), upstream);
-                rules.insert(name, checked);
+            if let Some(name) = parsed.filter(|_| hosted || upstream.is_some()) {
+                rules.insert(name.clone(), checked);
+                upstreams.extend(upstream.map(|upstream| (name, upstream)));
             }
         }
         (upstreams, rules)
@@ -282,15 +284,18 @@ impl Checker<'_> {
         let environment =
             environment.and_then(|name| self.word("environment", &name.span(), Some(name)));
         let base = raw.cwd.as_ref().map(|cwd| self.folder.join(cwd.get()));
+        let mut read = self.own_tools(server, &raw.read);
+        read.extend(hosts::known_reads(raw));
         ServerRules {
             environment,
             base: base.map(|base| base.display().to_string()),
-            read: self.own_tools(server, &raw.read),
+            read,
             write: self.own_tools(server, &raw.write),
             destructive: self.own_tools(server, &raw.destructive),
             tools: self.tools(server, raw),
             forbidden_asks: forbidden_asks(raw),
             sealed: raw.place.as_ref().is_some_and(|place| place.get().is_sealed()),
+            hosted: raw.host.is_some(),
         }
     }
 
@@ -309,6 +314,7 @@ impl Checker<'_> {
     fn tools(&mut self, server: &str, raw: &RawServer) -> BTreeMap<String, ToolRules> {
         let place = self.place(raw);
         let mut tools = self.known_tools(server, raw, &place);
+        tools.extend(hosts::known_tools(raw, &place));
         // The server's own name has its own fault; any good one serves to check the tool's.
         let server: Option<ServerName> = server.parse().or_else(|_| "server".parse()).ok();
         for (name, tool) in &raw.tool {
@@ -374,6 +380,6 @@ fn forbidden_asks(raw: &RawServer) -> BTreeSet<ServerAsk> {
     forbidden.map(|(ask, _)| ask).collect()
 }
 
-fn first_key(values: &RawValues) -> Option<Range<usize>> {
+pub(super) fn first_key(values: &RawValues) -> Option<Range<usize>> {
     values.keys().next().map(At::span)
 }

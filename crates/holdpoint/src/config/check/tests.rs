@@ -35,6 +35,28 @@ fn a_server_that_reaches_our_own_files_is_warned_of() {
     );
 }
 
+#[test]
+fn a_host_is_no_server_and_is_declared_once() {
+    let config = good("[server.claude]\nhost = \"claude-code\"\n");
+    assert!(config.servers.is_empty());
+    assert_eq!(config.hosts.values().map(ToString::to_string).collect::<Vec<_>>(), ["claude"]);
+    assert!(config.settings.parts().servers.values().all(|rules| rules.hosted));
+    let shown = shown(
+        r#"
+[server.claude]
+host = "claude-code"
+command = ["server"]
+timeout_ms = 5
+
+[server.other]
+host = "claude-code"
+"#,
+    );
+    for part in ["`command` means nothing", "`timeout_ms` means nothing", "this host already"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}
+
 const TEN_MISTAKES: &str = r#"[store]
 pth = "data"
 

@@ -1,0 +1,180 @@
+//! Calls that hosts execute themselves: they ask before, and may say afterwards how a call ended.
+//!
+//! INVARIANT: a host is told yes only after the decision is durable, and the permit is used up with
+//! it. Must never say yes to a tool of a server, whose calls go through Holdpoint, nor record two
+//! outcomes of one action.
+
+use super::{Call, Governor, Refusal, deny, endings};
+use crate::store::StoreFault;
+use holdpoint_control::{Ending, Input, Output};
+use holdpoint_resources::Ended;
+use holdpoint_types::{
+    ActionId, ActionRecord, AgentName, Cause, Decision, DecisionRecord, Digest, Door, Reason,
+    Record, RecordBody, Ruling, ServerName, Timestamp, ToolRef, canonical_digest,
+};
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// What a host says about a call that it executed.
+#[derive(Debug)]
+pub struct Told {
+    /// Who acts.
+    pub agent: AgentName,
+    /// Which tool.
+    pub tool: ToolRef,
+    /// Digest of what the host calls the call.
+    pub host_call: Digest,
+    /// How it ended.
+    pub ended: Ended,
+}
+
+// === impl Governor ===
+
+impl Governor {
+    /// Decides `call` of a host's tool. `Ok` is to be told to the host at once: its permit is used
+    /// up, and the action is the host's.
+    pub async fn decide_for_host(&self, call: Call) -> (ActionId, Result<(), Refusal>) {
+        let governor = self.clone();
+        let action = self.new_action();
+        // Goes on by itself when the caller goes away, so that nothing is left unrecorded.
+        let work = async move { governor.try_for_host(action, call).await };
+        let ruled = tokio::spawn(work).await.unwrap_or_else(|fault| {
+            tracing::error!(%action, %fault, "a call of a host failed inside");
+            let text = "the call failed inside; look at the log";
+            Err(deny(Reason::CouldNotDecide, text).into())
+        });
+        (action, ruled)
+    }
+
+    /// Records how a call ended that was handed over. `None` if nobody permitted it, or if that was
+    /// told before.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn host_told(&self, told: Told) -> Result<Option<ActionId>, StoreFault> {
+        let stored_max = self.inner.limits.load().output_stored_bytes_max;
+        for action in self.inner.store.open_actions()? {
+            let Some((decided, since)) = self.handed_over(action, &told)? else { continue };
+            let ending = endings::ending(&told.ended, stored_max);
+            if self.write_end(action, (decided, since), ending).await? {
+                return Ok(Some(action));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn try_for_host(&self, action: ActionId, call: Call) -> Result<(), Refusal> {
+        self.know_tool(&call.tool).await?;
+        let begun = Instant::now();
+        let admitted = self.admit(action, &call).await;
+        self.tell_decision(action, &call, (&admitted, begun.elapsed()));
+        let (permit, _) = admitted?;
+        self.inner.cancels.lock().remove(&action);
+        // Nobody here executes what a preview may hold open.
+        self.resources().forget(action, call.tool.server());
+        let parameters = canonical_digest(&call.parameters).ok();
+        let fits = parameters.map(|digest| permit.check(&call.tool, digest, self.now()));
+        if !matches!(fits, Some(Ok(()))) {
+            let text = "the permit does not fit the call, or is over; ask again";
+            self.feed(Input::Ended(action, Ending::not_sent(Reason::CouldNotDecide, text)));
+            return Err(deny(Reason::CouldNotDecide, text).into());
+        }
+        for output in self.feed(Input::HandedOver(permit)) {
+            if let Output::Refuse(_, decision) = output {
+                return Err(decision.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a host's tool when it is called first: hosts list none.
+    async fn know_tool(&self, tool: &ToolRef) -> Result<(), Refusal> {
+        let server = tool.server();
+        if !self.is_hosted(server) {
+            let text = format!("no host is declared as `[server.{server}]`");
+            let cause = Cause::new(Ruling::Deny, Reason::ToolUnknown, &text);
+            return Err(Decision::from_iter([cause]).into());
+        }
+        // One after the other: to observe replaces what is known of a host.
+        let _one = self.inner.hosts.lock().await;
+        if self.inner.catalog.tool(tool).is_some() {
+            return Ok(());
+        }
+        let known = self.inner.catalog.all().into_iter();
+        let known = known.filter(|known| known.name.server() == server);
+        let mut definitions: Vec<_> = known.map(|known| known.definition.clone()).collect();
+        definitions.push(definition(tool));
+        let observed = self.observe(server, definitions).await;
+        observed.map(|_| ()).map_err(|fault| super::unavailable(&fault).into())
+    }
+
+    fn is_hosted(&self, server: &ServerName) -> bool {
+        let settings = self.settings();
+        settings.parts().servers.get(server).is_some_and(|rules| rules.hosted)
+    }
+
+    /// The decision about `action`, if it is the one that a host tells about.
+    fn handed_over(
+        &self,
+        action: ActionId,
+        told: &Told,
+    ) -> Result<Option<(ActionRecord<DecisionRecord>, Timestamp)>, StoreFault> {
+        for stored in self.inner.store.of_action(action)? {
+            let RecordBody::Decision(decided) = stored.record.body else { continue };
+            let request = &decided.more.request;
+            let same = (&request.agent, &request.tool) == (&told.agent, &told.tool);
+            if same && request.door == Door::Hook && request.host_call == Some(told.host_call) {
+                return Ok(Some((*decided, stored.record.at_ms)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn write_end(
+        &self,
+        action: ActionId,
+        (decided, since): (ActionRecord<DecisionRecord>, Timestamp),
+        ending: Ending,
+    ) -> Result<bool, StoreFault> {
+        for output in self.feed(Input::HostTold(Box::new(decided), since, ending)) {
+            if let Output::Record(body) = output {
+                let record = Record { at_ms: self.now(), gateway: self.gateway(), body };
+                return self.inner.store.append_outcome(action, record).await;
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What is known of a host's tool: hosts do not say more than its name.
+fn definition(tool: &ToolRef) -> Value {
+    json!({ "name": tool.name(), "inputSchema": { "type": "object" } })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::governor::Call;
+    use holdpoint_types::{Door, Reason};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn only_tools_of_hosts_are_handed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = crate::tests::runtime(dir.path()).await;
+        let call = Call {
+            agent: "coder".parse().unwrap(),
+            door: Door::Hook,
+            // The read of a server's resource, which this agent may make through Holdpoint.
+            tool: "fs__resources/read".parse().unwrap(),
+            parameters: json!({ "uri": "demo://x" }),
+            meta: None,
+        };
+        let (action, ruled) = runtime.governor().decide_for_host(call).await;
+        let refusal = ruled.unwrap_err();
+        let reasons: Vec<_> = refusal.decision.causes().map(|cause| cause.reason).collect();
+        assert_eq!(reasons, [Reason::ToolUnknown]);
+        assert!(runtime.governor().catalog().all().is_empty());
+        assert!(runtime.governor().store().of_action(action).unwrap().is_empty());
+        runtime.shut_down().await;
+    }
+}

@@ -1,0 +1,136 @@
+//! Checks hosts, which execute tools themselves, and what is known about their tools without being
+//! told. What the operator says wins. Must not let a host pass for a server.
+
+use super::Checker;
+use super::servers::first_key;
+use crate::config::raw::{At, Named, RawHost, RawServer};
+use holdpoint_control::{ResourceTemplate, ToolPattern, ToolRules};
+use holdpoint_effects::{Analyser, Family, FileAct, Place, Source};
+use holdpoint_server::doors::hook::{self, Host};
+use holdpoint_types::ServerName;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+/// Where a call's own folder is in its parameters.
+const CWD: &str = "/io.holdpoint~1cwd";
+
+// === impl RawHost ===
+
+impl From<RawHost> for Host {
+    fn from(raw: RawHost) -> Self {
+        match raw {
+            RawHost::ClaudeCode => Self::ClaudeCode,
+        }
+    }
+}
+
+// === impl Checker ===
+
+impl Checker<'_> {
+    /// The hosts, each with the name under which its tools are known.
+    pub(super) fn hosts(&mut self, raw: &Named<RawServer>) -> BTreeMap<Host, ServerName> {
+        let mut hosts = BTreeMap::new();
+        for (name, server) in raw {
+            let Some(host) = &server.get().host else { continue };
+            self.refuse_servers_keys(server.get());
+            let (span, host) = (host.span(), Host::from(*host.get()));
+            // A malformed name has its own fault.
+            let Ok(name) = name.get().parse() else { continue };
+            match hosts.entry(host) {
+                Entry::Vacant(place) => {
+                    place.insert(name);
+                }
+                Entry::Occupied(first) => {
+                    let message = format!("`{}` is this host already", first.get());
+                    self.fault(span, message, "declare it once".to_owned());
+                }
+            }
+        }
+        hosts
+    }
+
+    /// Keys that mean something for servers alone: somebody meant something else.
+    fn refuse_servers_keys(&mut self, raw: &RawServer) {
+        let keys = [
+            ("command", raw.command.as_ref().map(At::span)),
+            ("url", raw.url.as_ref().map(At::span)),
+            ("serves", raw.serves.as_ref().map(At::span)),
+            ("env", first_key(&raw.env)),
+            ("headers", first_key(&raw.headers)),
+            ("oauth", raw.oauth.as_ref().map(At::span)),
+            ("cwd", raw.cwd.as_ref().map(At::span)),
+            ("timeout_ms", raw.timeout_ms.as_ref().map(At::span)),
+            ("strict", raw.strict.as_ref().map(At::span)),
+        ];
+        for (key, span) in keys {
+            if let Some(span) = span {
+                let message = format!("`{key}` means nothing for a host, which executes by itself");
+                self.fault(span, message, None);
+            }
+        }
+    }
+}
+
+/// Tools of the host that only read, by their names alone.
+pub(super) fn known_reads(raw: &RawServer) -> Vec<ToolPattern> {
+    match raw.host.as_ref().map(|host| *host.get()) {
+        Some(RawHost::ClaudeCode) => {
+            let reads = hook::known_reads().into_iter();
+            reads.filter_map(|name| ToolPattern::parse(name).ok()).collect()
+        }
+        None => Vec::new(),
+    }
+}
+
+/// How calls of the host's tools are analysed.
+pub(super) fn known_tools(raw: &RawServer, place: &Place) -> BTreeMap<String, ToolRules> {
+    match raw.host.as_ref().map(|host| *host.get()) {
+        Some(RawHost::ClaudeCode) => claude_code(place).into_iter().flatten().collect(),
+        None => BTreeMap::new(),
+    }
+}
+
+fn claude_code(place: &Place) -> [Option<(String, ToolRules)>; 7] {
+    let source = |text: &str| Source::parse(text).ok();
+    let file = |act, path: &str, other: Option<&str>, before: Option<&str>| {
+        let (other, before) = (other.and_then(source), before.and_then(source));
+        Some(Family::File { act, path: source(path)?, other, before })
+    };
+    let tool = |name: &str, resource: &str, family: Option<Family>| {
+        let effects = vec![Analyser { place: place.clone(), family: family? }];
+        let resource = ResourceTemplate::parse(resource).ok();
+        Some((name.to_owned(), ToolRules { class: None, resource, effects }))
+    };
+    let (path, at) = ("/file_path", "file://{/file_path}");
+    let shell = source("/command").map(|text| Family::Shell { text, cwd: source(CWD) });
+    let fetch =
+        source("/url").map(|url| Family::Http { url, method: None, headers: None, body: None });
+    let edit = file(FileAct::Edit, path, Some("/new_string"), Some("/old_string"));
+    [
+        tool("Bash", "host://localhost", shell),
+        tool("Edit", at, edit),
+        tool("MultiEdit", at, file(FileAct::Edit, path, Some("/edits"), None)),
+        tool(
+            "NotebookEdit",
+            "file://{/notebook_path}",
+            file(FileAct::Write, "/notebook_path", None, None),
+        ),
+        tool("Read", at, file(FileAct::Read, path, None, None)),
+        tool("WebFetch", "https://*", fetch),
+        tool("Write", at, file(FileAct::Write, path, Some("/content"), None)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::claude_code;
+    use holdpoint_effects::Place;
+
+    #[test]
+    fn everything_that_is_known_of_hosts_is_well_formed() {
+        for tool in claude_code(&Place::default()) {
+            let (name, rules) = tool.expect("a tool that cannot be read");
+            assert!(rules.resource.is_some(), "{name}");
+        }
+    }
+}
