@@ -146,6 +146,7 @@ mod tests {
             notes: vec!["a sequence moves on".to_owned()],
         };
         expect![[r#"
+            would do
                 change pg://x/public.users/id=7
                   -name: "ada"
                   +name: "Ada\u001b[2J"
@@ -160,6 +161,6 @@ mod tests {
                    three
                 note a sequence moves on
         "#]]
-        .assert_eq(&render(&preview, &look()));
+        .assert_eq(&format!("would do\n{}", render(&preview, &look())));
     }
 }
