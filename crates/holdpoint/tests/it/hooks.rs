@@ -171,6 +171,27 @@ fn a_stop_denies_what_a_host_asks() {
 }
 
 #[test]
+fn policies_know_the_door_of_hooks() {
+    let world = world("auto", "[policies]\npath = \"policies\"");
+    let starter = include_str!("../../../../policies/starter.cedar");
+    let more = r#"
+@id("not-by-itself")
+@reason("Nothing goes past the gateway.")
+forbid (principal, action, resource) when { context.door == "hook" };
+"#;
+    std::fs::create_dir(world.path().join("policies")).unwrap();
+    let file = world.path().join("policies/all.cedar");
+    std::fs::write(file, format!("{starter}{more}")).unwrap();
+    let (said, why) = ask(&world, "toolu_1", ("Bash", json!({ "command": "ls" })));
+    assert_eq!(said, "deny");
+    assert!(why.contains("not-by-itself"), "{why}");
+    // A word that is never there would be warned of.
+    let check = world.run(&["check"]);
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
+    assert!(!text(&check.stderr).contains("context.door"), "{}", text(&check.stderr));
+}
+
+#[test]
 fn what_a_host_would_do_is_judged_by_its_effects() {
     let world = world("auto", "");
     let check = |call: (&str, Value), expected: &str, part: &str| {

@@ -136,3 +136,82 @@ fn missing(key: &str) -> HookFault {
 fn unreadable(fault: serde_json::Error) -> HookFault {
     HookFault::Unreadable(fault.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Refusal, Said, read, ruled};
+    use holdpoint_resources::Ended;
+    use holdpoint_types::{ActionId, Cause, Decision, Reason, Ruling, Timestamp};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn event(name: &str, more: &Value) -> String {
+        let mut event = json!({
+            "session_id": "s", "cwd": "/srv", "hook_event_name": name,
+            "tool_name": "Bash", "tool_input": { "command": "ls" }, "tool_use_id": "toolu_1",
+        });
+        if let (Some(event), Some(more)) = (event.as_object_mut(), more.as_object()) {
+            event.extend(more.clone());
+        }
+        event.to_string()
+    }
+
+    fn ended(name: &str, more: &Value) -> String {
+        match read(event(name, more).as_bytes(), 1 << 12) {
+            Ok(Said::Ended { ended: Ended::Answered { tool_error, .. }, .. }) => {
+                format!("answered, error: {tool_error}")
+            }
+            Ok(Said::Ended { ended, .. }) => format!("{ended:?}"),
+            Ok(Said::Wants(_)) => "wanted".to_owned(),
+            Err(fault) => fault.to_string(),
+        }
+    }
+
+    #[test]
+    fn how_a_call_ended_is_what_the_host_says() {
+        let check = |name: &str, more: Value, expected: &str| {
+            let found = ended(name, &more);
+            assert!(found.contains(expected), "{name} {more}: {found}");
+        };
+        check("PreToolUse", json!({}), "wanted");
+        check("PostToolUse", json!({ "tool_response": "text" }), "answered, error: false");
+        check("PostToolUse", json!({}), "`tool_response` is missing");
+        check("PostToolUseFailure", json!({ "error": "Exit code 1" }), "answered, error: true");
+        let interrupted = json!({ "error": "stopped", "is_interrupt": true });
+        check("PostToolUseFailure", interrupted, "CancelledByAgent");
+        // A number that no strict reader takes: nothing is decided about what came of a call.
+        check("PostToolUse", json!({ "tool_response": u64::MAX }), "answered, error: false");
+        check("PreToolUse", json!({ "tool_input": { "n": u64::MAX } }), "cannot be read");
+    }
+
+    #[test]
+    fn nothing_but_a_permit_is_allowed_and_nothing_asks_a_user() {
+        let action = ActionId::new(Timestamp(1), [7; 10]);
+        let said = |refused: Option<&Refusal>| {
+            let told = ruled(action, refused);
+            told["hookSpecificOutput"]["permissionDecision"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(said(None), "allow");
+        for ruling in [Ruling::PlanOnly, Ruling::Hold, Ruling::Deny, Ruling::Halt] {
+            let cause = Cause::new(ruling, Reason::PolicyHolds, "");
+            let refusal = Decision::from_iter([cause]).into();
+            assert_eq!(said(Some(&refusal)), "deny");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_event_has_an_answer(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            at in 0..150_usize,
+            with in any::<u8>(),
+        ) {
+            prop_assert!(read(&bytes, 1 << 12).is_err());
+            let mut bytes = event("PreToolUse", &json!({})).into_bytes();
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = with;
+            }
+            let _ = read(&bytes, 1 << 12);
+        }
+    }
+}
