@@ -19,6 +19,7 @@ pub fn decide(request: &Request, facts: &Facts, policies: &PolicySets) -> Decisi
         .join(facts.stops.iter().map(halted))
         .join(identity(facts))
         .join(autonomy(facts))
+        .join(excepted(facts))
         .join(catalog(facts))
         .join(grants(facts))
         .join(plan(facts))
@@ -81,6 +82,16 @@ fn autonomy(facts: &Facts) -> Option<Cause> {
         Mode::ReadOnly => deny(Reason::AgentReadOnly),
     };
     Some(cause.by_rule(format!("mode {mode}")))
+}
+
+/// A freeze from which an approval excepts holds every change for it.
+fn excepted(facts: &Facts) -> impl Iterator<Item = Cause> {
+    let changes = class(facts) > EffectClass::Read;
+    let freezes = facts.freeze_exceptions.iter().filter(move |_| changes);
+    freezes.map(|(freeze, approval)| {
+        let cause = voice(Ruling::Hold, Reason::FreezeHolds).needing(approval);
+        cause.by_rule(format!("freeze {freeze}"))
+    })
 }
 
 fn catalog(facts: &Facts) -> Option<Cause> {

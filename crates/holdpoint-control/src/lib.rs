@@ -19,7 +19,7 @@ pub use lineage::check_record;
 pub use permit::{Permit, PermitFault};
 pub use settings::{
     Agent, Aimed, ApprovalRule, ApproverFault, Environment, Freeze, FreezeFault, Grant, GrantFault,
-    Invariant, OWNER, Operator, PROD, PatternFault, ResourcePattern, ResourceSet, ResourceTemplate,
-    ServerAsk, ServerRules, Settings, SettingsFault, SettingsParts, Surface, Team, TemplateFault,
-    Timed, TimedFault, ToolHints, ToolPattern, ToolRules, ToolSet, normalise,
+    Invariant, OWNER, Operator, PROD, PatternFault, Recurring, ResourcePattern, ResourceSet,
+    ResourceTemplate, ServerAsk, ServerRules, Settings, SettingsFault, SettingsParts, Surface,
+    Team, TemplateFault, Timed, TimedFault, ToolHints, ToolPattern, ToolRules, ToolSet, normalise,
 };

@@ -13,7 +13,7 @@ use crate::preview::{PreviewFacts, Unseen};
 use crate::stop::Stop;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The edge through which a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,8 +179,11 @@ pub struct Facts {
     /// What the call would do, for tools whose calls are analysed.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub effects: Vec<EffectFacts>,
-    /// Names of the change freezes that are in force.
+    /// Names of the change freezes that are in force, and from which nothing excepts.
     pub freezes: BTreeSet<String>,
+    /// The change freezes in force from which an approval excepts, each with that approval.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub freeze_exceptions: BTreeMap<String, String>,
     /// The stops that lock this call.
     pub stops: Vec<Stop>,
     /// The epoch in which these facts were gathered.

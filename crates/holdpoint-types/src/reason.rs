@@ -239,6 +239,10 @@ reasons! {
         "A policy wants an approval before the call.",
         "Go on with other work, and make the same call again once the approval is given.",
         "See `holdpoint approvals`; then `holdpoint approve ID` or `holdpoint deny ID`.";
+    FreezeHolds, "freeze_holds", Decision,
+        "A change freeze is in force; only an exception lets a single change through.",
+        "Wait until the freeze is over, or make the same call again once the exception is given.",
+        "See `holdpoint approvals` for the call, and `holdpoint status` for the freeze.";
     Approved, "approved", Decision,
         "Whoever had to approve exactly this call did so.",
         "Nothing to do.",

@@ -126,5 +126,6 @@ fn facts(team: &str, tool: &str, environment: &str) -> anyhow::Result<Facts> {
         unseen: None,
         approval: None,
         plan: None,
+        freeze_exceptions: Default::default(),
     })
 }

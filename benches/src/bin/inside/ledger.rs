@@ -192,6 +192,7 @@ fn facts() -> anyhow::Result<Facts> {
         unseen: None,
         approval: None,
         plan: None,
+        freeze_exceptions: Default::default(),
     })
 }
 

@@ -41,6 +41,7 @@ fn proposal(number: u8, ruling: Ruling, epoch: u64) -> Box<Proposal> {
         target,
         effects: Vec::new(),
         freezes: BTreeSet::new(),
+        freeze_exceptions: Default::default(),
         stops: Vec::new(),
         epoch: Epoch(epoch),
         findings: Vec::new(),

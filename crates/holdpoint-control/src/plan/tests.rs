@@ -313,6 +313,7 @@ fn call(tool: &str, class: EffectClass, path: &str) -> (Request, Facts) {
         target,
         effects: Vec::new(),
         freezes: BTreeSet::new(),
+        freeze_exceptions: Default::default(),
         stops: Vec::new(),
         epoch: Epoch(0),
         findings: Vec::new(),

@@ -3,6 +3,7 @@
 
 mod approvers;
 mod effects;
+mod freezes;
 mod parts;
 mod pattern;
 mod reach;
@@ -10,9 +11,10 @@ mod template;
 mod timed;
 
 pub use approvers::{ApprovalRule, ApproverFault, OWNER, Operator};
+pub use freezes::{Freeze, FreezeFault, Recurring};
 pub use parts::{
-    Agent, Environment, Freeze, FreezeFault, Grant, GrantFault, Invariant, ServerAsk, ServerRules,
-    SettingsParts, Surface, Team, ToolRules,
+    Agent, Environment, Grant, GrantFault, Invariant, ServerAsk, ServerRules, SettingsParts,
+    Surface, Team, ToolRules,
 };
 pub use pattern::{PatternFault, ResourcePattern, ResourceSet, ToolPattern, ToolSet};
 pub use reach::{Aimed, Touch};
@@ -21,7 +23,7 @@ pub use timed::{Timed, TimedFault};
 
 use holdpoint_types::{
     AgentFacts, AgentName, ClassSource, Digest, EffectClass, ServerName, TargetFacts, TeamName,
-    Timestamp, ToolRef, canonical_digest,
+    ToolRef, canonical_digest,
 };
 use pattern::Matcher;
 use serde_json::Value;
@@ -219,12 +221,6 @@ impl Settings {
             environment: located.environment,
             environment_resolved: located.resolved == Resolved::ByRule,
         }
-    }
-
-    /// Names of the freezes in force at `now`.
-    pub fn freezes_at(&self, now: Timestamp) -> BTreeSet<String> {
-        let covering = self.parts.freezes.iter().filter(|freeze| freeze.covers(now));
-        covering.map(|freeze| freeze.name().to_owned()).collect()
     }
 
     /// What `server` may not ask of agents.

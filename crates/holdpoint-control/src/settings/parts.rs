@@ -1,14 +1,15 @@
 //! What an operator declares, piece by piece and already checked: teams, agents, grants, servers,
-//! environments, surfaces and freezes. Must not hold secrets, commands or paths of this machine,
+//! environments and surfaces. Must not hold secrets, commands or paths of this machine,
 //! except the folder against which a server reads relative paths.
 
 use super::approvers::{ApprovalRule, Operator};
+use super::freezes::Freeze;
 use super::pattern::{ResourcePattern, ToolPattern};
 use super::template::ResourceTemplate;
 use crate::plan::PlanRules;
 use holdpoint_effects::{Analyser, NoteCode};
 use holdpoint_types::{
-    AgentName, EffectClass, FindingResult, Mode, OperatorName, ServerName, TeamName, Timestamp,
+    AgentName, EffectClass, FindingResult, Mode, OperatorName, ServerName, TeamName,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -149,22 +150,6 @@ pub struct Surface {
     pub resources: Vec<ResourcePattern>,
     /// The tools all of whose calls belong to it.
     pub tools: Vec<ToolPattern>,
-}
-
-/// A span of time in which changes are not wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Freeze {
-    name: String,
-    from: Timestamp,
-    until: Timestamp,
-}
-
-/// A freeze that ends before it begins.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the freeze `{name}` must end after it begins")]
-pub struct FreezeFault {
-    /// Its name.
-    pub name: String,
 }
 
 // === impl SettingsParts ===
@@ -316,45 +301,6 @@ impl Surface {
     fn describe(&self) -> Value {
         let resources = resource_texts(&self.resources);
         json!({ "name": self.name, "resources": resources, "tools": tool_texts(&self.tools) })
-    }
-}
-
-// === impl Freeze ===
-
-impl Freeze {
-    /// A freeze from `from` (included) until `until` (not included).
-    ///
-    /// # Errors
-    /// When `until` is not later than `from`.
-    pub fn new(name: String, from: Timestamp, until: Timestamp) -> Result<Self, FreezeFault> {
-        if until <= from {
-            return Err(FreezeFault { name });
-        }
-        Ok(Self { name, from, until })
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// When it begins.
-    pub fn from(&self) -> Timestamp {
-        self.from
-    }
-
-    /// When it ends.
-    pub fn until(&self) -> Timestamp {
-        self.until
-    }
-
-    /// True if it is in force at `now`.
-    pub fn covers(&self, now: Timestamp) -> bool {
-        self.from <= now && now < self.until
-    }
-
-    fn describe(&self) -> Value {
-        json!({ "name": self.name, "from": self.from.0, "until": self.until.0 })
     }
 }
 

@@ -62,6 +62,7 @@ impl Situation {
             target,
             effects: Vec::new(),
             freezes: self.freeze.iter().map(|name| (*name).to_owned()).collect(),
+            freeze_exceptions: Default::default(),
             stops: Vec::new(),
             epoch: Epoch(1),
             findings: Vec::new(),

@@ -99,6 +99,7 @@ fn decision() -> DecisionRecord {
         },
         effects: Vec::new(),
         freezes: ["july".to_owned()].into(),
+        freeze_exceptions: Default::default(),
         stops: vec![stop()],
         epoch: Epoch(3),
         findings: vec![finding()],

@@ -37,6 +37,7 @@ pub(crate) fn call(class: EffectClass) -> (Request, Facts) {
         },
         effects: Vec::new(),
         freezes: BTreeSet::new(),
+        freeze_exceptions: Default::default(),
         stops: Vec::new(),
         epoch: Epoch(0),
         findings: Vec::new(),

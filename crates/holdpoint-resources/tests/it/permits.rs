@@ -39,6 +39,7 @@ pub fn permit(tool: &ToolRef, parameters: &Value) -> Permit {
             },
             effects: Vec::new(),
             freezes: BTreeSet::new(),
+            freeze_exceptions: Default::default(),
             stops: Vec::new(),
             epoch: Epoch(0),
             findings: Vec::new(),

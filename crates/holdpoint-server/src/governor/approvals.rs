@@ -38,7 +38,7 @@ impl Governor {
             // Nobody can lift a hold that asks for nothing.
             return Ok((facts, decision, None));
         };
-        let Some(binding) = binding(request, &facts, policy) else {
+        let Some(binding) = binding(request, &facts, (policy, &names)) else {
             return Ok((facts, decision, None));
         };
         if let Some(row) = self.inner.store.approval_for(binding, request.at)? {
@@ -65,8 +65,12 @@ impl Governor {
 }
 
 /// What an approval is for: who would do what, with which parameters and which consequences, under
-/// which policies, in which epoch. If any of it is another, so is the digest.
-fn binding(request: &Request, facts: &Facts, policy: &PolicySets) -> Option<Digest> {
+/// which policies, by which approvals, in which epoch. If any of it is another, so is the digest.
+fn binding(
+    request: &Request,
+    facts: &Facts,
+    (policy, names): (&PolicySets, &BTreeSet<String>),
+) -> Option<Digest> {
     let guards = policy.guards_of(facts);
     let bound = json!({
         "agent": request.agent,
@@ -77,6 +81,7 @@ fn binding(request: &Request, facts: &Facts, policy: &PolicySets) -> Option<Dige
         "preview": facts.preview.as_ref().map(|preview| preview.digest),
         "policy": policy.digest(),
         "guards": guards,
+        "approvals": names,
         "epoch": facts.epoch,
     });
     canonical_digest(&bound).ok()

@@ -70,6 +70,7 @@ pub fn gather(known: Known<'_>, action: ActionId, call: &Call, at: Timestamp) ->
         target: settings.target(&call.tool, &call.parameters),
         effects: Vec::new(),
         freezes: settings.freezes_at(at),
+        freeze_exceptions: settings.freeze_exceptions_at(at),
         stops: stops.to_vec(),
         epoch,
         findings: Vec::new(),

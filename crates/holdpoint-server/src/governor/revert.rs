@@ -351,13 +351,15 @@ impl Governor {
             class_source: ClassSource::Protocol,
             open_world: false,
         };
+        let settings = self.settings();
         Facts {
             agent: Some(AgentFacts { owner, mode: Mode::Auto }),
             tool: Some(tool),
             grant: GrantFacts { by: Some(format!("operator {}", word.by)) },
             target: before.target.clone(),
             effects: Vec::new(),
-            freezes: self.settings().freezes_at(request.at),
+            freezes: settings.freezes_at(request.at),
+            freeze_exceptions: settings.freeze_exceptions_at(request.at),
             stops,
             epoch,
             findings: Vec::new(),

@@ -83,6 +83,7 @@ fn decided(number: u8, ruling: Ruling, at_ms: i64) -> Record {
         target,
         effects: Vec::new(),
         freezes: Default::default(),
+        freeze_exceptions: Default::default(),
         stops: vec![],
         epoch: Epoch(0),
         findings: vec![],

@@ -131,6 +131,7 @@ fn permit(store: &Store, action: ActionId) -> Record {
         target,
         effects: Vec::new(),
         freezes: BTreeSet::new(),
+        freeze_exceptions: Default::default(),
         stops: vec![],
         epoch: Epoch(0),
         findings: vec![],

@@ -348,6 +348,7 @@ fn facts(stop: Option<Stop>) -> Facts {
         },
         effects: Vec::new(),
         freezes,
+        freeze_exceptions: Default::default(),
         stops: stop.into_iter().collect(),
         epoch: Epoch(3),
         findings: vec![finding],

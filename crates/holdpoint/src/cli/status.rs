@@ -2,11 +2,13 @@
 //! Must not change anything.
 
 mod credentials;
+mod freezes;
 
 use super::look::{Look, Table, Tone, bytes, count, duration, escaped, json_lines, shortened};
 use super::operator::StoreArgs;
 use super::release::render_in_force;
 use super::{Exit, Format, Globals, answer, operator, stop};
+use holdpoint_control::Settings;
 use holdpoint_ledger::{Checkpoint, open_checkpoint};
 use holdpoint_resources::Standing;
 use holdpoint_server::operate;
@@ -40,6 +42,8 @@ struct Status {
     in_doubt: u64,
     gateways: Vec<Result<StatusReply, String>>,
     credentials: Vec<Standing>,
+    /// Absent if the configuration could not be read.
+    settings: Option<Settings>,
 }
 
 /// Runs `holdpoint status`.
@@ -49,9 +53,10 @@ struct Status {
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let (store, config) = args.store.open_with_config(globals, Access::ReadOnly)?;
     let credentials = credentials::gather(store.dir(), config.as_ref())?;
-    let status = operator::wait(gather(&store, credentials))?;
+    let mut status = operator::wait(gather(&store, credentials))?;
+    status.settings = config.map(|config| config.settings);
     match globals.format {
-        Format::Json => answer(&json_lines(&to_json(&status)))?,
+        Format::Json => answer(&json_lines(&to_json(&status, operator::now())))?,
         Format::Text => answer(&render(&status, &Look::of_terminal()))?,
     }
     Ok(Exit::Ok)
@@ -70,6 +75,7 @@ async fn gather(store: &Store, credentials: Vec<Standing>) -> anyhow::Result<Sta
         in_doubt: u64::try_from(store.in_doubt()?.len())?,
         gateways: operate::status(store.dir()).await,
         credentials,
+        settings: None,
     })
 }
 
@@ -80,7 +86,7 @@ fn size_of(dir: &Path) -> u64 {
     sizes.map(|found| found.len()).fold(0, u64::saturating_add)
 }
 
-fn to_json(status: &Status) -> Value {
+fn to_json(status: &Status, now: Timestamp) -> Value {
     let checkpoint = status.checkpoint.as_ref();
     let checkpoint = checkpoint.map(|found| {
         json!({ "origin": found.origin, "size": found.size, "root": found.root.to_string() })
@@ -96,6 +102,7 @@ fn to_json(status: &Status) -> Value {
         "in_doubt": status.in_doubt,
         "epoch": status.control.epoch.0,
         "stops": status.control.stops,
+        "freezes": status.settings.as_ref().map(|settings| freezes::to_json(settings, now)),
         "gateways": gateways,
         "unreachable": silent,
         "credentials": status.credentials.iter().map(credentials::to_json).collect::<Vec<_>>(),
@@ -107,9 +114,11 @@ fn render(status: &Status, look: &Look) -> String {
         [] => "no stop is in force\n".to_owned(),
         stops => render_in_force(stops, look),
     };
+    let freezes = status.settings.as_ref().map(|settings| freezes::render(settings, look));
+    let freezes = freezes.unwrap_or_default();
     let credentials = credentials::render(&status.credentials, look);
     let (store, gateways) = (render_store(status, look), render_gateways(status, look));
-    format!("{store}{stops}{credentials}{gateways}")
+    format!("{store}{stops}{freezes}{credentials}{gateways}")
 }
 
 fn render_store(status: &Status, look: &Look) -> String {
@@ -313,6 +322,7 @@ mod tests {
             in_doubt: 1,
             gateways: vec![Ok(reply), Err("0199: it did not answer".to_owned())],
             credentials: Vec::new(),
+            settings: None,
         }
     }
 
@@ -358,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_status_for_programs() {
-        let shown = json_lines(&to_json(&status()));
+        let shown = json_lines(&to_json(&status(), look().now));
         expect_file!["status/snapshots/status.json"].assert_eq(&shown);
     }
 }

@@ -4,6 +4,7 @@
 use super::checked::Config;
 use super::fault::{Diagnostic, Report, Severity, span_at};
 use super::{Unusable, read_text_within};
+use holdpoint_control::Freeze;
 use holdpoint_policy::{GuardFault, PolicyFault, PolicySet, SOURCE_BYTES_MAX, starter_pack};
 use holdpoint_server::policies::{GuardSpec, SignedFault, lapsed};
 use holdpoint_types::PolicySource;
@@ -64,7 +65,8 @@ fn warn(config: &Config, set: &PolicySet, report: &mut Report) {
             "copy the starter pack with `holdpoint init --policies`",
         );
     }
-    if !config.settings.parts().freezes.is_empty() && !set.mentions_freezes() {
+    let strict = |freeze: &Freeze| freeze.exception().is_none();
+    if config.settings.parts().freezes.iter().any(strict) && !set.mentions_freezes() {
         warning(
             "a freeze is declared, but no policy mentions freezes",
             "forbid when `context.freezes` is not empty, as the starter pack does",

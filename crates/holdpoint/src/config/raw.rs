@@ -4,6 +4,7 @@
 mod agents;
 mod credentials;
 mod effects;
+mod freezes;
 mod operators;
 mod plans;
 mod policies;
@@ -17,6 +18,7 @@ pub use effects::{
     RawDialect, RawEffects, RawFamily, RawInvariant, RawInvariantResult, RawKeep, RawOpenApi,
     RawPlace,
 };
+pub use freezes::{RawFreeze, RawTime};
 pub use operators::{RawApproval, RawOperator};
 pub use plans::{RawAccept, RawPlans};
 pub use policies::{RawGuard, RawPolicies};
@@ -375,26 +377,6 @@ pub struct RawSurface {
     pub tools: Vec<At<String>>,
 }
 
-/// A span of time in which changes are not wanted.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawFreeze {
-    /// Its name.
-    #[schemars(extend("x-required" = true))]
-    pub name: Option<At<String>>,
-    /// When it begins: RFC 3339 with offset, without quotes.
-    #[schemars(extend("x-required" = true))]
-    pub from: Option<At<RawTime>>,
-    /// When it ends; later than `from`.
-    #[schemars(extend("x-required" = true))]
-    pub until: Option<At<RawTime>>,
-}
-
-/// A point in time as TOML writes it.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(transparent)]
-pub struct RawTime(pub toml::value::Datetime);
-
 /// What becomes of something that a server asks of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -489,22 +471,6 @@ impl<T: JsonSchema> JsonSchema for At<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         T::json_schema(generator)
-    }
-}
-
-// === impl RawTime ===
-
-impl JsonSchema for RawTime {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Time".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "date-time" })
     }
 }
 

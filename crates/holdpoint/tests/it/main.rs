@@ -9,6 +9,7 @@ mod clients;
 mod demo;
 mod effects;
 mod eras;
+mod freezes;
 mod grants;
 mod guards;
 mod hooks;

@@ -147,6 +147,7 @@ fn facts(class: EffectClass) -> Facts {
         },
         effects: Vec::new(),
         freezes: Default::default(),
+        freeze_exceptions: Default::default(),
         stops: vec![],
         epoch: Default::default(),
         findings: vec![],

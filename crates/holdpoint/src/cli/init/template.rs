@@ -64,6 +64,17 @@ const PLACES: &str = r#"
 # name = "year-end"
 # from = 2026-12-18T00:00:00Z
 # until = 2027-01-04T00:00:00Z
+#
+# Or every weekend, but for what two operators approve:
+#
+# [[freeze]]
+# name = "weekends"
+# every = ["fri 16:00 - mon 08:00"]
+# time_zone = "Europe/Berlin"
+# exception = "freeze-exception"
+#
+# [approval.freeze-exception]
+# count = 2
 "#;
 
 const PATTERNS: &str = r#"# Review these: a name promises nothing. A tool in no list is destructive.

@@ -6,6 +6,7 @@ mod agents;
 mod credentials;
 mod edges;
 mod effects;
+mod freezes;
 mod hosts;
 mod oauth;
 mod openapi;
@@ -123,7 +124,7 @@ impl Checker<'_> {
             servers: rules,
             environments: self.environments(&raw.environment),
             surfaces: self.surfaces(&raw.surface),
-            freezes: self.freezes(&raw.freeze),
+            freezes: self.freezes(&raw.freeze, &raw.approval),
             invariants: self.invariants(&raw.invariant),
             operators: speakers,
             approvals,

@@ -1,10 +1,8 @@
-//! Checks environments, surfaces and freezes.
+//! Checks environments and surfaces.
 
 use super::Checker;
-use crate::config::raw::{At, RawEnvironment, RawFreeze, RawSurface, RawTime};
-use holdpoint_control::{Environment, Freeze, Surface};
-use holdpoint_types::Timestamp;
-use std::collections::BTreeSet;
+use crate::config::raw::{At, RawEnvironment, RawSurface};
+use holdpoint_control::{Environment, Surface};
 
 // === impl Checker ===
 
@@ -45,52 +43,5 @@ impl Checker<'_> {
             surfaces.extend(name.map(|name| Surface { name, resources, tools: patterns }));
         }
         surfaces
-    }
-
-    pub(super) fn freezes(&mut self, raw: &[At<RawFreeze>]) -> Vec<Freeze> {
-        let mut freezes = Vec::new();
-        let mut names = BTreeSet::new();
-        for freeze in raw {
-            if let Some(name) = freeze.get().name.as_ref()
-                && !names.insert(name.get().clone())
-            {
-                let message = format!("the freeze `{}` is declared twice", name.get());
-                self.fault(name.span(), message, "give each freeze its own name".to_owned());
-            }
-            freezes.extend(self.freeze(freeze));
-        }
-        freezes
-    }
-
-    fn freeze(&mut self, raw: &At<RawFreeze>) -> Option<Freeze> {
-        let span = raw.span();
-        let RawFreeze { name, from, until } = raw.get();
-        for (key, time) in [("from", from), ("until", until)] {
-            if time.is_none() {
-                self.missing(&span, key, "2026-12-18T00:00:00Z");
-            }
-        }
-        let name = self.word("freeze", &span, name.as_ref());
-        let begin = from.as_ref().and_then(|time| self.time(time));
-        let end = until.as_ref().and_then(|time| self.time(time));
-        let (begin, end) = (begin?, end?);
-        if end <= begin {
-            let place = until.as_ref().map(At::span);
-            let message = "`until` must be later than `from`".to_owned();
-            self.fault(place, message, "swap the two, or correct the year".to_owned());
-            return None;
-        }
-        Freeze::new(name?, begin, end).ok()
-    }
-
-    fn time(&mut self, time: &At<RawTime>) -> Option<Timestamp> {
-        let written = time.get().0.to_string();
-        if let Ok(parsed) = written.parse::<jiff::Timestamp>() {
-            return Some(Timestamp(parsed.as_millisecond()));
-        }
-        let message = format!("`{written}` is not one point in time");
-        let suggestion = "write date, time and offset: 2026-12-18T00:00:00Z".to_owned();
-        self.fault(time.span(), message, suggestion);
-        None
     }
 }

@@ -4,6 +4,7 @@ use super::{check, sanitise};
 use crate::config::fault::{Colour, Report, Severity};
 use crate::config::{Config, Transport, UnknownParameters, ValueSource};
 use expect_test::{expect, expect_file};
+use holdpoint_types::Timestamp;
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -370,7 +371,7 @@ fn every_key_reaches_the_checked_configuration() {
     "#]]
     .assert_debug_eq(&(config.listen.tls, config.limits));
     let parts = config.settings.parts();
-    assert_eq!(parts.freezes.first().unwrap().from().0, 1_797_552_000_000);
+    assert_eq!(parts.freezes.first().unwrap().span(Timestamp(0)).unwrap().0.0, 1_797_552_000_000);
     assert_eq!(parts.agents.values().next().unwrap().grants.len(), 2);
     let files = config.servers.get(&"fs".parse().unwrap()).unwrap();
     assert_eq!((files.timeout_ms, files.unknown_parameters), (7, UnknownParameters::Refuse));
