@@ -45,6 +45,7 @@ const SECRET_BYTES_MIN: usize = 16;
 #[must_use]
 pub fn redacted(mut preview: Preview) -> Preview {
     for Change { resource, before, after } in &mut preview.changes {
+        *resource = without_secret(resource);
         let named = is_secret_name(resource.rsplit(['/', '.']).next().unwrap_or_default());
         for side in [before, after].into_iter().flatten() {
             hide(side, named);
@@ -71,6 +72,18 @@ fn hide(value: &mut Value, secret: bool) {
         Value::Number(_) if secret => *value = mark(&value.to_string()).into(),
         Value::Number(_) | Value::Bool(_) | Value::Null => {}
     }
+}
+
+/// An address without the value of a key that is a secret: `…/sess/token=ghp_…`.
+fn without_secret(resource: &str) -> String {
+    let Some((before, key)) = resource.rsplit_once('/') else { return resource.to_owned() };
+    let parts = key.split(',').map(|part| match part.split_once('=') {
+        Some((name, value)) if is_secret_name(name) || looks_secret(value) => {
+            format!("{name}={}", mark(value))
+        }
+        Some(_) | None => part.to_owned(),
+    });
+    format!("{before}/{}", parts.collect::<Vec<_>>().join(","))
 }
 
 /// Hides what looks like a secret inside a longer text, and the right side of `NAME=secret` and
@@ -158,9 +171,10 @@ mod tests {
             change("pg://x/public.users/id=7", row),
             change("file:///srv/.env", json!({ "text": env })),
             change("file:///srv/secret", json!({ "text": "short" })),
+            change("sqlite://x/sess/token=ghp_keykeykeykeykey,id=4", json!({ "a": 1 })),
         ]));
         let text = serde_json::to_string(&shown).unwrap();
-        for secret in ["$2b$12$", "1234", "ghp_", "k-1", "hunter2", "short"] {
+        for secret in ["$2b$12$", "1234", "ghp_", "k-1", "hunter2", "short", "keykey"] {
             assert!(!text.contains(secret), "{secret}: {text}");
         }
         for plain in

@@ -22,7 +22,7 @@ use base64::engine::general_purpose::STANDARD;
 use capture::{Capture, Room, RowChange};
 use holdpoint_control::Permit;
 use holdpoint_types::{Digest, Disclosure, Reason, Reversibility, ServerName, Timestamp};
-use open::{Identity, Opened, Purpose, told};
+use open::{Identity, OURS, Opened, Purpose, told};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 use serde::{Deserialize, Serialize};
@@ -187,6 +187,10 @@ impl Resource for Sqlite {
         let clearance = Clearance::call(proposed)?;
         let sql = proposed.parameters.get("sql").and_then(Value::as_str);
         let sql = sql.ok_or_else(|| ResourceFault::Invalid("`sql` is no text".to_owned()))?;
+        if sql.to_ascii_lowercase().contains(OURS) {
+            let why = format!("names that begin with `{OURS}` are Holdpoint's own");
+            return Err(ResourceFault::Refused(why));
+        }
         let (sql, now) = (sql.to_owned(), proposed.now);
         if name == "sql_query" {
             let preview = preview(Vec::new(), Vec::new(), (Reversibility::NoEffect, None));

@@ -383,6 +383,7 @@ mod tests {
             forbidden_asks: BTreeSet::new(),
             sealed: false,
             hosted: false,
+            behind: None,
         }
     }
 

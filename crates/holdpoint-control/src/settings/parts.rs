@@ -9,7 +9,7 @@ use super::template::ResourceTemplate;
 use crate::plan::PlanRules;
 use holdpoint_effects::{Analyser, NoteCode};
 use holdpoint_types::{
-    AgentName, EffectClass, FindingResult, Mode, OperatorName, ServerName, TeamName,
+    AgentName, Digest, EffectClass, FindingResult, Mode, OperatorName, ServerName, TeamName,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,6 +97,8 @@ pub struct ServerRules {
     pub sealed: bool,
     /// True if it is no server but a host, which executes its tools itself and asks before.
     pub hosted: bool,
+    /// Digest of what is behind it: a command, a URL, a database. An approval is for that one.
+    pub behind: Option<Digest>,
 }
 
 /// What a server can ask of an agent.
@@ -240,6 +242,7 @@ impl ServerRules {
             "tools": tools.collect::<serde_json::Map<_, _>>(),
             "sealed": self.sealed,
             "hosted": self.hosted,
+            "behind": self.behind,
         })
     }
 }

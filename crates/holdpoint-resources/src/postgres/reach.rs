@@ -33,7 +33,8 @@ const WILD: &str = "setval,lo_export,pg_terminate_backend,pg_cancel_backend,pg_r
     pg_logical_emit_message,pg_replication_origin_advance,pg_replication_origin_create,\
     pg_replication_origin_drop,pg_backup_start,pg_backup_stop,pg_start_backup,pg_stop_backup,\
     pg_stat_reset,pg_stat_reset_shared,pg_stat_reset_single_table_counters,pg_stat_reset_slru,\
-    pg_log_backend_memory_contexts,pg_import_system_collations";
+    pg_log_backend_memory_contexts,pg_import_system_collations,query_to_xml,query_to_xmlschema,\
+    query_to_xml_and_xmlschema,cursor_to_xml,cursor_to_xmlschema,ts_stat,ts_rewrite";
 
 /// Wrappers of other servers that follow the transaction, or only read.
 const WRAPPERS: &str = "postgres_fdw,file_fdw";
@@ -77,6 +78,8 @@ struct Search {
     /// Words of definitions, and of statements that run whatever they hold.
     run: BTreeSet<String>,
     bytes: usize,
+    /// True if a statement runs what it puts together.
+    dynamic: bool,
 }
 
 // === impl Search ===
@@ -113,6 +116,8 @@ pub(super) async fn reach(link: &Link, texts: &[(&str, bool)]) -> Result<Reach, 
             return Err(ResourceFault::Refused(why).into());
         }
         let words = words(text);
+        // What it puts together while it runs has no name that could be found.
+        search.dynamic |= *run && words.contains("execute");
         if *run {
             search.run.extend(words.iter().cloned());
         }
@@ -138,6 +143,9 @@ pub(super) async fn reach(link: &Link, texts: &[(&str, bool)]) -> Result<Reach, 
         escapes.push(get(&row, 0)?);
     }
     let runs = |word: &str| search.run.contains(word);
+    if search.dynamic {
+        escapes.push("execute".to_owned());
+    }
     if runs("copy") {
         escapes.push("copy".to_owned());
     }
@@ -148,7 +156,8 @@ pub(super) async fn reach(link: &Link, texts: &[(&str, bool)]) -> Result<Reach, 
 }
 
 /// The text of everything that a name can lead to: what functions do; triggers, rules, defaults,
-/// checks and policies of relations; relations that refer to them or are parts of them.
+/// checks and policies of relations; relations that refer to them or are parts of them. Operators
+/// and casts have no names that a statement must say, so all that somebody made count.
 const DEFINITIONS: &str = "WITH r AS (SELECT c.oid FROM pg_catalog.pg_class c \
     WHERE pg_catalog.lower(c.relname) = ANY ($1) \
     AND c.relnamespace <> 'pg_catalog'::pg_catalog.regnamespace) \
@@ -176,7 +185,15 @@ const DEFINITIONS: &str = "WITH r AS (SELECT c.oid FROM pg_catalog.pg_class c \
     UNION ALL SELECT pg_catalog.quote_ident(c.relname) FROM pg_catalog.pg_constraint k \
     JOIN r ON r.oid = k.confrelid JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
     UNION ALL SELECT pg_catalog.quote_ident(c.relname) FROM pg_catalog.pg_inherits h \
-    JOIN r ON r.oid = h.inhparent JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid";
+    JOIN r ON r.oid = h.inhparent JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid \
+    UNION ALL SELECT pg_catalog.quote_ident(p.proname) FROM pg_catalog.pg_operator o \
+    JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode \
+    WHERE p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace AND NOT EXISTS (SELECT \
+    FROM pg_catalog.pg_depend d WHERE d.objid = o.oid AND d.deptype = 'e') \
+    UNION ALL SELECT pg_catalog.quote_ident(p.proname) FROM pg_catalog.pg_cast k \
+    JOIN pg_catalog.pg_proc p ON p.oid = k.castfunc \
+    WHERE p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace AND NOT EXISTS (SELECT \
+    FROM pg_catalog.pg_depend d WHERE d.objid = k.oid AND d.deptype = 'e')";
 
 /// Asks which of the names escape.
 fn escaping() -> String {

@@ -99,8 +99,24 @@ impl Opened {
         let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&spec.path, flags).map_err(|fault| told(&fault))?;
         let mut opened = Self { conn, identity, wants: Arc::default() };
+        opened.refuse_namesakes()?;
         opened.prepare(spec, purpose, stop).map_err(|fault| told(&fault))?;
         Ok(opened)
+    }
+
+    /// What is called as our own triggers are would be taken for them, and not be looked at.
+    fn refuse_namesakes(&self) -> Result<(), ResourceFault> {
+        let sql = "SELECT count(*) FROM sqlite_schema WHERE lower(substr(name, 1, ?1)) = ?2";
+        let length = i64::try_from(OURS.len()).unwrap_or(i64::MAX);
+        let row = |row: &Row<'_>| row.get::<_, i64>(0);
+        let found = self.conn.query_row(sql, rusqlite::params![length, OURS], row);
+        match found.map_err(|fault| told(&fault))? {
+            0 => Ok(()),
+            _ => {
+                let why = format!("the database has something whose name begins with `{OURS}`");
+                Err(ResourceFault::Impossible(why))
+            }
+        }
     }
 
     fn prepare(

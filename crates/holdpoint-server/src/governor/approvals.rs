@@ -38,7 +38,8 @@ impl Governor {
             // Nobody can lift a hold that asks for nothing.
             return Ok((facts, decision, None));
         };
-        let Some(binding) = binding(request, &facts, (policy, &names)) else {
+        let settings = self.settings();
+        let Some(binding) = binding(request, &facts, (policy, &names), settings.digest()) else {
             return Ok((facts, decision, None));
         };
         if let Some(row) = self.inner.store.approval_for(binding, request.at)? {
@@ -48,12 +49,11 @@ impl Governor {
             let held = decision.ruling() == Ruling::Hold;
             return Ok((facts, decision, held.then_some(asked)));
         }
-        if self.inner.store.approvals_of(&request.agent, request.at)? >= OPEN_MAX {
+        if self.inner.store.approvals_of(&request.agent, (facts.epoch, request.at))? >= OPEN_MAX {
             let full = Reason::ApprovalsFull;
             let full = Cause::new(Ruling::Deny, full, full.meaning());
             return Ok((facts, decision.join([full]), None));
         }
-        let settings = self.settings();
         let (needs, for_ms) = settings.approval_needs(names.iter().map(String::as_str));
         let for_ms = i64::try_from(for_ms).unwrap_or(i64::MAX);
         let expires_ms = Timestamp(request.at.0.saturating_add(for_ms));
@@ -65,11 +65,13 @@ impl Governor {
 }
 
 /// What an approval is for: who would do what, with which parameters and which consequences, under
-/// which policies, by which approvals, in which epoch. If any of it is another, so is the digest.
+/// which policies and settings, by which approvals, in which epoch. If any of it is another, so is
+/// the digest.
 fn binding(
     request: &Request,
     facts: &Facts,
     (policy, names): (&PolicySets, &BTreeSet<String>),
+    settings: Digest,
 ) -> Option<Digest> {
     let guards = policy.guards_of(facts);
     let bound = json!({
@@ -83,6 +85,8 @@ fn binding(
         "guards": guards,
         "approvals": names,
         "epoch": facts.epoch,
+        "target": facts.target,
+        "settings": settings,
     });
     canonical_digest(&bound).ok()
 }

@@ -64,7 +64,13 @@ struct Story {
 // === impl Whole ===
 
 impl Whole {
+    /// True for what changes something, and is no revert itself.
     fn has(self, decided: &DecisionRecord) -> bool {
+        let facts = &decided.facts;
+        let reads = facts.tool.as_ref().is_some_and(|tool| tool.class == EffectClass::Read);
+        if reads || decided.request.door == Door::Operator {
+            return false;
+        }
         match self {
             Self::Task(task) => decided.request.task == Some(task),
             Self::Plan(plan) => decided.facts.plan.as_ref().is_some_and(|facts| {

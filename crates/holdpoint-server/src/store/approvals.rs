@@ -102,12 +102,16 @@ impl Store {
         bound(&self.inner.reader.lock(), binding, now)
     }
 
-    /// How many calls of `agent` wait for approvals.
+    /// How many calls of `agent` wait for approvals that are good in `epoch`.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn approvals_of(&self, agent: &AgentName, now: Timestamp) -> Result<u64, StoreFault> {
-        count(&self.inner.reader.lock(), agent, now)
+    pub fn approvals_of(
+        &self,
+        agent: &AgentName,
+        (epoch, now): (Epoch, Timestamp),
+    ) -> Result<u64, StoreFault> {
+        count(&self.inner.reader.lock(), agent, (epoch, now))
     }
 
     /// The approvals that were asked for and not used, the oldest first; some may be over or void.
@@ -229,11 +233,14 @@ pub(super) fn bound(
 pub(super) fn count(
     connection: &Connection,
     agent: &AgentName,
-    now: Timestamp,
+    (epoch, now): (Epoch, Timestamp),
 ) -> Result<u64, StoreFault> {
-    let sql = "SELECT count(*) FROM approvals WHERE agent = ?1 AND expires_ms > ?2";
+    let sql = "SELECT count(*) FROM approvals \
+               WHERE agent = ?1 AND expires_ms > ?2 AND epoch = ?3";
     let row = |row: &Row<'_>| row.get(0);
-    let count = connection.prepare_cached(sql)?.query_row(params![agent.as_str(), now.0], row)?;
+    // Those of an earlier epoch are void.
+    let values = params![agent.as_str(), now.0, super::batch::int(epoch.0)?];
+    let count = connection.prepare_cached(sql)?.query_row(values, row)?;
     super::query::whole(count)
 }
 

@@ -12,6 +12,9 @@ use holdpoint_server::store::{Access, ApprovalRow, Store};
 use holdpoint_server::wire::ApprovalReply;
 use holdpoint_types::{ActionId, OperatorName};
 
+/// Fewest characters of an id: an empty variable must not approve what happens to wait.
+const DIGITS_MIN: usize = 6;
+
 /// Say it to one held call, by the approval's id or its beginning; see `holdpoint approvals`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -78,6 +81,10 @@ pub fn speaker(config: &Config) -> anyhow::Result<Speaker> {
 /// When there is none, or there are several.
 pub fn find(store: &Store, text: &str) -> anyhow::Result<ActionId> {
     let wanted = text.to_ascii_lowercase();
+    if wanted.len() < DIGITS_MIN {
+        let why = format!("use the approval's id, at least {DIGITS_MIN} characters of it");
+        return Err(WrongUsage(why).into());
+    }
     let ids = store.approvals()?.into_iter().map(|row| row.facts.asked.id);
     let fits = |id: &ActionId| {
         let id = id.to_string();

@@ -16,7 +16,9 @@ use holdpoint_server::governor::{Refusal, Reverting, Wanted, Whole};
 use holdpoint_server::operate::Word;
 use holdpoint_server::runtime::Runtime;
 use holdpoint_server::store::Store;
-use holdpoint_types::{ActionId, PlanId, RevertRecord, RevertStatus, Ruling, TaskId};
+use holdpoint_types::{
+    ActionId, Door, PlanId, RecordBody, RevertRecord, RevertStatus, Ruling, TaskId,
+};
 use serde_json::{Value, json};
 
 /// Most changes that are shown to people.
@@ -110,12 +112,24 @@ async fn revert_all(
 
 fn find(store: &Store, text: &why::Wanted) -> anyhow::Result<ActionId> {
     match find_action(store, text)? {
+        Found::One(action) if *text == why::Wanted::Last && is_revert(store, action)? => {
+            let why = "the last action is a revert itself: name the action".to_owned();
+            Err(WrongUsage(why).into())
+        }
         Found::One(action) => Ok(action),
         Found::None => Err(WrongUsage(format!("no action is known as `{text}`")).into()),
         Found::Many(some) => {
             Err(WrongUsage(format!("`{text}` fits {} actions; write more", some.len())).into())
         }
     }
+}
+
+fn is_revert(store: &Store, action: ActionId) -> anyhow::Result<bool> {
+    let records = store.of_action(action)?;
+    Ok(records.iter().any(|stored| match &stored.record.body {
+        RecordBody::Decision(decided) => decided.more.request.door == Door::Operator,
+        _ => false,
+    }))
 }
 
 fn exit_of(became: &Reverting) -> Exit {

@@ -11,7 +11,7 @@ use crate::config::secret;
 use holdpoint_control::{
     ResourceTemplate, ServerAsk, ServerRules, TemplateFault, ToolPattern, ToolRules,
 };
-use holdpoint_types::{ServerName, ToolRef};
+use holdpoint_types::{Digest, ServerName, ToolRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,11 @@ impl Checker<'_> {
                 if hosted { None } else { self.upstream(name.get(), server, timeout_ms) };
             let checked = self.rules(name.get(), server.get());
             if let Some(name) = parsed.filter(|_| hosted || upstream.is_some()) {
-                rules.insert(name.clone(), checked);
+                // Of secrets it says only where they are.
+                let behind =
+                    upstream.as_ref().map(|one| format!("{:?}", (&one.transport, &one.undo)));
+                let behind = behind.map(|text| Digest::of(text.as_bytes()));
+                rules.insert(name.clone(), ServerRules { behind, ..checked });
                 upstreams.extend(upstream.map(|upstream| (name, upstream)));
             }
         }
@@ -295,6 +299,7 @@ impl Checker<'_> {
             tools: self.tools(server, raw),
             forbidden_asks: forbidden_asks(raw),
             sealed: raw.place.as_ref().is_some_and(|place| place.get().is_sealed()),
+            behind: None,
             hosted: raw.host.is_some(),
         }
     }
