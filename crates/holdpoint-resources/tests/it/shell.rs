@@ -319,6 +319,27 @@ async fn where_no_box_can_be_there_is_no_preview() {
 }
 
 #[tokio::test]
+async fn what_else_may_be_read_can_lie_among_what_is_temporary() {
+    if !boxes().await {
+        return;
+    }
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    fs::write(folder.path().join("told"), "told\n").unwrap();
+    let readable = vec![folder.path().to_owned()];
+    let ground = Ground::named("work", |spec| ShellSpec { readable, ..spec });
+    let folder = folder.path().display();
+    let command = format!("cat {folder}/told; echo x > {folder}/told; echo y > /tmp/y; cat /tmp/y");
+    let told = ground.said(&command).await;
+    assert_eq!(told["stdout"], json!("told\ny\n"), "{told}");
+    assert_eq!(fs::read_to_string(format!("{folder}/told")).unwrap(), "told\n");
+    // The place for what is temporary must be the box's own.
+    let readable = vec![PathBuf::from("/tmp/../tmp/")];
+    let ground = Ground::named("work", |spec| ShellSpec { readable, ..spec });
+    let fault = ground.preview(&json!({ "command": "true" })).await.unwrap_err();
+    assert!(fault.to_string().starts_with("unavailable: no preview: "), "{fault}");
+}
+
+#[tokio::test]
 async fn an_ordinary_user_gets_a_box_too() {
     if !boxes().await || !rustix::process::getuid().is_root() {
         // Then all other tests ran as one.

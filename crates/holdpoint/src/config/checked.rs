@@ -225,7 +225,7 @@ pub struct Serves {
     pub env: BTreeMap<String, ValueSource>,
 }
 
-/// A database, a repository, or infrastructure.
+/// A database, a repository, infrastructure, or a shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Served {
     /// A SQLite database.
@@ -263,6 +263,13 @@ pub enum Served {
         workspace: Option<String>,
         /// Types of resources whose deletion cannot be taken back.
         stateful: BTreeSet<String>,
+    },
+    /// A shell in a box.
+    Shell {
+        /// The folder that commands may change.
+        workspace: PathBuf,
+        /// What they may read besides.
+        readable: Vec<PathBuf>,
     },
 }
 
@@ -354,6 +361,7 @@ impl Served {
             Self::Postgres { .. } => "pg",
             Self::Git { .. } => "git",
             Self::Terraform { .. } => "tf",
+            Self::Shell { .. } => "file",
         }
     }
 }

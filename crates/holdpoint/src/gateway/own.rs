@@ -3,16 +3,19 @@
 
 use super::{Rest, value, values};
 use crate::config::{Served, Serves, Transport, UndoRules};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use holdpoint_resources as resources;
 use holdpoint_resources::{Archive, Place, Resources, SecretText, Upstream, Vault};
 use holdpoint_types::ServerName;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Shortest time that an apply may take: killing it may lose what it knows about its state.
 const APPLY_MIN: Duration = Duration::from_secs(30 * 60);
+/// Most that a shell command may say, in bytes.
+const SAID_BYTES_MAX: usize = 256 << 10;
 /// Shortest time that it may take to end in good order.
 const GRACE_MIN: Duration = Duration::from_secs(30);
 
@@ -23,6 +26,7 @@ pub fn tools(serves: &Serves) -> Vec<Value> {
         Served::Postgres { .. } => resources::Postgres::tools(),
         Served::Git { .. } => resources::Git::tools(),
         Served::Terraform { .. } => resources::Terraform::tools(),
+        Served::Shell { .. } => resources::Shell::tools(),
     }
 }
 
@@ -139,8 +143,38 @@ fn add(
             };
             all.add(name.clone(), Place::Serves, resources::Terraform::new(spec));
         }
+        Served::Shell { workspace, readable } => {
+            let spec = shell((server, timeout), (workspace, readable), values(&serves.env)?)?;
+            all.add(name.clone(), Place::Serves, resources::Shell::new(spec));
+        }
     }
     Ok(())
+}
+
+fn shell(
+    (server, timeout): (ServerName, Duration),
+    (workspace, readable): (&Path, &[PathBuf]),
+    env: BTreeMap<String, String>,
+) -> anyhow::Result<resources::ShellSpec> {
+    Ok(resources::ShellSpec {
+        server,
+        workspace: without_links(workspace)?,
+        readable: readable.to_vec(),
+        env,
+        files: resources::FilesLimits::default(),
+        timeout,
+        output_bytes_max: SAID_BYTES_MAX,
+    })
+}
+
+/// The folder, if commands are run exactly where their analysis has them run.
+fn without_links(folder: &Path) -> anyhow::Result<PathBuf> {
+    let real = folder.canonicalize();
+    let real = real.with_context(|| format!("`{}` is not there", folder.display()))?;
+    if real.as_os_str() != folder.as_os_str() {
+        bail!("`{}` is another folder's name: write `{}`", folder.display(), real.display());
+    }
+    Ok(real)
 }
 
 fn postgres_limits(serves: &Serves, keep: Duration) -> resources::PostgresLimits {

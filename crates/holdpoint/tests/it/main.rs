@@ -3,6 +3,7 @@
 mod admin;
 mod approvals;
 mod bounds;
+mod boxes;
 mod checks;
 mod client;
 mod clients;

@@ -14,7 +14,7 @@ use holdpoint_control::{
 use holdpoint_types::{Digest, ServerName, ToolRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 type RawValues = BTreeMap<At<String>, At<RawValue>>;
 
@@ -136,12 +136,15 @@ impl Checker<'_> {
         let words = raw.values().filter_map(|server| server.get().command.as_ref());
         let words = words.flat_map(|command| command.get().iter().skip(1));
         let folders = raw.values().filter_map(|server| server.get().cwd.as_ref());
+        let served = raw.values().filter_map(|server| server.get().serves.as_ref());
+        let shells = served.filter_map(|serves| serves.get().shell.as_ref());
+        let shells = shells.map(|word| (word.span(), self.folder.join(word.get())));
+        let words = words.chain(folders).map(|word| (word.span(), PathBuf::from(word.get())));
         let mut found = Vec::new();
-        for word in words.chain(folders) {
-            let folder = Path::new(word.get());
-            let inside = own.iter().find(|path| path.starts_with(folder));
+        for (span, folder) in words.chain(shells) {
+            let inside = own.iter().find(|path| path.starts_with(&folder));
             if let (true, Some(inside)) = (folder.is_absolute(), inside) {
-                found.push((word.span(), inside.display().to_string()));
+                found.push((span, inside.display().to_string()));
             }
         }
         for (span, inside) in found {

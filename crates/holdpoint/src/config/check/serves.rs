@@ -8,8 +8,10 @@ use holdpoint_control::{ResourceTemplate, ToolRules};
 use holdpoint_effects::{Analyser, Database, Dialect, Family, Place, Source};
 use holdpoint_types::EffectClass;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+/// What a server may serve.
+const KINDS: [&str; 5] = ["sqlite", "postgres", "git", "terraform", "shell"];
 /// Most rows that an operator may allow.
 const ROWS_MAX: u64 = 1_000_000;
 /// Longest time that statements may run, in milliseconds.
@@ -35,22 +37,20 @@ impl Checker<'_> {
         let sqlite = one.sqlite.as_ref().and_then(|file| path(self, file));
         let postgres = one.postgres.as_ref();
         let postgres = postgres.and_then(|url| self.value_reference(url.span(), url.get()));
-        let written = [one.sqlite.is_some(), one.postgres.is_some(), one.git.is_some()];
-        let written = written.iter().filter(|there| **there).count();
-        let written = written + usize::from(one.terraform.is_some());
+        let shell = one.shell.as_ref().and_then(|folder| path(self, folder));
+        let written = [&one.sqlite, &one.git, &one.terraform, &one.shell];
+        let written = written.iter().filter(|there| there.is_some()).count();
+        let written = written + usize::from(one.postgres.is_some());
         if written != 1 {
-            if !["sqlite", "postgres", "git", "terraform"]
-                .iter()
-                .any(|k| self.dropped.has(start, k))
-            {
-                let message = "a server serves exactly one of `sqlite`, `postgres`, `git` and \
-                               `terraform`";
+            if !KINDS.iter().any(|kind| self.dropped.has(start, kind)) {
+                let message = "a server serves exactly one of `sqlite`, `postgres`, `git`, \
+                               `terraform` and `shell`";
                 self.fault(span, message.to_owned(), None);
             }
             return None;
         }
         self.refuse_foreign(one);
-        let served = self.served(one, (sqlite, postgres), (git, terraform))?;
+        let served = self.served(one, (sqlite, postgres), (git, terraform, shell))?;
         let address = match &one.address {
             Some(address) if !address.get().contains("://") => {
                 let message =
@@ -76,7 +76,7 @@ impl Checker<'_> {
         &mut self,
         one: &RawServes,
         (sqlite, postgres): (Option<PathBuf>, Option<ValueSource>),
-        (git, terraform): (Option<PathBuf>, Option<PathBuf>),
+        (git, terraform, shell): (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
     ) -> Option<Served> {
         let program = |default: &str| match &one.program {
             Some(program) => PathBuf::from(program.get()),
@@ -88,10 +88,10 @@ impl Checker<'_> {
             |all| all.iter().map(|one| one.get().clone()).collect(),
         );
         let author = self.author(one.author.as_ref());
-        Some(match (sqlite, postgres, git, terraform) {
-            (Some(path), None, None, None) => Served::Sqlite { path },
-            (None, Some(url), None, None) => Served::Postgres { url },
-            (None, None, Some(repository), None) => Served::Git {
+        Some(match (sqlite, postgres, git, terraform, shell) {
+            (Some(path), None, None, None, None) => Served::Sqlite { path },
+            (None, Some(url), None, None, None) => Served::Postgres { url },
+            (None, None, Some(repository), None, None) => Served::Git {
                 repository,
                 program: program("git"),
                 author: author?,
@@ -99,11 +99,15 @@ impl Checker<'_> {
                 remote_inside: flag(&one.remote_inside),
                 programs: flag(&one.programs),
             },
-            (None, None, None, Some(directory)) => Served::Terraform {
+            (None, None, None, Some(directory), None) => Served::Terraform {
                 directory,
                 program: program("terraform"),
                 workspace: one.workspace.as_ref().map(|name| name.get().clone()),
                 stateful: one.stateful.iter().map(|name| name.get().clone()).collect(),
+            },
+            (None, None, None, None, Some(workspace)) => Served::Shell {
+                workspace,
+                readable: one.readable.iter().filter_map(|one| self.path(Some(one))).collect(),
             },
             _ => return None,
         })
@@ -126,6 +130,9 @@ impl Checker<'_> {
         }
         if serves.postgres.is_some() {
             return sql_tools(Database::new(Dialect::Postgres, address("pg")), place);
+        }
+        if let Some(folder) = &serves.shell {
+            return shell_tools(&self.folder.join(folder.get()), place);
         }
         let (read, write, destroy) =
             (EffectClass::Read, EffectClass::Write, EffectClass::Destructive);
@@ -157,7 +164,9 @@ impl Checker<'_> {
     fn refuse_foreign(&mut self, one: &RawServes) {
         let database = one.sqlite.is_some() || one.postgres.is_some();
         let (git, terraform) = (one.git.is_some(), one.terraform.is_some());
+        let shell = one.shell.is_some();
         let keys = [
+            ("address", one.address.as_ref().map(At::span), !shell),
             ("rows_max", one.rows_max.as_ref().map(At::span), database),
             ("statement_timeout_ms", one.statement_timeout_ms.as_ref().map(At::span), database),
             ("lock_timeout_ms", one.lock_timeout_ms.as_ref().map(At::span), database),
@@ -166,6 +175,7 @@ impl Checker<'_> {
             ("programs", one.programs.as_ref().map(At::span), git),
             ("workspace", one.workspace.as_ref().map(At::span), terraform),
             ("stateful", one.stateful.first().map(At::span), terraform),
+            ("readable", one.readable.first().map(At::span), shell),
             ("program", one.program.as_ref().map(At::span), git || terraform),
         ];
         for (key, span, fits) in keys {
@@ -214,6 +224,21 @@ fn sql_tools(database: Database, place: &Place) -> BTreeMap<String, ToolRules> {
     tools.collect()
 }
 
+/// A command is judged where it runs: in the workspace, which is its home too.
+fn shell_tools(workspace: &Path, place: &Place) -> BTreeMap<String, ToolRules> {
+    let folder = workspace.to_string_lossy().into_owned();
+    let here = Some(folder.clone());
+    let place = Place { cwd: here.clone(), home: here.clone(), workspace: here, ..place.clone() };
+    let (text, cwd) = (Source::parse("/command").ok(), Source::parse("/cwd").ok());
+    let family = text.map(|text| Family::Shell { text, cwd });
+    let resource = ResourceTemplate::parse(&format!("file://{folder}")).ok();
+    let tool = family.map(|family| {
+        let effects = vec![Analyser { place, family }];
+        ("shell_execute".to_owned(), ToolRules { class: None, resource, effects })
+    });
+    tool.into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use crate::config::check::check;
@@ -238,6 +263,10 @@ mod tests {
             serves = { sqlite = "f.db", lock_timeout_ms = 600001, statement_timeout_ms = 3600001 }
             [server.g]
             serves = { sqlite = "g.db", rows_max = 1000001, address = "shop" }
+            [server.i]
+            serves = { shell = "i", address = "file://i", rows_max = 5 }
+            [server.j]
+            serves = { git = "j", readable = ["x"] }
             [server.h]
             command = ["x"]
             undo = {}
@@ -258,6 +287,8 @@ mod tests {
             serves = { git = "c", author = "Ada <ada@x.test>" }
             [server.d]
             serves = { terraform = "d", stateful = ["aws_db_instance"] }
+            [server.g]
+            serves = { shell = "g", readable = ["/srv/data"] }
             [server.e]
             command = ["server"]
             undo = { files = ["/srv/e"] }
@@ -277,13 +308,18 @@ mod tests {
         };
         assert_eq!((serves.address.as_str(), serves.rows_max), ("sqlite://a", 5));
         assert!(matches!(&serves.served, Served::Sqlite { path } if path.starts_with("/etc/hp")));
+        let Transport::Serves(serves) = &servers[&"g".parse().unwrap()].transport else {
+            panic!("it is served")
+        };
+        let (workspace, readable) = (Path::new("/etc/hp/g").into(), vec!["/srv/data".into()]);
+        assert_eq!(serves.served, Served::Shell { workspace, readable });
         let (_, report) = read(SLIPS);
         let lines = report.render(Colour::Never);
         let heads = lines.lines().filter(|line| line.starts_with("error"));
         let heads: String = heads.map(|line| format!("{line}\n")).collect();
         expect![[r#"
-            error: a server serves exactly one of `sqlite`, `postgres`, `git` and `terraform`
-            error: a server serves exactly one of `sqlite`, `postgres`, `git` and `terraform`
+            error: a server serves exactly one of `sqlite`, `postgres`, `git`, `terraform` and `shell`
+            error: a server serves exactly one of `sqlite`, `postgres`, `git`, `terraform` and `shell`
             error: `author` means nothing for what this serves
             error: `me` is not `NAME <ADDRESS>`
             error: `rows_max` must be between 1 and 1000000
@@ -292,6 +328,9 @@ mod tests {
             error: `lock_timeout_ms` must be between 1 and 600000
             error: `statement_timeout_ms` must be between 1 and 3600000
             error: `shop` does not begin with a scheme such as `pg://`
+            error: `address` means nothing for what this serves
+            error: `rows_max` means nothing for what this serves
+            error: `readable` means nothing for what this serves
             error: the key `files` is missing
             error: an inverse needs a `read`: else nobody could tell whether it was done
             error: `id` names no value

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// What Holdpoint serves itself, so that it sees each change before and can take it back. Exactly
-/// one of `sqlite`, `postgres`, `git` and `terraform`.
+/// one of `sqlite`, `postgres`, `git`, `terraform` and `shell`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawServes {
@@ -20,7 +20,10 @@ pub struct RawServes {
     /// The folder of an initialised Terraform root module, relative to this file: tools
     /// `terraform_plan` and `terraform_apply`.
     pub terraform: Option<At<String>>,
-    /// What the addresses of its resources begin with.
+    /// The folder that shell commands may change, relative to this file and without links: tool
+    /// `shell_execute`. Each command runs in a box first, on Linux only.
+    pub shell: Option<At<String>>,
+    /// What the addresses of its resources begin with; not of a shell, whose resources are files.
     #[schemars(extend("x-default" = "`sqlite`, `pg`, `git` or `tf`, and `://SERVER`"))]
     pub address: Option<At<String>>,
     /// Of databases: most rows that a query gives and a preview shows (1 to 1000000).
@@ -50,6 +53,9 @@ pub struct RawServes {
     pub workspace: Option<At<String>>,
     /// Of Terraform: types of resources whose deletion cannot be taken back.
     pub stateful: Vec<At<String>>,
+    /// Of a shell: folders that commands may read, besides that of `shell` and the system's
+    /// programs. What listens there on a pipe or a socket can be written to.
+    pub readable: Vec<At<String>>,
     /// Of git and Terraform: the program.
     #[schemars(extend("x-default" = "`git` or `terraform`, as `PATH` finds it"))]
     pub program: Option<At<String>>,
