@@ -9,6 +9,8 @@ use serde_json::Value;
 
 /// What an attribute says of a call that is not analysed.
 const DECLARED: &str = "declared";
+/// What an attribute says of a call that nobody looked ahead at.
+const UNKNOWN: &str = "unknown";
 
 /// The attributes whose words are all known, as they are written in policies.
 fn words(attribute: &str) -> Option<Vec<&'static str>> {
@@ -22,6 +24,10 @@ fn words(attribute: &str) -> Option<Vec<&'static str>> {
         "context.reversibility" => {
             vec!["no_effect", "exact", "exact_until", "compensable", "irreversible", DECLARED]
         }
+        "context.guarantee" => {
+            vec!["no_effect", "exact", "exact_until", "compensable", "irreversible", UNKNOWN]
+        }
+        "context.disclosure" => vec!["contained", "wider", "left", UNKNOWN],
         "context.door" => vec!["mcp_stdio", "mcp_http", "try", "operator", "hook"],
         "context.tool.class" => EffectClass::ALL.into_iter().map(EffectClass::as_str).collect(),
         "principal.mode" => Mode::ALL.into_iter().map(Mode::as_str).collect(),
@@ -31,7 +37,17 @@ fn words(attribute: &str) -> Option<Vec<&'static str>> {
 }
 
 /// What every such attribute ends in: most policies name none and need not be read again.
-const LAST: [&str; 7] = ["verb", "certainty", "extent", "reversibility", "door", "class", "mode"];
+const LAST: [&str; 9] = [
+    "verb",
+    "certainty",
+    "extent",
+    "reversibility",
+    "guarantee",
+    "disclosure",
+    "door",
+    "class",
+    "mode",
+];
 
 /// What is doubtful in a rule.
 pub(crate) fn of(rule: &Rule) -> Vec<PolicyFault> {

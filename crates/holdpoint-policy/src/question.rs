@@ -11,9 +11,12 @@ use cedar_policy::{
     RestrictedExpression as Expression,
 };
 use holdpoint_types::{
-    AgentFacts, Aim, Cause, Door, Effect, Facts, Reason, Request, Ruling, ToolFacts,
+    AgentFacts, Aim, Cause, Door, Effect, Facts, PreviewFacts, Reason, Request, Ruling, ToolFacts,
 };
 use std::error::Error;
+
+/// What policies are told of a preview that there is not, or not yet.
+const UNKNOWN: &str = "unknown";
 
 /// One call, as Cedar sees it.
 pub(crate) struct Question {
@@ -146,6 +149,7 @@ impl<'a> Asked<'a> {
         let task = self.request.task.and_then(|task| {
             self.fact("task", || entity(uid(&self.names.task, &task.to_string())))
         });
+        let seen = self.facts.preview.as_ref();
         let pairs = [
             self.fact("granted", || Expression::new_bool(grant.by.is_some())),
             self.fact("planned", || Expression::new_bool(self.facts.is_planned())),
@@ -161,6 +165,10 @@ impl<'a> Asked<'a> {
             self.fact("certainty", || told(|effect| effect.certainty.as_str())),
             self.fact("extent", || told(|effect| effect.extent.as_str())),
             self.fact("reversibility", || told(|effect| effect.ceiling.as_str())),
+            self.fact("guarantee", || text(seen.map_or(UNKNOWN, |seen| seen.guarantee.as_str()))),
+            self.fact("disclosure", || text(seen.map_or(UNKNOWN, |seen| seen.disclosure.as_str()))),
+            self.fact("exact", || Expression::new_bool(seen.is_some_and(|seen| seen.exact))),
+            self.fact("changes", || Expression::new_long(changes(seen))),
         ];
         Ok(Circumstances::from_pairs(pairs.into_iter().flatten())?)
     }
@@ -173,6 +181,11 @@ impl<'a> Asked<'a> {
         let names = self.names;
         self.aim.target.surfaces.iter().map(move |name| uid(&names.surface, name))
     }
+}
+
+/// How many things would change; negative if nobody can tell.
+fn changes(seen: Option<&PreviewFacts>) -> i64 {
+    seen.map_or(-1, |seen| i64::try_from(seen.counts.total()).unwrap_or(i64::MAX))
 }
 
 /// The word by which policies know a door.
@@ -214,9 +227,13 @@ mod tests {
         let door = select(vec!["mcp_stdio", "mcp_http", "try", "operator", "hook"]);
         let task = prop::option::of(Just("00000000-0000-7000-8000-000000000000"));
         let target = (".{0,12}", ".{0,6}", any::<bool>(), words(), any::<bool>());
+        let guarantee = select(vec!["no_effect", "exact", "exact_until", "irreversible"]);
+        let disclosure = select(vec!["contained", "wider", "left"]);
+        let seen = prop::option::of((guarantee, disclosure, any::<bool>(), any::<u64>()));
         let fit = prop::option::of(select(vec!["step", "free_read", "deviation"]));
-        (who, tool, (door, task, ".{0,9}"), (target, fit), words()).prop_map(
-            |((owner, mode, grant), (class, open), (door, task, value), (target, fit), freezes)| {
+        (who, tool, (door, task, ".{0,9}"), (target, fit, seen), words()).prop_map(
+            |((owner, mode, grant), (class, open), (door, task, value), aimed, freezes)| {
+                let (target, fit, seen) = aimed;
                 let (resource, environment, environment_resolved, surfaces, analysed) = target;
                 let digest = format!("sha256:{}", "0".repeat(64));
                 let mut agent = json!({ "mode": mode });
@@ -241,8 +258,13 @@ mod tests {
                     json!({ "plan": "00000000-0000-7000-8000-000000000002", "version": 1,
                             "fit": fit, "step": "a", "why": "" })
                 });
+                let preview = seen.map(|(guarantee, disclosure, exact, deleted)| {
+                    json!({ "digest": digest, "guarantee": guarantee, "exact": exact,
+                            "disclosure": disclosure,
+                            "counts": { "created": 1, "updated": 0, "deleted": deleted } })
+                });
                 let facts = json!({
-                    "agent": agent, "effects": effects, "plan": plan,
+                    "agent": agent, "effects": effects, "plan": plan, "preview": preview,
                     "tool": {
                         "definition": digest, "state": "pinned", "class": class,
                         "class_source": "operator", "open_world": open,

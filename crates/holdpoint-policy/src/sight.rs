@@ -7,7 +7,7 @@ use crate::statements::words;
 use std::collections::BTreeSet;
 
 /// The names of facts in the schema, and the two ways to look at parameters.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 26] = [
     "granted",
     "planned",
     "freezes",
@@ -22,6 +22,10 @@ const NAMES: [&str; 22] = [
     "certainty",
     "extent",
     "reversibility",
+    "guarantee",
+    "disclosure",
+    "exact",
+    "changes",
     "owner",
     "mode",
     "server",

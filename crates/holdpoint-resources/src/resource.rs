@@ -181,12 +181,15 @@ pub trait Resource: Send + Sync + 'static {
 // === impl Preview ===
 
 impl Preview {
-    /// Digest of all that it says: approvals are bound to it.
+    /// Digest of all that it says but until when: approvals are bound to it, and the same change
+    /// looked at later can be taken back until later.
     ///
     /// # Errors
     /// When a value has no canonical form.
     pub fn digest(&self) -> Result<Digest, ResourceFault> {
-        canonical_digest(self).map_err(|fault| ResourceFault::Invalid(fault.to_string()))
+        let Self { changes, exact, guarantee, until: _, disclosure, notes } = self;
+        let bound = (changes, exact, guarantee, disclosure, notes);
+        canonical_digest(&bound).map_err(|fault| ResourceFault::Invalid(fault.to_string()))
     }
 
     /// How many things change.

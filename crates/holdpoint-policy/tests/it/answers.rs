@@ -4,8 +4,8 @@ use crate::calls::{call, lines, set, source};
 use expect_test::{Expect, expect};
 use holdpoint_policy::{PolicySet, RuleEffect, schema_text, starter_pack};
 use holdpoint_types::{
-    Decision, EffectClass, Facts, Mode, PlanBudget, PlanFacts, PlanFit, PlanId, Reason, Request,
-    Ruling, Timestamp,
+    ChangeCounts, Decision, Digest, Disclosure, EffectClass, Facts, Mode, PlanBudget, PlanFacts,
+    PlanFit, PlanId, PreviewFacts, Reason, Request, Reversibility, Ruling, Timestamp, Unseen,
 };
 use serde_json::{Value, json};
 
@@ -212,6 +212,43 @@ fn policies_see_every_fact() {
     facts.target.environment_resolved = false;
     facts.target.surfaces = ["ci", "auth"].map(str::to_owned).into();
     assert_eq!(ruling(all, &(request, facts)), Ruling::Permit);
+}
+
+#[test]
+fn policies_see_previews_once_there_are_some() {
+    let (request, mut facts) = call(EffectClass::Write);
+    let is = |condition: &str, facts: &Facts| {
+        let text = format!(r#"@id("p") @reason("may") permit {ANY} when {{ {condition} }};"#);
+        ruling(&text, &(request.clone(), facts.clone())) == Ruling::Permit
+    };
+    let unknown = r#"context.guarantee == "unknown" && context.disclosure == "unknown" &&
+        !context.exact && context.changes == -1"#;
+    assert!(is(unknown, &facts));
+    // Who looked and saw nothing knows no more.
+    let (reason, detail) = (Reason::PreviewTooLarge, "too large: 9 rows".to_owned());
+    facts.unseen = Some(Unseen { reason, detail });
+    assert!(is(unknown, &facts));
+    facts.unseen = None;
+    let mut seen = PreviewFacts {
+        digest: Digest::of(b"diff"),
+        counts: ChangeCounts { created: 1, updated: 2, deleted: 4 },
+        exact: true,
+        guarantee: Reversibility::ExactUntil,
+        until: Some(Timestamp(1)),
+        disclosure: Disclosure::Wider,
+        notes: Vec::new(),
+    };
+    facts.preview = Some(seen.clone());
+    assert!(!is(unknown, &facts));
+    assert!(is(
+        r#"context.guarantee == "exact_until" && context.disclosure == "wider" &&
+            context.exact && context.changes == 7"#,
+        &facts
+    ));
+    // More than Cedar can count is very much, and never an error.
+    seen.counts = ChangeCounts { created: u64::MAX, updated: u64::MAX, deleted: 0 };
+    facts.preview = Some(seen);
+    assert!(is("context.changes == 9223372036854775807", &facts));
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod operate;
 mod operator;
 mod plans;
 mod postgres;
+mod previews;
 mod privacy;
 mod quarantine;
 mod questions;

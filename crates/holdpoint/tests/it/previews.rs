@@ -1,0 +1,201 @@
+//! Policies that look at what a call would do: each rule that `docs/reversibility.md` shows, on real
+//! databases.
+
+use crate::postgres::Postgres;
+use crate::raw::{call, post, reason};
+use crate::world::{PEER, Serve, World};
+use serde_json::{Value, json};
+
+const ORDERS: &str = r#"
+[server.orders]
+environment = "dev"
+serves = { sqlite = "orders.db" }
+"#;
+
+/// The rules that the documentation shows, by name.
+fn rules(names: &[&str]) -> String {
+    let docs = include_str!("../../../../docs/reversibility.md");
+    let shown = docs.split("```cedar\n").nth(1).unwrap().split("```").next().unwrap();
+    let one = |name: &&str| {
+        let begin = shown.find(&format!("@id(\"{name}\")")).unwrap_or_else(|| panic!("no {name}"));
+        let rule = shown.get(begin..).unwrap();
+        format!("{};\n", rule.split(';').next().unwrap())
+    };
+    names.iter().map(one).collect()
+}
+
+/// A world with these servers, in which `coder` may do everything that these policies permit.
+fn world(servers: &str, policies: &str) -> World {
+    let world = World::new(&format!(
+        r#"
+[listen]
+http = "127.0.0.1:0"
+
+[policies]
+path = "policies"
+
+[team.platform]
+on_call = "platform on-call"
+
+[agent.coder]
+owner = "platform"
+grants = [
+  {{ class = "read", tools = ["*"] }},
+  {{ class = "write", tools = ["*"] }},
+  {{ class = "destructive", tools = ["orders__sql_execute"] }},
+]
+{servers}
+"#
+    ));
+    govern_by(&world, policies);
+    world
+}
+
+fn govern_by(world: &World, policies: &str) {
+    let folder = world.path().join("policies");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("rules.cedar"), policies).unwrap();
+}
+
+/// A database of 150 rows, 1 to 150.
+fn orders(world: &World) -> rusqlite::Connection {
+    let database = rusqlite::Connection::open(world.path().join("orders.db")).unwrap();
+    let rows = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150)
+        INSERT INTO t SELECT i, 'old' FROM n;";
+    database.execute_batch(rows).unwrap();
+    database
+}
+
+fn new_rows(database: &rusqlite::Connection) -> i64 {
+    database.query_row("SELECT count(*) FROM t WHERE v = 'new'", [], |row| row.get(0)).unwrap()
+}
+
+fn execute(serve: &Serve, key: &str, sql: &str) -> Value {
+    post(serve, ("/orders", key), &call(1, "sql_execute", json!({ "sql": sql }))).body
+}
+
+/// The rules that spoke against a call.
+fn against(answer: &Value) -> String {
+    answer["result"]["_meta"]["io.holdpoint/decision"].to_string()
+}
+
+fn held(answer: &Value) -> String {
+    let held = &answer["result"]["_meta"]["io.holdpoint/decision"]["held"];
+    held["id"].as_str().unwrap_or_else(|| panic!("no approval in {answer}")).to_owned()
+}
+
+fn proved(world: &World, serve: Serve) {
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+#[test]
+fn a_policy_forbids_to_change_too_much() {
+    let world = world(ORDERS, &rules(&["granted", "few-at-once"]));
+    let database = orders(&world);
+    let key = world.key("coder");
+    let serve = world.serve();
+    let update = |ids: &str| {
+        execute(&serve, &key, &format!("UPDATE t SET v = 'new' WHERE id BETWEEN {ids}"))
+    };
+    let much = update("1 AND 101");
+    assert_eq!(reason(&much), "policy_forbids", "{much}");
+    assert!(against(&much).contains("few-at-once"), "{much}");
+    assert_eq!(new_rows(&database), 0);
+    assert_eq!(reason(&update("1 AND 100")), "answered");
+    assert_eq!(new_rows(&database), 100);
+    proved(&world, serve);
+}
+
+#[test]
+fn a_policy_holds_what_can_be_taken_back_for_a_time_only() {
+    let for_a_time = rules(&["irreversible-waits"]).replace("irreversible\"", "exact_until\"");
+    let world = world(ORDERS, &format!("{}{for_a_time}", rules(&["granted"])));
+    let database = orders(&world);
+    let key = world.key("coder");
+    let serve = world.serve();
+    let rows = execute(&serve, &key, "UPDATE t SET v = 'new' WHERE id = 1");
+    assert_eq!(reason(&rows), "answered", "{rows}");
+    let schema = "ALTER TABLE t ADD COLUMN w TEXT";
+    let asked = execute(&serve, &key, schema);
+    let id = held(&asked);
+    assert!(database.prepare("SELECT w FROM t").is_err(), "only a preview");
+    world.must(&["approve", &id, "--because", "fine"]);
+    let done = execute(&serve, &key, schema);
+    assert_eq!(reason(&done), "answered", "{done}");
+    database.prepare("SELECT w FROM t").unwrap();
+    proved(&world, serve);
+}
+
+#[test]
+fn a_policy_holds_what_can_never_be_taken_back() {
+    let postgres = Postgres::start();
+    postgres.run("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'old')");
+    let servers = "[server.orders]\nenvironment = \"dev\"\n\
+                   serves = { postgres = { from_file = \"orders.url\" } }\n";
+    let world = world(servers, &rules(&["granted", "irreversible-waits"]));
+    let url = format!("postgresql://shop@/shop?host={}", postgres.host());
+    std::fs::write(world.path().join("orders.url"), url).unwrap();
+    let key = world.key("coder");
+    let serve = world.serve();
+    let rows = execute(&serve, &key, "UPDATE t SET v = 'new' WHERE id = 1");
+    assert_eq!(reason(&rows), "answered", "{rows}");
+    let schema = "ALTER TABLE t ADD COLUMN w text";
+    let id = held(&execute(&serve, &key, schema));
+    let columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 't'";
+    assert_eq!(postgres.ask(columns), "2");
+    world.must(&["approve", &id, "--because", "fine"]);
+    let done = execute(&serve, &key, schema);
+    assert_eq!(reason(&done), "answered", "{done}");
+    assert_eq!(postgres.ask(columns), "3");
+    proved(&world, serve);
+}
+
+#[test]
+fn a_policy_holds_what_nobody_could_see() {
+    let policies = rules(&["granted", "unseen-waits"]);
+    // What is seen is held only until it is.
+    let seeing = world(ORDERS, &policies);
+    let database = orders(&seeing);
+    let key = seeing.key("coder");
+    let serve = seeing.serve();
+    let seen = execute(&serve, &key, "UPDATE t SET v = 'new' WHERE id = 1");
+    assert_eq!(reason(&seen), "answered", "{seen}");
+    assert_eq!(new_rows(&database), 1);
+    proved(&seeing, serve);
+    // Nothing stands for this server.
+    let blind = World::new(&format!("{PEER}\n[policies]\npath = \"policies\"\n"));
+    govern_by(&blind, &policies);
+    let key = blind.key("coder");
+    let serve = blind.serve();
+    let file = blind.files().canonicalize().unwrap().join("one");
+    let touch = call(1, "touch", json!({ "path": file }));
+    let asked = post(&serve, ("/peer", &key), &touch).body;
+    let id = held(&asked);
+    assert!(!file.exists());
+    blind.must(&["approve", &id, "--because", "fine"]);
+    let done = post(&serve, ("/peer", &key), &touch).body;
+    assert_eq!(reason(&done), "answered", "{done}");
+    assert!(file.exists());
+    proved(&blind, serve);
+}
+
+#[test]
+fn a_policy_that_forbids_the_unknown_forbids_everything() {
+    let never = "@id(\"only-exact\") @reason(\"no\") forbid (principal, action, resource) \
+                 unless { context.guarantee == \"exact\" };\n";
+    let world = world(ORDERS, &format!("{}{never}", rules(&["granted"])));
+    let database = orders(&world);
+    let key = world.key("coder");
+    let serve = world.serve();
+    let told = execute(&serve, &key, "UPDATE t SET v = 'new' WHERE id = 1");
+    assert_eq!(reason(&told), "policy_forbids", "{told}");
+    assert_eq!(new_rows(&database), 0);
+    // Nobody looked at what is denied anyway.
+    let records = world.records();
+    let decided: Vec<_> = records.iter().filter(|one| one["kind"] == "decision").collect();
+    assert!(!decided.is_empty() && decided.iter().all(|one| one["facts"]["preview"].is_null()));
+    proved(&world, serve);
+}
