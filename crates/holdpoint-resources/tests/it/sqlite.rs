@@ -308,8 +308,8 @@ async fn what_an_agent_may_not_do_to_sqlite_is_refused() {
         ("SAVEPOINT x", "beginning or ending a transaction is not allowed"),
         ("DELETE FROM users WHERE load_extension('x')", "load_extension"),
         ("CREATE TEMP TABLE x (y)", "writing here is not allowed"),
-        ("DROP TABLE temp.holdpoint_0", "no such table"),
-        ("DELETE FROM users; DELETE FROM holdpoint_0", "not allowed"),
+        ("DROP TABLE temp.holdpoint_0", "are Holdpoint's own"),
+        ("DELETE FROM users; DELETE FROM holdpoint_0", "are Holdpoint's own"),
         ("SELECT * FROM users", "`sql_query` reads"),
         ("DELETE FROM users WHERE id = ?", "have no value"),
         ("DELETE FROM nobody", "no such table"),
@@ -631,4 +631,19 @@ async fn what_views_and_rows_that_refer_to_themselves_change_is_seen() {
     let (_, undo) = stage.act("DELETE FROM tree WHERE id = 5").await;
     stage.human("DELETE FROM tree WHERE id = 1");
     assert_eq!(stage.revert(&undo).await, (vec!["sqlite://orders/tree/id=5".to_owned()], vec![]));
+}
+
+#[tokio::test]
+async fn nothing_in_a_sqlite_database_passes_for_holdpoints_own() {
+    let stage = Stage::new("CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+    for sql in [
+        "CREATE TRIGGER holdpoint_x AFTER INSERT ON t BEGIN DELETE FROM t; END",
+        "WITH HoldPoint_0 AS (SELECT 1) INSERT INTO t SELECT 1, 2",
+    ] {
+        let fault = stage.preview(sql).await.unwrap_err();
+        assert!(matches!(&fault, ResourceFault::Refused(why) if why.contains("own")), "{fault}");
+    }
+    stage.human("CREATE TRIGGER Holdpoint_x AFTER INSERT ON t BEGIN DELETE FROM t; END");
+    let fault = stage.preview("INSERT INTO t VALUES (1, 2)").await.unwrap_err();
+    assert!(matches!(&fault, ResourceFault::Impossible(_)), "{fault}");
 }

@@ -356,3 +356,40 @@ fn so_many_calls_of_an_agent_wait_for_approvals() {
     held(&pipe.call(104, "touch", path(&world, "one-more")));
     pipe.end();
 }
+
+#[test]
+fn an_approval_is_for_the_settings_and_the_server_that_it_was_asked_under() {
+    let world = world("");
+    let key = world.key("coder");
+    let config = std::fs::read_to_string(world.path().join("holdpoint.toml")).unwrap();
+    let touch = |serve: &Serve, id: u64| {
+        post(serve, ("/peer", &key), &call(id, "touch", path(&world, "made"))).body
+    };
+    let serve = world.serve();
+    let id = held(&touch(&serve, 1));
+    // Nothing, and too little of an id, names no approval.
+    for too_little in ["", &id[..5]] {
+        let run = world.run(&["approve", too_little, "--because", "oops"]);
+        assert_eq!(run.status.code(), Some(2), "{}", text(&run.stderr));
+    }
+    world.must(&["approve", &id, "--because", "fine"]);
+    serve.end();
+    // Another place, and another program behind the same name.
+    for other in [
+        config.replace("environment = \"dev\"", "environment = \"staging\""),
+        config.replace("peer.mjs\"]", "peer.mjs\", \"another\"]"),
+    ] {
+        assert_ne!(other, config);
+        world.write_config(&other);
+        let serve = world.serve();
+        assert_ne!(held(&touch(&serve, 2)), id);
+        serve.end();
+    }
+    assert!(!world.files().join("made").exists());
+    world.write_config(&config);
+    let serve = world.serve();
+    assert_eq!(reason(&touch(&serve, 3)), "answered");
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
