@@ -11,7 +11,7 @@ use holdpoint_types::{
 };
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The stack of the threads that load policies in the product.
 const STACK_BYTES: usize = 2 << 20;
@@ -81,6 +81,7 @@ fn call(class: EffectClass) -> (Request, Facts) {
         intent: None,
         retrieved: Vec::new(),
         at: Timestamp(0),
+        host_call: None,
     };
     let owner = Some("platform".parse().expect("a name"));
     let facts = Facts {
@@ -104,7 +105,11 @@ fn call(class: EffectClass) -> (Request, Facts) {
         stops: Vec::new(),
         epoch: Epoch(0),
         findings: Vec::new(),
+        preview: None,
+        unseen: None,
+        approval: None,
         plan: None,
+        freeze_exceptions: BTreeMap::new(),
     };
     (request, facts)
 }
