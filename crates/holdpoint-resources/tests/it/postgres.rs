@@ -423,11 +423,23 @@ async fn what_does_not_end_with_a_transaction_is_not_tried() {
            $$ BEGIN EXECUTE 'COPY t TO PROGRAM ''id'''; END $$;
          CREATE TRIGGER deeper AFTER DELETE ON \"Odd name\" FOR EACH ROW
            EXECUTE FUNCTION deeper();
+         CREATE TYPE pair AS (a int);
+         CREATE FUNCTION op(int, int) RETURNS boolean LANGUAGE sql AS
+           $$ SELECT setval('s', 1000) IS NOT NULL $$;
+         CREATE OPERATOR ### (LEFTARG = int, RIGHTARG = int, FUNCTION = op);
+         CREATE FUNCTION made(int) RETURNS pair LANGUAGE sql AS
+           $$ SELECT ROW(setval('s', 1000)::int)::pair $$;
+         CREATE CAST (int AS pair) WITH FUNCTION made(int);
          INSERT INTO t VALUES (1); INSERT INTO \"Odd name\" VALUES (1)",
     )
     .await;
     let postgres = database.postgres();
     for sql in [
+        "SELECT 1 ### 2",
+        "SELECT CAST(1 AS pair)",
+        "DO $$ BEGIN EXECUTE 'select set' || 'val(''s'', 1000)'; END $$",
+        "SELECT query_to_xml('select set' || 'val(''s'', 1000)', true, true, '')",
+        "SELECT * FROM ts_stat('select set' || 'val(''s'', 1000)')",
         "DELETE FROM t",
         "DELETE FROM \"Odd name\"",
         "SELECT setval('s', 1000)",

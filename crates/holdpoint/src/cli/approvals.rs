@@ -26,7 +26,7 @@ const WHOLE_CHARS_MAX: usize = 20_000;
 /// Show the calls that wait for approvals, or one of them in full.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Show this one in full: its id, or how it begins or ends.
+    /// Show this one in full: its id, or at least 6 characters of how it begins or ends.
     #[arg(value_name = "ID")]
     id: Option<String>,
     /// Show those that ended, were denied or are void, too, as long as they are listed.

@@ -18,7 +18,7 @@ const DIGITS_MIN: usize = 6;
 /// Say it to one held call, by the approval's id or its beginning; see `holdpoint approvals`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The approval's id, or how it begins or ends.
+    /// The approval's id, or at least 6 characters of how it begins or ends.
     #[arg(value_name = "ID")]
     id: String,
     /// Why. It is recorded, and a no is told to the agent.

@@ -162,7 +162,7 @@ enum Command {
     Deny(approve::Args),
     /// Grant something to an agent for a limited time; list and revoke such grants.
     Grant(grant::Args),
-    /// Take an action back, or all actions of a task.
+    /// Take back an action, or all actions of a task or a plan.
     Revert(revert::Args),
     /// Verify the ledger offline, with nothing but the public key.
     Verify(verify::Args),

@@ -72,7 +72,10 @@ fn beside(
         }
         UndoRules::Declared(tools) => {
             // A wrapped server has one connection, which is its agent's.
-            let Some(upstream) = upstream else { return Ok(()) };
+            let Some(upstream) = upstream else {
+                tracing::warn!(%server, "`undo` of its tools works only with `serve`: no previews");
+                return Ok(());
+            };
             let spec = resources::DeclaredSpec { server, tools: tools.clone() };
             let declared = resources::DeclaredTools::new(spec, upstream.clone())?;
             all.add(name.clone(), Place::Beside, declared);

@@ -3,7 +3,7 @@
 
 use super::{HttpDoor, approvals, bearer, plain, plans};
 use crate::doors::local::status_of;
-use crate::operate::{self, Word};
+use crate::operate::{self, Speaker, Word};
 use crate::store::{ReleaseOf, StoreFault};
 use crate::wire::{Acknowledgement, ReleaseAsk, StopAsk};
 use axum::extract::State;
@@ -14,6 +14,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use holdpoint_types::Reason;
 use std::sync::Arc;
+
+/// Longest reason, in characters.
+const REASON_CHARS_MAX: usize = 1000;
 
 pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
 
@@ -91,6 +94,20 @@ pub(super) fn operator(door: &HttpDoor, headers: &HeaderMap) -> Result<String, B
         let detail = "no valid operator key was sent";
         Box::new(plain(StatusCode::UNAUTHORIZED, Reason::Unauthenticated, detail))
     })
+}
+
+/// Who speaks, and why, in one line.
+pub(super) fn speaker(by: &str, because: &str) -> Result<(Speaker, String), Box<Response>> {
+    let malformed =
+        |detail: &str| Box::new(plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, detail));
+    let because = because.trim().to_owned();
+    let fits = (1..=REASON_CHARS_MAX).contains(&because.chars().count());
+    if !fits || because.contains(char::is_control) {
+        let detail = "`because` is one line of at most 1000 characters, and not empty";
+        return Err(malformed(detail));
+    }
+    let name = by.parse().map_err(|_| malformed("the operator has no usable name"))?;
+    Ok((Speaker { name, way: "api", sole: false }, because))
 }
 
 /// The body of a request.

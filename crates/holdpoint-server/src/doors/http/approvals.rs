@@ -1,9 +1,9 @@
 //! Approvals over HTTP, behind an operator's key: what waits, yes and no.
 //! Must never accept an agent's key.
 
-use super::admin::{Body, operator, read};
+use super::admin::{Body, operator, read, speaker};
 use super::{HttpDoor, plain};
-use crate::operate::{self, Answer, SpeakFault, Speaker};
+use crate::operate::{self, Answer, SpeakFault};
 use crate::store::StoreFault;
 use crate::wire::{ApprovalAnswer, ApprovalAsk, ApprovalReply};
 use axum::Json;
@@ -13,9 +13,6 @@ use axum::response::{IntoResponse, Response};
 use holdpoint_types::{ActionId, Reason};
 use serde_json::json;
 use std::sync::Arc;
-
-/// Longest reason, in characters.
-const REASON_CHARS_MAX: usize = 1000;
 
 /// `GET /api/v1/approvals`.
 pub(super) async fn list(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Response {
@@ -45,15 +42,10 @@ pub(super) async fn speak(
     };
     let malformed = |detail: &str| plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, detail);
     let Ok(id) = id.parse::<ActionId>() else { return malformed("the id is none") };
-    let because = ask.because.trim().to_owned();
-    if because.is_empty()
-        || because.chars().count() > REASON_CHARS_MAX
-        || because.contains(char::is_control)
-    {
-        return malformed("`because` is one line of at most 1000 characters, and not empty");
-    }
-    let Ok(name) = by.parse() else { return malformed("the operator has no usable name") };
-    let speaker = Speaker { name, way: "api", sole: false };
+    let (speaker, because) = match speaker(&by, &ask.because) {
+        Ok(speaks) => speaks,
+        Err(refused) => return *refused,
+    };
     let said = match ask.answer {
         ApprovalAnswer::Yes => Answer::Yes,
         ApprovalAnswer::No => Answer::No,

@@ -1,9 +1,9 @@
 //! Plans over HTTP, behind an operator's key: which there are, accept and refuse.
 //! Must never accept an agent's key.
 
-use super::admin::{Body, operator, read};
+use super::admin::{Body, operator, read, speaker};
 use super::{HttpDoor, plain};
-use crate::operate::{self, PlanFault, Speaker};
+use crate::operate::{self, PlanFault};
 use crate::store::StoreFault;
 use crate::wire::{PlanAsk, plan_json};
 use axum::Json;
@@ -13,9 +13,6 @@ use axum::response::{IntoResponse, Response};
 use holdpoint_types::{PlanId, Reason};
 use serde_json::json;
 use std::sync::Arc;
-
-/// Longest reason, in characters.
-const REASON_CHARS_MAX: usize = 1000;
 
 /// `GET /api/v1/plans`.
 pub(super) async fn list(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Response {
@@ -44,15 +41,10 @@ pub(super) async fn rule(
     };
     let malformed = |detail: &str| plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, detail);
     let Ok(id) = id.parse::<PlanId>() else { return malformed("the id is none") };
-    let because = ask.because.trim().to_owned();
-    if because.is_empty()
-        || because.chars().count() > REASON_CHARS_MAX
-        || because.contains(char::is_control)
-    {
-        return malformed("`because` is one line of at most 1000 characters, and not empty");
-    }
-    let Ok(name) = by.parse() else { return malformed("the operator has no usable name") };
-    let speaker = Speaker { name, way: "api", sole: false };
+    let (speaker, because) = match speaker(&by, &ask.because) {
+        Ok(speaks) => speaks,
+        Err(refused) => return *refused,
+    };
     let (settings, at) = (door.governor.settings(), door.governor.now());
     let place = (door.governor.store(), &*settings);
     match operate::rule_plan(place, &speaker, (id, ask.accept), (because, at)).await {

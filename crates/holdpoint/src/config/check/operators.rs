@@ -65,7 +65,8 @@ impl Checker<'_> {
                 }
             }
             if let Some(count) = &one.count {
-                rule.count = self.between(count, "count", (1, COUNT_MAX)) as u32;
+                let count = self.between(count, "count", (1, COUNT_MAX));
+                rule.count = u32::try_from(count).unwrap_or(u32::MAX);
             }
             if let Some(expires) = &one.expires_s {
                 rule.expires_ms = 1000 * self.between(expires, "expires_s", (1, EXPIRES_S_MAX));

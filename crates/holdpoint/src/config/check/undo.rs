@@ -33,11 +33,9 @@ impl Checker<'_> {
                 self.missing(&undo.span(), "files", "[\"/srv/app\"]");
                 None
             }
-            (Some(roots), Some(undo)) if !declared.is_empty() => {
+            (Some(_), Some(undo)) if !declared.is_empty() => {
                 let message = "`undo` of a server and `undo` of its tools exclude each other";
                 self.fault(undo.span(), message.to_owned(), None);
-                drop(declared);
-                let _ = roots;
                 None
             }
             (Some(roots), _) => {
