@@ -24,6 +24,7 @@ const BOUNDS: [&str; 3] = ["-max_len=4096", "-timeout=10", "-rss_limit_mb=2048"]
 /// What is run, and for how long.
 pub struct Plan {
     seconds: u64,
+    seed: u32,
     target: Option<String>,
     input: Option<PathBuf>,
 }
@@ -48,21 +49,24 @@ struct Ran {
 // === impl Plan ===
 
 impl Plan {
-    /// Reads `[--seconds N] [--target NAME] [--input FILE]`.
+    /// Reads `[--seconds N] [--seed N] [--target NAME] [--input FILE]`.
     ///
     /// # Errors
     /// On any other word.
     pub fn parse(mut words: impl Iterator<Item = String>) -> anyhow::Result<Self> {
-        let mut plan = Self { seconds: SECONDS_DEFAULT, target: None, input: None };
+        let (seconds, seed) = (SECONDS_DEFAULT, 0);
+        let mut plan = Self { seconds, seed, target: None, input: None };
         while let Some(word) = words.next() {
             let value = words.next().with_context(|| format!("`{word}` needs a value"))?;
             match word.as_str() {
                 "--seconds" => plan.seconds = value.parse().context("--seconds needs a number")?,
+                // Of libFuzzer: 0 is another one each time.
+                "--seed" => plan.seed = value.parse().context("--seed needs a number")?,
                 "--target" => plan.target = Some(value),
                 "--input" => plan.input = Some(value.into()),
                 _ => bail!(
-                    "usage: cargo xtask fuzz [--seconds N] [--target NAME] [--input FILE]; \
-                     `{word}` is unknown"
+                    "usage: cargo xtask fuzz [--seconds N] [--seed N] [--target NAME] \
+                     [--input FILE]; `{word}` is unknown"
                 ),
             }
         }
@@ -134,7 +138,7 @@ pub fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
     );
     let mut finds = 0;
     for target in targets {
-        let ran = fuzz(&places, &target, plan.seconds)?;
+        let ran = fuzz(&places, &target, plan)?;
         let Ran { target, executions, coverage, features, corpus, find } = ran;
         let found = usize::from(find.is_some());
         println!("{target:<18} {executions:>12} {coverage:>9} {features:>9} {corpus:>7}  {found}");
@@ -169,8 +173,8 @@ fn build(places: &Places, host: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Runs one target for `seconds`, from its seeds and what earlier runs learnt.
-fn fuzz(places: &Places, target: &str, seconds: u64) -> anyhow::Result<Ran> {
+/// Runs one target, from its seeds and what earlier runs learnt.
+fn fuzz(places: &Places, target: &str, plan: &Plan) -> anyhow::Result<Ran> {
     let corpus = places.target.join("corpus").join(target);
     let finds = places.target.join("finds").join(target);
     std::fs::create_dir_all(&corpus)?;
@@ -178,7 +182,8 @@ fn fuzz(places: &Places, target: &str, seconds: u64) -> anyhow::Result<Ran> {
     let dictionary = places.fuzz.join("dictionaries").join(format!("{target}.dict"));
     let mut program = Command::new(places.programs.join(target));
     program
-        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-max_total_time={}", plan.seconds))
+        .arg(format!("-seed={}", plan.seed))
         .arg(format!("-dict={}", dictionary.display()))
         .arg(format!("-artifact_prefix={}/", finds.display()))
         .arg("-print_final_stats=1")
@@ -212,7 +217,17 @@ fn again(places: &Places, target: &str, input: &Path) -> anyhow::Result<()> {
 
 /// True for the lines of libFuzzer that say what was found.
 fn tells(line: &str) -> bool {
-    let told = ["panicked at", "assertion", "left:", "right:", "ERROR:", "SUMMARY:", "Test unit"];
+    let told = [
+        "panicked at",
+        "assertion",
+        "left:",
+        "right:",
+        "ERROR:",
+        "SUMMARY:",
+        "Test unit",
+        // The input itself: where CI found it, nothing else of it is left.
+        "Base64:",
+    ];
     told.iter().any(|word| line.contains(word))
 }
 

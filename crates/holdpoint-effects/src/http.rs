@@ -434,17 +434,15 @@ fn nested(request: &HttpRequest, url: &Url, rules: &HttpRules, effects: &mut Eff
             continue;
         }
         let Some(inner) = inner_address(twice) else { continue };
-        let name = host_name(&inner);
-        if !is_allowed(&name, rules) {
-            effects.note(NoteCode::HostNotAllowed, format!("inside of the request: {name}"));
-        }
+        inside_host(&inner, rules, effects);
         fetched(&inner, effects);
     }
     if let Body::Text(text) = &request.body {
         // XML, lines of JSON and other texts: an address in them may be there to be read by
         // people, but not one of these.
-        for inner in inside(text) {
-            fetched(&inner, effects);
+        for inner in inside(text).iter().filter(|inner| is_never_to_be_read(inner)) {
+            inside_host(inner, rules, effects);
+            fetched(inner, effects);
         }
     }
 }
@@ -478,9 +476,21 @@ fn inside(text: &str) -> Vec<Url> {
     found
 }
 
+fn inside_host(inner: &Url, rules: &HttpRules, effects: &mut Effects) {
+    let name = host_name(inner);
+    if !is_allowed(&name, rules) {
+        effects.note(NoteCode::HostNotAllowed, format!("inside of the request: {name}"));
+    }
+}
+
+/// An address that no host should be asked for.
+fn is_never_to_be_read(inner: &Url) -> bool {
+    is_metadata(inner) || inner.scheme() == "file"
+}
+
 /// Adds what it means that a host is asked to fetch `inner`.
 fn fetched(inner: &Url, effects: &mut Effects) {
-    if !is_metadata(inner) && inner.scheme() != "file" {
+    if !is_never_to_be_read(inner) {
         return;
     }
     let address = match inner.scheme() {

@@ -1,7 +1,7 @@
 //! What OpenAPI documents declare, and what is wrong with them.
 
 use super::{Body, HttpRequest, Operations, http, openapi};
-use crate::{Effects, Place};
+use crate::{Effects, NoteCode, Place};
 use holdpoint_types::EffectClass;
 
 const SHOP: &str = r##"
@@ -60,6 +60,26 @@ fn shop() -> Operations {
         }
     }
     Operations::new(all)
+}
+
+#[test]
+fn a_host_inside_of_any_body_is_told() {
+    let mut place = Place::default();
+    place.http.allowed_hosts.insert("api.example.com".to_owned());
+    let url = "http://evil.169.254.169.254.example/latest/";
+    for body in [format!("<a>{url}</a>"), format!("[\"{url}\"]"), format!("next={url}")] {
+        let request = HttpRequest {
+            method: "POST".to_owned(),
+            url: "https://api.example.com/import".to_owned(),
+            body: Body::Text(body.clone()),
+            ..HttpRequest::default()
+        };
+        let mut effects = Effects::default();
+        http(&request, &place, &mut effects);
+        assert_eq!(effects.class(), Some(EffectClass::Destructive), "{body}");
+        let mut notes = effects.notes();
+        assert!(notes.any(|note| note.code == NoteCode::HostNotAllowed), "{body}");
+    }
 }
 
 #[test]
