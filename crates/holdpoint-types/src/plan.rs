@@ -7,8 +7,9 @@
 use crate::class::EffectClass;
 use crate::digest::Digest;
 use crate::ids::{AgentName, PlanId, StepName, TaskId, Timestamp, ToolRef};
+use crate::preview::PreviewFacts;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -82,6 +83,10 @@ pub struct PlanStep {
     /// A JSON Schema that the parameters must fit, besides the tool's own.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub parameters: Option<Value>,
+    /// The parameters of its one call, word for word. What it would do is looked at when the plan
+    /// is proposed, where that can be seen.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub call: Option<Map<String, Value>>,
     /// How many calls it may take at most.
     #[serde(skip_serializing_if = "is_once", default = "once")]
     pub calls: u32,
@@ -124,6 +129,9 @@ pub struct PlanBasis {
     pub policy: Digest,
     /// The definitions of the tools in its steps, as far as they were known.
     pub tools: BTreeMap<ToolRef, Digest>,
+    /// What the calls of its steps would have done to their targets, as far as that was seen.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub targets: BTreeMap<StepName, PreviewFacts>,
     /// The plan that it revises.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub parent: Option<PlanId>,
@@ -161,7 +169,7 @@ pub enum PlanEnd {
     Done,
     /// Its time was over before.
     Expired,
-    /// The policies or the definition of a tool are other than those it was made for.
+    /// The policies, the definition of a tool or a target are other than those it was made for.
     Void,
     /// A revision of it was accepted.
     Revised,
@@ -328,6 +336,10 @@ codes! {
     BudgetUncountable, "budget_uncountable";
     /// The constraint on the parameters is no usable JSON Schema.
     SchemaInvalid, "schema_invalid";
+    /// Made now, a step's call would touch more than the step's budget.
+    BudgetTooSmall, "budget_too_small";
+    /// What a step's call would do was not seen.
+    TargetUnseen, "target_unseen";
     /// A step, or the plan, names more targets than anybody can judge.
     TooManyTargets, "too_many_targets";
     /// There are more notes than are told.

@@ -6,6 +6,7 @@ use crate::effect::Reversibility;
 use crate::ids::Timestamp;
 use crate::reason::Reason;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// How far what an action shows or sends gets; it can never be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,6 +75,14 @@ impl Disclosure {
 }
 
 // === impl ChangeCounts ===
+
+impl fmt::Display for ChangeCounts {
+    /// `makes 1, changes 2, deletes 0`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { created, updated, deleted } = self;
+        write!(f, "makes {created}, changes {updated}, deletes {deleted}")
+    }
+}
 
 impl ChangeCounts {
     /// All of them.

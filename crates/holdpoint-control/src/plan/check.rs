@@ -92,6 +92,10 @@ impl<'a> Looked<'a> {
             let text = format!("`calls` must be 1 to {STEP_CALLS_MAX}");
             notes.push(self.blocks(PlanCode::CallsOutOfRange, text));
         }
+        if step.call.is_some() && step.calls != 1 {
+            let text = "with `call` it takes that one call; leave `calls` out";
+            notes.push(self.blocks(PlanCode::CallsOutOfRange, text));
+        }
         let Some(facts) = known.tools.get(tool) else {
             let text = format!("no server is known to offer `{tool}`; see `tools/list`");
             notes.push(self.blocks(PlanCode::ToolUnknown, text));

@@ -53,6 +53,10 @@ enum Misfit {
     Target(String),
     Surface(String),
     Parameters(String),
+    /// It is another call than the one that the step says word for word.
+    Call,
+    /// What it would do is other than when the plan was made.
+    Moved(String),
     Budget(String),
     /// It cannot be taken back.
     Lasting,
@@ -136,6 +140,21 @@ impl PlanMatcher {
         }
     }
 
+    /// What moved of the target of an open step since the plan was made, if `call` is its call and
+    /// what it would do is seen.
+    pub fn target_moved(&self, progress: &Progress, call: Called<'_>) -> Option<String> {
+        let Foreseen::Seen(_) = call.foreseen else { return None };
+        self.plan.steps.iter().enumerate().find_map(|(at, step)| {
+            let state = progress.state(&self.plan.steps, &self.order, at);
+            match (state, self.misfit(at, step, (progress, call))) {
+                (StepState::Open(_), Err(Misfit::Moved(why))) => {
+                    Some(format!("the target of step `{}` moved: {why}", step.id))
+                }
+                _ => None,
+            }
+        })
+    }
+
     /// How much of the step's budget the call uses up, or how it differs from the step.
     fn misfit(
         &self,
@@ -163,6 +182,14 @@ impl PlanMatcher {
         }
         if let Some(fault) = (call.schema_fault)(at) {
             return Err(Misfit::Parameters(fault));
+        }
+        if step.call.is_some() && call.request.parameters.as_object() != step.call.as_ref() {
+            return Err(Misfit::Call);
+        }
+        if let Some(then) = self.plan.basis.targets.get(&step.id)
+            && let Some(why) = moved(then, call.foreseen)
+        {
+            return Err(Misfit::Moved(why));
         }
         let uses = spend(step, progress.used(&step.id), call).map_err(Misfit::Budget)?;
         if step.class == EffectClass::Destructive && !self.is_saved(at) && lasts(call.foreseen) {
@@ -196,6 +223,8 @@ impl Misfit {
             }
             Self::Surface(surface) => format!("which does not name the surface `{surface}`"),
             Self::Parameters(fault) => format!("whose `parameters` the call breaks: {fault}"),
+            Self::Call => "whose `call` has other parameters".to_owned(),
+            Self::Moved(why) => format!("whose target moved since the plan was made: {why}"),
             Self::Budget(why) => format!("whose budget does not suffice: {why}"),
             Self::Lasting => {
                 "before which nothing is saved; the call could not be taken back exactly".to_owned()
@@ -211,8 +240,10 @@ fn rank(misfit: &Misfit) -> u8 {
         Misfit::Target(_) => 2,
         Misfit::Surface(_) => 3,
         Misfit::Parameters(_) => 4,
-        Misfit::Budget(_) => 5,
-        Misfit::Lasting => 6,
+        Misfit::Call => 5,
+        Misfit::Moved(_) => 6,
+        Misfit::Budget(_) => 7,
+        Misfit::Lasting => 8,
     }
 }
 
@@ -248,6 +279,18 @@ fn lasts(foreseen: Foreseen<'_>) -> bool {
         Foreseen::Never => true,
         Foreseen::Later => false,
         Foreseen::Seen(preview) => preview.guarantee > Reversibility::ExactUntil,
+    }
+}
+
+/// How what a call would do differs from what it would have done `then`.
+fn moved(then: &PreviewFacts, foreseen: Foreseen<'_>) -> Option<String> {
+    match foreseen {
+        Foreseen::Later => None,
+        Foreseen::Never => Some("nobody can see now what the call would do".to_owned()),
+        Foreseen::Seen(now) => (now.digest != then.digest).then(|| {
+            let (then, now) = (then.counts, now.counts);
+            format!("then the call {then}; now it {now}, or other things")
+        }),
     }
 }
 

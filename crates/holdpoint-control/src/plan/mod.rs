@@ -4,11 +4,13 @@
 //! the policies nor what the agent wants. Must not store a plan, nor decide about a call.
 
 mod check;
+mod foresight;
 mod matching;
 mod order;
 mod progress;
 
 pub use check::{Known, check};
+pub use foresight::{foreseeable, note_foreseen};
 pub use matching::{Called, Foreseen, PlanMatcher};
 pub use progress::{CallState, PlanCall, Progress, StepState};
 
@@ -26,6 +28,8 @@ const TARGETS_MAX: usize = 256;
 const STEP_CALLS_MAX: u32 = 1000;
 /// Most notes on one plan.
 const NOTES_MAX: usize = 100;
+/// Most calls of one plan that are looked at when it is proposed.
+const FORESEEN_MAX: usize = 16;
 
 /// What the operator says about plans.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The checker's remarks in one reviewed table, the matcher step by step, and the laws of both.
 
 use super::{
-    CallState, Called, Foreseen, Known, PlanAccept, PlanCall, PlanMatcher, PlanRules, Progress,
-    STEPS_MAX, StepState, TARGETS_MAX, basis_moved, check,
+    CallState, Called, FORESEEN_MAX, Foreseen, Known, PlanAccept, PlanCall, PlanMatcher, PlanRules,
+    Progress, STEPS_MAX, StepState, TARGETS_MAX, basis_moved, check, foreseeable, note_foreseen,
 };
 use crate::settings::{
     Agent, Grant, ResourcePattern, ResourceTemplate, ServerRules, Settings, SettingsParts, Surface,
@@ -120,7 +120,8 @@ fn plan(draft: Value) -> Plan {
     }
     let draft: PlanDraft = serde_json::from_value(draft).unwrap();
     let policy = Digest::of(b"policy");
-    let basis = PlanBasis { policy, tools: BTreeMap::new(), parent: None };
+    let basis =
+        PlanBasis { policy, tools: BTreeMap::new(), targets: BTreeMap::new(), parent: None };
     let whose = ("coder".parse().unwrap(), TaskId::new(NOW, [2; 10]));
     Plan::of(draft, PlanId::new(NOW, [3; 10]), whose, NOW, basis)
 }
@@ -253,6 +254,7 @@ fn single_steps() -> Vec<(&'static str, Value)> {
         ("destroys, saved by itself", destroys(json!({ "resources": 1 }), true)),
         ("no calls", json!({ "calls": 0 })),
         ("a million calls", json!({ "calls": 1_000_000 })),
+        ("one call, twice", json!({ "call": { "path": "/srv/app/x" }, "calls": 2 })),
         ("rows of files", json!({ "budget": { "rows": 5 } })),
         ("files nobody counts", files),
     ]
@@ -443,9 +445,8 @@ fn a_budget_is_used_up() {
     assert_eq!(fit_of(&plan, &one, &delete), "step clean");
 }
 
-#[test]
-fn rows_count_by_an_exact_preview_only() {
-    let preview = |updated, exact, guarantee| PreviewFacts {
+fn preview(updated: u64, exact: bool, guarantee: Reversibility) -> PreviewFacts {
+    PreviewFacts {
         digest: Digest::of(b"diff"),
         counts: ChangeCounts { updated, ..ChangeCounts::default() },
         exact,
@@ -453,7 +454,11 @@ fn rows_count_by_an_exact_preview_only() {
         until: None,
         disclosure: Disclosure::Contained,
         notes: Vec::new(),
-    };
+    }
+}
+
+#[test]
+fn rows_count_by_an_exact_preview_only() {
     let fit = |budget: Value, tool: &str, class: EffectClass, foreseen: Foreseen<'_>| {
         let (request, facts) = call(tool, class, "/srv/app/x");
         let target = &facts.target.resource;
@@ -537,6 +542,74 @@ fn a_plan_is_void_when_its_basis_moves() {
     assert!(tool.contains("definition of `fs__copy`"), "{tool}");
     let policies = moved(Digest::of(b"other"), None).unwrap();
     assert!(policies.contains("the policies moved"), "{policies}");
+}
+
+#[test]
+fn a_call_that_is_said_word_for_word_is_looked_at_once_nothing_comes_before() {
+    let at = |id: &str, tool: &str, after: Value| {
+        json!({ "id": id, "tool": tool, "class": "write", "after": after, "call": { "path": id },
+                "targets": ["file:///srv/app/**"] })
+    };
+    let reads = json!({ "id": "look", "tool": "fs__read", "class": "read", "after": [] });
+    let names = |plan: &Plan| -> Vec<String> {
+        foreseeable(plan).iter().map(|step| step.id.to_string()).collect()
+    };
+    let chain = steps(json!([
+        reads,
+        at("a", "fs__write", json!(["look"])),
+        at("b", "fs__write", json!(["a"])),
+        at("other", "db__write", json!(["b"])),
+    ]));
+    assert_eq!(names(&chain), ["a", "other"]);
+    let many: Vec<_> = (0..20).map(|n| at("a", &format!("s{n}__w"), json!([]))).collect();
+    assert_eq!(names(&steps(json!(many))).len(), FORESEEN_MAX);
+    // Either may be made first.
+    let free = steps(json!([at("a", "fs__write", json!([])), at("b", "fs__write", json!([]))]));
+    assert_eq!(names(&free), [""; 0]);
+    let mut plan = chain;
+    plan.basis.targets.insert("a".parse().unwrap(), preview(3, true, Reversibility::Exact));
+    let unseen = BTreeMap::from([("other".parse().unwrap(), "it is locked".to_owned())]);
+    let said = |notes: Vec<PlanNote>| -> Vec<String> {
+        notes.iter().map(|note| format!("{} {}", note.step.clone().unwrap(), note.code)).collect()
+    };
+    assert_eq!(said(note_foreseen(&plan, &unseen)), ["b target_unseen", "other target_unseen"]);
+    plan.steps[1].budget.rows = Some(2);
+    plan.steps[1].class = DESTROY;
+    assert_eq!(said(note_foreseen(&plan, &unseen))[0], "a budget_too_small");
+    let lasting = preview(1, true, Reversibility::Irreversible);
+    plan.basis.targets.insert("a".parse().unwrap(), lasting);
+    assert_eq!(said(note_foreseen(&plan, &unseen))[0], "a recovery_missing");
+}
+
+#[test]
+fn a_step_is_bound_to_its_call_and_to_what_it_would_have_done() {
+    let (request, facts) = call("fs__write", WRITE, "/srv/app/x");
+    let step = json!({ "id": "a", "tool": "fs__write", "class": "write",
+        "targets": ["file:///srv/app/*"], "call": { "path": "/srv/app/x" } });
+    let mut plan = steps(json!([step]));
+    let then = preview(1, true, Reversibility::Exact);
+    plan.basis.targets.insert("a".parse().unwrap(), then.clone());
+    let matcher = PlanMatcher::new(plan.clone()).unwrap();
+    let fit = |request: &Request, foreseen| {
+        let called = Called { request, facts: &facts, foreseen, schema_fault: &|_| None };
+        let progress = Progress::default();
+        (matcher.fit(&progress, called), matcher.target_moved(&progress, called))
+    };
+    let fits = |found: &PlanFit| matches!(found, PlanFit::Step { .. });
+    for foreseen in [Foreseen::Seen(&then), Foreseen::Later] {
+        let (found, moved) = fit(&request, foreseen);
+        assert!(fits(&found) && moved.is_none(), "{found:?} {moved:?}");
+    }
+    let now = PreviewFacts { digest: Digest::of(b"other"), ..then.clone() };
+    let (found, moved) = fit(&request, Foreseen::Seen(&now));
+    assert!(!fits(&found) && moved.unwrap().starts_with("the target of step `a` moved"));
+    // Who cannot look has not seen it move.
+    let (found, moved) = fit(&request, Foreseen::Never);
+    assert!(!fits(&found) && moved.is_none(), "{found:?} {moved:?}");
+    let other = Request { parameters: json!({ "path": "/srv/app/y" }), ..request };
+    let (found, moved) = fit(&other, Foreseen::Seen(&now));
+    let PlanFit::Deviation { why, .. } = found else { panic!("{found:?}") };
+    assert!(why.contains("other parameters") && moved.is_none(), "{why} {moved:?}");
 }
 
 // Laws.

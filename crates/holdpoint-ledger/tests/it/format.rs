@@ -3,13 +3,14 @@
 use expect_test::{Expect, expect};
 use holdpoint_ledger::{EncodingFault, decode, encode};
 use holdpoint_types::{
-    ActionId, ActionRecord, AgentFacts, AskedRecord, AskedRuling, Cause, CheckPlan, CheckRecord,
-    ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass, Epoch, Facts, Field, Finding,
-    FindingResult, GatewayId, GrantFacts, GuardRecord, Intent, IntentSource, Lineage, Mode,
-    OutcomeRecord, OutcomeStatus, Plan, PlanBasis, PlanBudget, PlanCode, PlanEnd, PlanEnded,
-    PlanFacts, PlanFit, PlanId, PlanNote, PlanProposed, PlanRuled, PlanSeverity, PolicySource,
-    Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request, Ruling, Severity, Stop,
-    StopScope, TargetFacts, TaskId, Timestamp, ToolFacts, ToolOutput, ToolState,
+    ActionId, ActionRecord, AgentFacts, AskedRecord, AskedRuling, Cause, ChangeCounts, CheckPlan,
+    CheckRecord, ClassSource, Decision, DecisionRecord, Digest, Disclosure, Door, EffectClass,
+    Epoch, Facts, Field, Finding, FindingResult, GatewayId, GrantFacts, GuardRecord, Intent,
+    IntentSource, Lineage, Mode, OutcomeRecord, OutcomeStatus, Plan, PlanBasis, PlanBudget,
+    PlanCode, PlanEnd, PlanEnded, PlanFacts, PlanFit, PlanId, PlanNote, PlanProposed, PlanRuled,
+    PlanSeverity, PolicySource, PreviewFacts, Reason, Record, RecordBody, RepliedRecord,
+    ReplyStatus, Request, Reversibility, Ruling, Severity, Stop, StopScope, TargetFacts, TaskId,
+    Timestamp, ToolFacts, ToolOutput, ToolState,
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Value, json};
@@ -375,11 +376,23 @@ fn plans() {
               "targets": ["file:///srv/app/*"], "surfaces": ["auth"],
               "parameters": { "required": ["path"] }, "budget": { "files": 3 },
               "preconditions": ["nobody works there"], "postconditions": ["it is empty"] },
+            { "id": "tidy", "tool": "db__sql_execute", "class": "write",
+              "targets": ["sql://app/**"], "call": { "sql": "DELETE FROM t" } },
         ],
     });
     let draft = serde_json::from_value(draft).unwrap();
     let tools = [("fs__copy".parse().unwrap(), Digest::of(b"copy"))].into();
-    let basis = PlanBasis { policy: Digest::of(b"policy"), tools, parent: Some(id(8)) };
+    let seen = PreviewFacts {
+        digest: Digest::of(b"diff"),
+        counts: ChangeCounts { created: 0, updated: 0, deleted: 2 },
+        exact: true,
+        guarantee: Reversibility::Exact,
+        until: None,
+        disclosure: Disclosure::Contained,
+        notes: Vec::new(),
+    };
+    let targets = [("tidy".parse().unwrap(), seen)].into();
+    let basis = PlanBasis { policy: Digest::of(b"policy"), tools, targets, parent: Some(id(8)) };
     let whose = ("coder".parse().unwrap(), TaskId::new(Timestamp(1_700_000_000_000), [5; 10]));
     let plan = Plan::of(draft, id(9), whose, Timestamp(1_700_000_000_000), basis);
     let (severity, code) = (PlanSeverity::Advisory, PlanCode::Recreates);
@@ -388,7 +401,7 @@ fn plans() {
     check(
         RecordBody::PlanProposed(Box::new(proposed)),
         expect![[
-            r#"{"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_proposed","notes":[{"code":"recreates","severity":"advisory","step":"clean","text":"x"}],"plan":{"agent":"coder","basis":{"parent":"018bcfe5-6800-7808-8808-080808080808","policy":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","tools":{"fs__copy":"sha256:6f5a6034e770acbfb3f797e6a7eb7948d470d45f9928f92b7d72dc7c45e6d0cd"}},"expires":1700003600000,"id":"018bcfe5-6800-7909-8909-090909090909","purpose":"clean up","reads":"free","steps":[{"after":[],"class":"write","id":"save","recovery_point":true,"targets":["file:///srv/app/*"],"tool":"fs__copy"},{"budget":{"files":3},"calls":3,"class":"destructive","id":"clean","parameters":{"required":["path"]},"postconditions":["it is empty"],"preconditions":["nobody works there"],"surfaces":["auth"],"targets":["file:///srv/app/*"],"tool":"fs__delete"}],"task":"018bcfe5-6800-7505-8505-050505050505"}}"#
+            r#"{"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_proposed","notes":[{"code":"recreates","severity":"advisory","step":"clean","text":"x"}],"plan":{"agent":"coder","basis":{"parent":"018bcfe5-6800-7808-8808-080808080808","policy":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","targets":{"tidy":{"counts":{"created":0,"deleted":2,"updated":0},"digest":"sha256:df087996d45b03e7eb8c133c0298fd98d35113fca26aaba58612fef3cc212cad","disclosure":"contained","exact":true,"guarantee":"exact"}},"tools":{"fs__copy":"sha256:6f5a6034e770acbfb3f797e6a7eb7948d470d45f9928f92b7d72dc7c45e6d0cd"}},"expires":1700003600000,"id":"018bcfe5-6800-7909-8909-090909090909","purpose":"clean up","reads":"free","steps":[{"after":[],"class":"write","id":"save","recovery_point":true,"targets":["file:///srv/app/*"],"tool":"fs__copy"},{"budget":{"files":3},"calls":3,"class":"destructive","id":"clean","parameters":{"required":["path"]},"postconditions":["it is empty"],"preconditions":["nobody works there"],"surfaces":["auth"],"targets":["file:///srv/app/*"],"tool":"fs__delete"},{"call":{"sql":"DELETE FROM t"},"class":"write","id":"tidy","targets":["sql://app/**"],"tool":"db__sql_execute"}],"task":"018bcfe5-6800-7505-8505-050505050505"}}"#
         ]],
     );
     let ruled = PlanRuled {

@@ -267,6 +267,9 @@ fn draft_schema() -> Value {
             "surfaces": texts("The surfaces that it may touch."),
             "parameters": { "type": "object", "description": "A JSON Schema that the parameters of \
                 its calls must fit." },
+            "call": { "type": "object", "description": "The parameters of its one call, word for \
+                word. What it would do is then looked at now, where that can be seen, and the plan \
+                is void if its target moves." },
             "calls": { "type": "integer", "minimum": 1, "description": "How many calls it may take \
                 at most; 1 if you say nothing." },
             "budget": budget,
@@ -310,7 +313,8 @@ mod tests {
             "expires_in_s": 60,
             "steps": [{
                 "id": "a", "tool": "fs__x", "class": "write", "targets": ["file:///x"],
-                "surfaces": ["auth"], "parameters": {}, "calls": 2, "budget": { "rows": 1 },
+                "surfaces": ["auth"], "parameters": {}, "call": {}, "calls": 2,
+                "budget": { "rows": 1 },
                 "recovery_point": true, "preconditions": ["p"], "postconditions": ["q"],
                 "after": [],
             }],

@@ -5,6 +5,7 @@
 //! the same. Must never let a call pass because its plan could not be read.
 
 mod ending;
+mod foreseeing;
 mod proposing;
 
 pub use proposing::{PlanRefused, Proposal as PlanProposal};
@@ -63,13 +64,29 @@ impl Prepared {
         call: (&Request, &Facts),
         foreseen: Foreseen<'_>,
     ) -> PlanFit {
-        let (request, facts) = call;
+        self.with(call, foreseen, |called| self.matcher.fit(progress, called))
+    }
+
+    fn target_moved(
+        &self,
+        progress: &Progress,
+        call: (&Request, &Facts),
+        foreseen: Foreseen<'_>,
+    ) -> Option<String> {
+        self.with(call, foreseen, |called| self.matcher.target_moved(progress, called))
+    }
+
+    fn with<T>(
+        &self,
+        (request, facts): (&Request, &Facts),
+        foreseen: Foreseen<'_>,
+        compare: impl FnOnce(Called<'_>) -> T,
+    ) -> T {
         let schema_fault = |at: usize| {
             let constraint = self.constraints.get(at)?.as_ref()?;
             constraint.broken_by(&request.parameters)
         };
-        let called = Called { request, facts, foreseen, schema_fault: &schema_fault };
-        self.matcher.fit(progress, called)
+        compare(Called { request, facts, foreseen, schema_fault: &schema_fault })
     }
 }
 
@@ -149,33 +166,32 @@ impl Governor {
         if !self.inner.plans.held.load().contains(&request.agent) {
             return Ok(None);
         }
-        let found = self.compare((request, facts), foreseen).await?;
-        if found.as_ref().is_none_or(PlanFacts::is_planned) {
+        let (found, ended) = self.compare((request, facts), foreseen).await?;
+        if ended || found.as_ref().is_none_or(PlanFacts::is_planned) {
             return Ok(found);
         }
         // What just ended may be on its way into the store.
         self.inner.store.flush().await?;
-        self.compare((request, facts), foreseen).await
+        Ok(self.compare((request, facts), foreseen).await?.0)
     }
 
+    /// How the call stands to the plans in the store; true if it ended one.
     async fn compare(
         &self,
         call: (&Request, &Facts),
         foreseen: Foreseen<'_>,
-    ) -> Result<Option<PlanFacts>, StoreFault> {
-        let (request, facts) = call;
-        let rows = self.inner.store.plans_holding((&request.agent, request.task))?;
-        let mut first = None;
+    ) -> Result<(Option<PlanFacts>, bool), StoreFault> {
+        let rows = self.inner.store.plans_holding((&call.0.agent, call.0.task))?;
+        let (mut first, mut ended) = (None, false);
         for row in rows {
-            let Some(found) = self.compare_with(row, (request, facts), foreseen).await? else {
-                continue;
-            };
-            if found.is_planned() {
-                return Ok(Some(found));
+            let (found, ends) = self.compare_with(row, call, foreseen).await?;
+            ended |= ends;
+            match found {
+                Some(found) if found.is_planned() => return Ok((Some(found), ended)),
+                found => first = first.or(found),
             }
-            first = first.or(Some(found));
         }
-        Ok(first)
+        Ok((first, ended))
     }
 
     async fn compare_with(
@@ -183,16 +199,22 @@ impl Governor {
         row: PlanRow,
         call: (&Request, &Facts),
         foreseen: Foreseen<'_>,
-    ) -> Result<Option<PlanFacts>, StoreFault> {
-        let moved = self.moved(&row.plan);
-        if let (PlanState::Accepted, Some(moved)) = (row.state, &moved) {
-            self.end_plan(&row, (PlanEnd::Void, moved.clone())).await?;
-        }
-        let prepared = match closed(&row, moved.as_deref(), call.0.at) {
+    ) -> Result<(Option<PlanFacts>, bool), StoreFault> {
+        let mut ended = false;
+        let mut moved = self.moved(&row.plan);
+        let mut prepared = match closed(&row, moved.as_deref(), call.0.at) {
             None => self.prepared(&row.plan),
             Some(why) => Err(why),
         };
-        Ok(facts_of(&row, prepared.as_deref().map_err(String::as_str), call, foreseen))
+        if let Ok(found) = &prepared {
+            moved = found.target_moved(&Progress::of(row.version, &row.calls), call, foreseen);
+        }
+        if let (PlanState::Accepted, Some(moved)) = (row.state, &moved) {
+            ended = self.end_plan(&row, (PlanEnd::Void, moved.clone())).await?;
+            prepared = Err(void(moved));
+        }
+        let prepared = prepared.as_deref().map_err(String::as_str);
+        Ok((facts_of(&row, prepared, call, foreseen), ended))
     }
 
     /// What moved of the basis of a plan.
@@ -245,7 +267,7 @@ pub fn plan_facts(
 /// Why the plan is not in force, if it is not.
 fn closed(row: &PlanRow, moved: Option<&str>, now: Timestamp) -> Option<String> {
     match (row.state, moved) {
-        (PlanState::Accepted, Some(moved)) => Some(format!("the plan is void: {moved}")),
+        (PlanState::Accepted, Some(moved)) => Some(void(moved)),
         (PlanState::Accepted, None) => {
             (row.plan.expires <= now).then(|| "the plan has expired".to_owned())
         }
@@ -254,6 +276,10 @@ fn closed(row: &PlanRow, moved: Option<&str>, now: Timestamp) -> Option<String> 
         }
         (PlanState::Ended(end), _) => Some(format!("the plan of its task is {}", end.as_str())),
     }
+}
+
+fn void(moved: &str) -> String {
+    format!("the plan is void: {moved}")
 }
 
 /// How a call stands to a plan that is `prepared`, or why it cannot be; nothing if it is free.
@@ -292,7 +318,12 @@ mod tests {
             let draft = r#"{"purpose":"x","steps":[]}"#;
             let draft: PlanDraft = serde_json::from_str(draft).unwrap();
             let (policy, at) = (Digest::of(b"policy"), Timestamp(at));
-            let basis = PlanBasis { policy, tools: Default::default(), parent: None };
+            let basis = PlanBasis {
+                policy,
+                tools: Default::default(),
+                targets: Default::default(),
+                parent: None,
+            };
             let whose = ("coder".parse().unwrap(), TaskId::new(at, [1; 10]));
             Plan::of(draft, PlanId::new(at, [1; 10]), whose, at, basis)
         };

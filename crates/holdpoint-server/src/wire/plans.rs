@@ -21,8 +21,13 @@ pub fn plan_json(row: &PlanRow) -> Value {
     let plan = &row.plan;
     let progress = Progress::of(row.version, &row.calls);
     let states = progress.states(&plan.steps);
-    let steps =
-        plan.steps.iter().zip(&states).map(|(step, state)| step_json(step, state, &progress));
+    let steps = plan.steps.iter().zip(&states).map(|(step, state)| {
+        let mut told = step_json(step, state, &progress);
+        if let Some(seen) = plan.basis.targets.get(&step.id) {
+            told["would"] = json!(seen);
+        }
+        told
+    });
     let mut told = json!({
         "plan": plan.id,
         "state": row.state.as_str(),

@@ -216,7 +216,8 @@ pub fn plan_proposed() -> RecordBody {
     let draft: PlanDraft = serde_json::from_value(draft).unwrap();
     let policy = Digest::of(b"policy");
     let parent = Some(PlanId::new(AT, [8; 10]));
-    let basis = PlanBasis { policy, tools: Default::default(), parent };
+    let basis =
+        PlanBasis { policy, tools: Default::default(), targets: Default::default(), parent };
     let whose = ("coder".parse().unwrap(), TaskId::new(AT, [5; 10]));
     let plan = Plan::of(draft, PlanId::new(AT, [9; 10]), whose, AT, basis);
     let (severity, code) = (PlanSeverity::Blocking, PlanCode::RecoveryMissing);

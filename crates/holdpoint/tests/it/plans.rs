@@ -645,6 +645,61 @@ fn a_step_bounds_the_rows_that_its_previews_show() {
 }
 
 #[test]
+fn a_plan_is_bound_to_what_its_call_would_have_done() {
+    let world = orders("auto");
+    let key = world.key("coder");
+    let serve = world.serve();
+    let ask = |message: &Value| post(&serve, ("/orders", &key), message).body;
+    ask(&json!({ "jsonrpc": "2.0", "id": 0, "method": "tools/list" }));
+    let sql = json!({ "sql": "DELETE FROM users WHERE id > 3" });
+    let step = |budget: u64| {
+        json!({ "id": "tidy", "tool": "sql_execute", "class": "destructive", "call": sql,
+                "targets": ["sqlite://orders/**"], "budget": { "rows": budget } })
+    };
+    let propose = |step: Value| {
+        let plan = json!({ "purpose": "tidy up", "steps": [step] });
+        let said = ask(&call(2, "holdpoint_plan_propose", plan));
+        said["result"]["structuredContent"].clone()
+    };
+    let small = propose(step(1));
+    assert_eq!(small["state"], "refused", "{small}");
+    assert!(codes(&small).contains(&"blocking budget_too_small".to_owned()), "{small}");
+    let mut refused = step(5);
+    refused["call"]["sql"] = "DELETE FROM customers WHERE id > 3".into();
+    let refused = propose(refused);
+    assert!(codes(&refused).contains(&"advisory target_unseen".to_owned()), "{refused}");
+    assert!(refused["notes"].to_string().contains("no such table"), "{refused}");
+    let plan = ask(&call(
+        3,
+        "holdpoint_plan_revise",
+        json!({ "purpose": "tidy up",
+        "plan": refused["plan"], "steps": [step(5)] }),
+    ));
+    let plan = plan["result"]["structuredContent"].clone();
+    assert_eq!(plan["state"], "accepted", "{plan}");
+    assert_eq!(plan["steps"][0]["would"]["counts"]["deleted"], 2);
+    let show = world.must(&["plan", "show", &id_of(&plan)]);
+    assert!(show.contains("would do exactly: makes 0, changes 0, deletes 2"), "{show}");
+    let other = ask(&call(4, "sql_execute", json!({ "sql": "DELETE FROM users WHERE id > 4" })));
+    assert!(other.to_string().contains("whose `call` has other parameters"), "{other}");
+    // Somebody changes a row that the call would delete: nobody has agreed to that.
+    sqlite(&world, "UPDATE users SET name = 'new' WHERE id = 4");
+    let moved = ask(&call(5, "sql_execute", sql.clone()));
+    assert!(moved.to_string().contains("the target of step `tidy` moved"), "{moved}");
+    assert_eq!(sqlite(&world, "SELECT count(*) FROM users"), "5\n");
+    let show = world.json(&["plan", "show", &id_of(&plan)]);
+    assert_eq!(show["state"], "void", "{show}");
+    // A new plan is bound to how it is now, and its call is made.
+    let plan = propose(step(5));
+    assert_eq!(plan["state"], "accepted", "{plan}");
+    assert_eq!(reason(&ask(&call(6, "sql_execute", sql.clone()))), "answered");
+    assert_eq!(sqlite(&world, "SELECT count(*) FROM users"), "3\n");
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+#[test]
 fn a_held_call_of_a_step_takes_it_once_it_is_approved() {
     let world = orders("approve-writes");
     let key = world.key("coder");

@@ -8,7 +8,8 @@ use holdpoint_control::Settings;
 use holdpoint_control::plan::{Known, PlanAccept, PlanRules, check};
 use holdpoint_types::{
     AgentName, Mode, Plan, PlanBasis, PlanDraft, PlanEnd, PlanId, PlanNote, PlanProposed,
-    PlanState, Reason, StopScope, TaskId, Timestamp, ToolFacts, ToolRef, canonical_bytes,
+    PlanSeverity, PlanState, Reason, StopScope, TaskId, Timestamp, ToolFacts, ToolRef,
+    canonical_bytes,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,7 +84,7 @@ impl Governor {
         self.may_propose(&proposal.agent)?;
         let now = self.inner.clock.now();
         let now = now.map_err(|fault| PlanRefused::new(Reason::ClockStepped, fault.to_string()))?;
-        let plan = self.plan_from(proposal, now)?;
+        let mut plan = self.plan_from(proposal, now)?;
         let bytes = canonical_bytes(&plan);
         let bytes = bytes
             .map_err(|fault| PlanRefused::new(Reason::ParametersInvalid, fault.to_string()))?;
@@ -95,10 +96,14 @@ impl Governor {
         let (of_check, accept) = ((plan.clone(), rules.clone()), rules.accept);
         // Patterns are compared with each other: not where calls are waited for.
         let looking = move || notes(&of_check.0, (&settings, &of_check.1), &gathered, now);
-        let notes = tokio::task::spawn_blocking(looking).await.map_err(|fault| {
+        let mut notes = tokio::task::spawn_blocking(looking).await.map_err(|fault| {
             tracing::error!(%fault, "the checker of plans failed inside");
             PlanRefused::plain(Reason::CouldNotDecide)
         })?;
+        // Nobody looks at targets for a plan that is refused anyway.
+        if !notes.iter().any(|note| note.severity == PlanSeverity::Blocking) {
+            notes.extend(self.foresee(&mut plan).await);
+        }
         self.record_plan(PlanProposed { plan, notes }, accept, now).await
     }
 
@@ -186,7 +191,8 @@ impl Governor {
             let tool = catalog.tool(&step.tool)?;
             Some((step.tool.clone(), tool.digest))
         });
-        let basis = PlanBasis { policy: self.policy().digest(), tools: tools.collect(), parent };
+        let (policy, tools, targets) = (self.policy().digest(), tools.collect(), BTreeMap::new());
+        let basis = PlanBasis { policy, tools, targets, parent };
         Ok(Plan::of(draft, PlanId::new(now, random()), (agent, task), now, basis))
     }
 

@@ -23,7 +23,8 @@ fn plan(number: u8, of_task: u8, parent: Option<u8>) -> PlanProposed {
     let draft = json!({ "purpose": "x", "steps": [step("a"), step("b")], "expires_in_s": 1000 });
     let draft: PlanDraft = serde_json::from_value(draft).unwrap();
     let policy = Digest::of(b"policy");
-    let basis = PlanBasis { policy, tools: Default::default(), parent: parent.map(id) };
+    let (tools, targets) = Default::default();
+    let basis = PlanBasis { policy, tools, targets, parent: parent.map(id) };
     let whose = ("coder".parse().unwrap(), task(of_task));
     let plan = Plan::of(draft, id(number), whose, Timestamp(0), basis);
     PlanProposed { plan, notes: Vec::new() }

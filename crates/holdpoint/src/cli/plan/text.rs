@@ -3,7 +3,7 @@
 use crate::cli::look::{Look, Table, Tone, count, escaped, shortened};
 use holdpoint_control::plan::{Progress, StepState};
 use holdpoint_server::store::PlanRow;
-use holdpoint_types::{PlanBudget, PlanSeverity, PlanState, PlanStep};
+use holdpoint_types::{PlanBudget, PlanSeverity, PlanState, PlanStep, PreviewFacts};
 
 /// Longest text in a cell, in characters.
 const CELL_CHARS_MAX: usize = 80;
@@ -61,7 +61,7 @@ pub(super) fn whole(row: &PlanRow, look: &Look) -> String {
     text.push_str("\nsteps\n");
     text.push_str(&steps(row).render("  ", look));
     for step in &plan.steps {
-        text.push_str(&said(step));
+        text.push_str(&said(step, plan.basis.targets.get(&step.id)));
     }
     text.push_str("\nnotes\n");
     text.push_str(&notes(row, look));
@@ -94,7 +94,7 @@ fn steps(row: &PlanRow) -> Table {
 }
 
 /// What a step says in words.
-fn said(step: &PlanStep) -> String {
+fn said(step: &PlanStep, seen: Option<&PreviewFacts>) -> String {
     let mut text = String::new();
     let mut line = |what: &str, words: &str| {
         text.push_str(&format!("  {} {what}: {}\n", step.id, escaped(words)));
@@ -105,6 +105,15 @@ fn said(step: &PlanStep) -> String {
     }
     if let Some(schema) = &step.parameters {
         line("takes parameters that fit", &schema.to_string());
+    }
+    if let Some(call) = &step.call {
+        line("is exactly the call", &serde_json::Value::from(call.clone()).to_string());
+    }
+    if let Some(seen) = seen {
+        let exact = if seen.exact { "exactly" } else { "at least" };
+        let back = seen.guarantee.as_str();
+        let would = format!("{}; to be taken back: {back}", seen.counts);
+        line(&format!("would do {exact}"), &would);
     }
     for words in &step.preconditions {
         line("wants before it", words);
