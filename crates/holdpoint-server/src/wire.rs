@@ -5,7 +5,7 @@ mod approvals;
 mod plans;
 
 pub use approvals::{ApprovalAnswer, ApprovalAsk, ApprovalReply, ApprovalState};
-pub use plans::{PlanAsk, next_steps, plan_json};
+pub use plans::{PlanAsk, PlanProposeAsk, next_steps, plan_json};
 
 use crate::doors::http::oauth::KeyHealth;
 use crate::governor::{Became, StopReport};

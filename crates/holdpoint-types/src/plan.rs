@@ -196,6 +196,9 @@ pub struct PlanProposed {
     /// What the checker remarks.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<PlanNote>,
+    /// The operator's key with which a host proposed it; absent if the agent did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<String>,
 }
 
 /// A record that a plan was accepted or refused.

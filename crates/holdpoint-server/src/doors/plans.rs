@@ -107,7 +107,7 @@ async fn propose(
     let draft: PlanDraft = serde_json::from_value(Value::Object(arguments))
         .map_err(|fault| invalid(format!("this is no plan: {fault}")))?;
     let draft = PlanDraft { task: draft.task.or_else(|| declared(request)), ..draft };
-    let proposal = PlanProposal { agent: asking.agent.clone(), draft, parent };
+    let proposal = PlanProposal { agent: asking.agent.clone(), draft, parent, by: None };
     let row = governor.propose_plan(proposal).await?;
     let failed = row.state == PlanState::Refused;
     Ok((in_words(&row), plan_json(&row), failed))

@@ -2,7 +2,7 @@
 
 use crate::store::PlanRow;
 use holdpoint_control::plan::{Progress, StepState};
-use holdpoint_types::{PlanBudget, PlanNote, PlanState, PlanStep};
+use holdpoint_types::{AgentName, PlanBudget, PlanDraft, PlanId, PlanNote, PlanState, PlanStep};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -14,6 +14,19 @@ pub struct PlanAsk {
     pub accept: bool,
     /// Why.
     pub because: String,
+}
+
+/// What a host proposes for one of its agents.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanProposeAsk {
+    /// Whose calls it is about.
+    pub agent: AgentName,
+    /// The plan.
+    pub plan: PlanDraft,
+    /// The plan that it revises.
+    #[serde(default)]
+    pub revises: Option<PlanId>,
 }
 
 /// A plan, how far it has come, and what may be done next.

@@ -334,7 +334,7 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #30 granted          grant 30: coder write fs__* until 2025-07-20T08:26:40.000+00:00, by ada: tonight
             2025-07-20T08:26:40.000+00:00 #31 grant_revoked    grant 30 of coder, by ada: done
             2025-07-20T08:26:40.000+00:00 #32 reverted         partly     coder  put back 3, kept 1  019826f1-3a00-7707-8707-070707070707, by ada: wrong rows
-            2025-07-20T08:26:40.000+00:00 #33 plan_proposed    blocked    coder  019826f1-3a00-7909-8909-090909090909, revises 019826f1-3a00-7808-8808-080808080808, 1 step, 1 note: tidy \u{1b}[2J up
+            2025-07-20T08:26:40.000+00:00 #33 plan_proposed    blocked    coder  019826f1-3a00-7909-8909-090909090909, revises 019826f1-3a00-7808-8808-080808080808, by ada, 1 step, 1 note: tidy \u{1b}[2J up
             2025-07-20T08:26:40.000+00:00 #34 plan_accepted    accepted   coder  019826f1-3a00-7909-8909-090909090909, by ada: it is fine
             2025-07-20T08:26:40.000+00:00 #35 plan_refused     refused    coder  019826f1-3a00-7909-8909-090909090909, by ada: not \u{1b}[2J now
             2025-07-20T08:26:40.000+00:00 #36 plan_ended       void       coder  019826f1-3a00-7909-8909-090909090909: the policies moved"#]].assert_eq(&lines.join("\n"));

@@ -223,7 +223,7 @@ pub fn plan_proposed() -> RecordBody {
     let (severity, code) = (PlanSeverity::Blocking, PlanCode::RecoveryMissing);
     let (step, text) = (Some("tidy".parse().unwrap()), "nothing is saved".to_owned());
     let notes = vec![PlanNote { severity, code, step, text }];
-    RecordBody::PlanProposed(Box::new(PlanProposed { plan, notes }))
+    RecordBody::PlanProposed(Box::new(PlanProposed { plan, notes, by: Some("ada".to_owned()) }))
 }
 
 fn plan_ruled(reason: &str) -> PlanRuled {

@@ -525,6 +525,46 @@ teams = ["platform"]
 }
 
 #[test]
+fn a_host_proposes_a_plan_for_its_agent() {
+    let operator = "[operator.ada]\nkey = { from_file = \"ada.key\" }\nteams = [\"platform\"]\n";
+    let world = World::new(&format!("{PEER}\n[plans]\n{operator}"));
+    std::fs::write(world.path().join("ada.key"), ADA).unwrap();
+    let key = world.key("coder");
+    let serve = world.serve();
+    let propose = |key: &str, body: &Value| {
+        let head =
+            [format!("Authorization: Bearer {key}"), "Content-Type: application/json".into()];
+        let head: Vec<&str> = head.iter().map(String::as_str).collect();
+        exchange(&serve, "POST /api/v1/plans", &head, body.to_string().as_bytes())
+    };
+    let ask = json!({ "agent": "coder", "plan": two_files(&world) });
+    assert_eq!(propose(&key, &ask).row(), "401 - unauthenticated");
+    let nobody = json!({ "agent": "nobody", "plan": two_files(&world) });
+    assert_eq!(propose(ADA, &nobody).row(), "422 - agent_unknown");
+    let odd = json!({ "agent": "coder", "plan": { "purpose": "x", "step": [] } });
+    assert_eq!(propose(ADA, &odd).row(), "400 - message_malformed");
+    // The checker knows the tools, although no client has listed them.
+    let plan = propose(ADA, &ask);
+    assert_eq!((plan.status, &plan.body["state"]), (201, &json!("proposed")), "{}", plan.body);
+    let id = id_of(&plan.body);
+    let yes = json!({ "accept": true, "because": "looks right" });
+    assert_eq!(say(&serve, ADA, &id, &yes).body["state"], "accepted");
+    let touch = |number: i64, name: &str| {
+        let message = call(number, "peer__touch", path(&world, name));
+        reason(&post(&serve, ("", &key), &message).body)
+    };
+    assert_eq!((touch(1, "two"), touch(2, "one")), ("plan_deviation".into(), "answered".into()));
+    let mut better = ask.clone();
+    better["revises"] = id.into();
+    assert_eq!(propose(ADA, &better).status, 201);
+    serve.end();
+    let log = world.json(&["log", "--kind", "plan_proposed"]);
+    let first = &log["records"][0];
+    assert_eq!((&first["by"], &first["plan"]["agent"]), (&json!("ada"), &json!("coder")));
+    world.must(&["verify"]);
+}
+
+#[test]
 fn plans_have_their_limits() {
     let config = PEER.replace("message_bytes_max = 65536", "message_bytes_max = 4000000");
     let world = World::new(&format!("{config}\n[plans]\n"));

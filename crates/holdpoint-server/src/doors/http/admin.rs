@@ -28,7 +28,7 @@ pub(super) fn routes() -> Router<Arc<HttpDoor>> {
         .route("/release", post(release))
         .route("/approvals", get(approvals::list))
         .route("/approvals/{id}", post(approvals::speak))
-        .route("/plans", get(plans::list))
+        .route("/plans", get(plans::list).post(plans::propose))
         .route("/plans/{id}", post(plans::rule))
 }
 

@@ -1,17 +1,19 @@
-//! Plans over HTTP, behind an operator's key: which there are, accept and refuse.
-//! Must never accept an agent's key.
+//! Plans over HTTP, behind an operator's key: which there are, propose for an agent, accept and
+//! refuse. Must never accept an agent's key, nor accept what it proposes.
 
 use super::admin::{Body, operator, read, speaker};
 use super::{HttpDoor, plain};
+use crate::governor::{PlanProposal, PlanRefused};
 use crate::operate::{self, PlanFault};
 use crate::store::StoreFault;
-use crate::wire::{PlanAsk, plan_json};
+use crate::wire::{PlanAsk, PlanProposeAsk, plan_json};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use holdpoint_types::{PlanId, Reason};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// `GET /api/v1/plans`.
@@ -25,6 +27,41 @@ pub(super) async fn list(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) 
             Json(json!({ "plans": plans })).into_response()
         }
         Err(fault) => unavailable(&fault),
+    }
+}
+
+/// `POST /api/v1/plans`: a host proposes a plan for one of its agents, which the checker and
+/// whoever accepts plans see as if the agent had proposed it.
+pub(super) async fn propose(
+    State(door): State<Arc<HttpDoor>>,
+    headers: HeaderMap,
+    body: Body<PlanProposeAsk>,
+) -> Response {
+    let (by, ask) = match operator(&door, &headers).and_then(|by| Ok((by, read(body)?))) {
+        Ok(asked) => asked,
+        Err(refused) => return *refused,
+    };
+    if !door.governor.takes_plans() {
+        let detail = "agents cannot propose plans here: there is no `[plans]`";
+        return plain(StatusCode::NOT_FOUND, Reason::PlanUnknown, detail);
+    }
+    let PlanProposeAsk { agent, plan: draft, revises: parent } = ask;
+    // The checker knows the tools of servers that were listed.
+    let tools = draft.steps.iter().map(|step| (step.tool.server().clone(), step.tool.clone()));
+    for tool in tools.collect::<BTreeMap<_, _>>().into_values() {
+        door.class_of(&agent, &tool).await;
+    }
+    match door.governor.propose_plan(PlanProposal { agent, draft, parent, by: Some(by) }).await {
+        Ok(row) => (StatusCode::CREATED, Json(plan_json(&row))).into_response(),
+        Err(PlanRefused { reason, text }) => {
+            let status = match reason {
+                Reason::LedgerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+                Reason::PlanUnknown => StatusCode::NOT_FOUND,
+                Reason::PlanConflict => StatusCode::CONFLICT,
+                _ => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            plain(status, reason, &text)
+        }
     }
 }
 

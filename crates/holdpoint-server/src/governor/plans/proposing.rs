@@ -27,6 +27,8 @@ pub struct Proposal {
     pub draft: PlanDraft,
     /// The plan that it revises.
     pub parent: Option<PlanId>,
+    /// The operator's key with which a host proposes it; absent if the agent does.
+    pub by: Option<String>,
 }
 
 /// Why a plan was not taken in.
@@ -84,6 +86,7 @@ impl Governor {
         self.may_propose(&proposal.agent)?;
         let now = self.inner.clock.now();
         let now = now.map_err(|fault| PlanRefused::new(Reason::ClockStepped, fault.to_string()))?;
+        let by = proposal.by.clone();
         let mut plan = self.plan_from(proposal, now)?;
         let bytes = canonical_bytes(&plan);
         let bytes = bytes
@@ -104,7 +107,7 @@ impl Governor {
         if !notes.iter().any(|note| note.severity == PlanSeverity::Blocking) {
             notes.extend(self.foresee(&mut plan).await);
         }
-        self.record_plan(PlanProposed { plan, notes }, accept, now).await
+        self.record_plan(PlanProposed { plan, notes, by }, accept, now).await
     }
 
     /// The agent's plan with this id, or all that it can still do something about and some that it
@@ -172,7 +175,7 @@ impl Governor {
 
     /// The plan that a proposal becomes, with its id, its task and its basis.
     fn plan_from(&self, proposal: Proposal, now: Timestamp) -> Result<Plan, PlanRefused> {
-        let Proposal { agent, draft, parent } = proposal;
+        let Proposal { agent, draft, parent, by: _ } = proposal;
         let of_parent = match parent {
             None => None,
             Some(id) => {

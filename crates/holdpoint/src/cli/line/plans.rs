@@ -1,7 +1,7 @@
 //! Records about plans, on one line. Must not choose which are shown.
 
 use super::{PART_CHARS_MAX, in_width, word};
-use crate::cli::look::{Look, Tone, count, shortened};
+use crate::cli::look::{Look, Tone, count, escaped, shortened};
 use holdpoint_types::{PlanProposed, PlanRuled, RecordBody};
 
 /// What a record says, if it is about a plan.
@@ -38,12 +38,14 @@ fn planned(proposed: &PlanProposed, look: &Look) -> String {
         some => format!(", {}", count(number(some), "note")),
     };
     let revises = plan.basis.parent.map(|parent| format!(", revises {parent}"));
+    let by = proposed.by.as_deref().map(|by| format!(", by {}", escaped(by)));
     let purpose = shortened(&plan.purpose, PART_CHARS_MAX);
     format!(
-        "{} {}  {}{}, {steps}{notes}: {purpose}",
+        "{} {}  {}{}{}, {steps}{notes}: {purpose}",
         look.paint(tone, &in_width(word)),
         plan.agent,
         plan.id,
         revises.unwrap_or_default(),
+        by.unwrap_or_default(),
     )
 }
