@@ -31,7 +31,7 @@ use crate::upstream::{Cancels, Ended};
 use answer::{Answer, result_of};
 use change::{Changing, Tried, looking, timeouts};
 use holdpoint_control::Permit;
-use holdpoint_types::{Disclosure, Reason, Reversibility, Timestamp};
+use holdpoint_types::{Disclosure, Reason, Reversibility, Timestamp, ToolRef};
 use image::Budget;
 use kept::{Kept, state_of};
 use link::{Failed, Target};
@@ -251,6 +251,10 @@ impl Postgres {
 
 impl Resource for Postgres {
     type Prepared = PostgresPrepared;
+
+    fn keeps_busy(&self, tool: &ToolRef) -> bool {
+        tool.name() == spec::EXECUTE
+    }
 
     async fn preview(
         &self,

@@ -58,6 +58,7 @@ trait Standing: Send + Sync {
         action: ActionId,
         proposed: Proposed<'a>,
     ) -> BoxFuture<'a, Result<Option<Preview>, ResourceFault>>;
+    fn keeps_busy(&self, tool: &ToolRef) -> bool;
     fn holds(&self, action: ActionId) -> bool;
     fn undo(&self, action: ActionId) -> Option<Undo>;
     fn forget(&self, action: ActionId);
@@ -106,6 +107,11 @@ impl Resources {
     /// True if a resource stands for `server`.
     pub fn stands_for(&self, server: &ServerName) -> bool {
         self.standing.contains_key(server)
+    }
+
+    /// True if a look at what `tool` would do keeps its target from others.
+    pub fn keeps_busy(&self, tool: &ToolRef) -> bool {
+        self.standing.get(tool.server()).is_some_and(|(_, standing)| standing.keeps_busy(tool))
     }
 
     /// What `proposed` would cause; `None` where nobody can tell, or nothing is to be told.
@@ -311,6 +317,10 @@ impl<R: Resource> Standing for Stand<R> {
             self.hold(action, proposed, prepared)?;
             Ok(Some(preview))
         })
+    }
+
+    fn keeps_busy(&self, tool: &ToolRef) -> bool {
+        self.resource.keeps_busy(tool)
     }
 
     fn holds(&self, action: ActionId) -> bool {

@@ -147,6 +147,11 @@ pub trait Resource: Send + Sync + 'static {
     /// What a preview holds open until it is executed or dropped.
     type Prepared: Send + 'static;
 
+    /// True if looking at what `tool` would do keeps others from the target meanwhile.
+    fn keeps_busy(&self, _tool: &ToolRef) -> bool {
+        false
+    }
+
     /// What `proposed` would cause. `None` if this resource has nothing to do with the call.
     fn preview(
         &self,

@@ -21,7 +21,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use capture::{Capture, Room, RowChange};
 use holdpoint_control::Permit;
-use holdpoint_types::{Digest, Disclosure, Reason, Reversibility, ServerName, Timestamp};
+use holdpoint_types::{Digest, Disclosure, Reason, Reversibility, ServerName, Timestamp, ToolRef};
 use open::{Identity, OURS, Opened, Purpose, told};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
@@ -174,6 +174,10 @@ impl Sqlite {
 
 impl Resource for Sqlite {
     type Prepared = SqlitePrepared;
+
+    fn keeps_busy(&self, tool: &ToolRef) -> bool {
+        tool.name() == "sql_execute"
+    }
 
     async fn preview(
         &self,

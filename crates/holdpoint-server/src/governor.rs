@@ -14,6 +14,7 @@ mod endings;
 mod gather;
 mod given_up;
 mod hosted;
+mod looks;
 mod plans;
 mod preview;
 mod questions;
@@ -83,6 +84,7 @@ struct Inner {
     /// Held while a tool of a host is taken in.
     hosts: tokio::sync::Mutex<()>,
     plans: plans::Plans,
+    looks: looks::Looks,
     telemetry: Telemetry,
 }
 
@@ -120,6 +122,7 @@ impl Governor {
             checks: checks::Checks::default(),
             hosts: tokio::sync::Mutex::default(),
             plans: plans::Plans::default(),
+            looks: looks::Looks::default(),
             telemetry: Telemetry::default(),
             store,
         };

@@ -271,6 +271,10 @@ reasons! {
         "What the call would do could not be seen, and nothing runs there unseen.",
         "Retry after a pause.",
         "Look at the target: the detail says what failed.";
+    PreviewTooSoon, "preview_too_soon", Decision,
+        "The agent's last look at this target kept it busy for long; now others have it.",
+        "Retry after the time that is named, and do less in one call.",
+        "Lower `statement_timeout_ms` of the server if its target has to be free sooner.";
     TargetRefuses, "target_refuses", Decision,
         "The target itself refuses the call: it would fail.",
         "Read why, and correct the call.",

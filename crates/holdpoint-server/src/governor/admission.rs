@@ -42,9 +42,10 @@ impl Governor {
     ) -> Result<(Permit, Cancels), Refusal> {
         let effects = self.analyse((&call.agent, &call.tool), &call.parameters).await?;
         let _turn = self.plan_turn(call, effects.as_deref()).await;
-        let held_open = HeldOpen { governor: self, action, tool: &call.tool };
+        let tool = &call.tool;
+        let mut held_open = HeldOpen { governor: self, action, tool, turn: None };
         for _ in 0..TRIES_MAX {
-            match self.try_admit(action, (call, effects.as_deref())).await? {
+            match self.try_admit((call, effects.as_deref()), &mut held_open).await? {
                 Admitted::Permit(permit, cancel) => {
                     held_open.goes_on();
                     return Ok((permit, cancel));
@@ -58,18 +59,18 @@ impl Governor {
 
     async fn try_admit(
         &self,
-        action: ActionId,
         call: (&Call, Option<&Effects>),
+        held_open: &mut HeldOpen<'_>,
     ) -> Result<Admitted, Refusal> {
         let now = self.inner.clock.now();
         let now = now.map_err(|fault| deny(Reason::ClockStepped, &fault.to_string()))?;
-        let (request, mut facts) = self.gather(action, call, now);
+        let (request, mut facts) = self.gather(held_open.action, call, now);
         let planned = self.plan_of(&request, &facts).await;
         facts.plan = planned.map_err(|fault| unavailable(&fault))?;
         let policy = self.policy();
         let (facts, decision) = self.judge(&request, facts, &policy).await;
         let judged = (facts, decision);
-        let ahead = self.look_ahead(&request, judged, call.1, &policy).await;
+        let ahead = self.look_ahead(&request, judged, call.1, (&policy, held_open)).await;
         let held = self.hold_to_plan(&request, ahead, &policy).await;
         let (facts, decision, diff) = held.map_err(|fault| unavailable(&fault))?;
         self.propose(Judged { request, facts, decision, diff }, &policy).await

@@ -2,6 +2,7 @@
 //! what a preview holds open outlive a call that does not run.
 
 use super::Governor;
+use super::looks::Turn;
 use holdpoint_control::decide;
 use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySets;
@@ -17,13 +18,18 @@ pub(super) struct HeldOpen<'a> {
     pub(super) governor: &'a Governor,
     pub(super) action: ActionId,
     pub(super) tool: &'a ToolRef,
+    /// The agent's turn at a target that is kept busy.
+    pub(super) turn: Option<Turn>,
 }
 
 // === impl HeldOpen ===
 
 impl HeldOpen<'_> {
     /// A permit is out: what is held open is executed.
-    pub(super) fn goes_on(self) {
+    pub(super) fn goes_on(mut self) {
+        if let Some(turn) = self.turn.take() {
+            turn.was_fruitful();
+        }
         std::mem::forget(self);
     }
 }
@@ -53,7 +59,7 @@ impl Governor {
         request: &Request,
         (mut facts, decision): (Facts, Decision),
         effects: Option<&Effects>,
-        policy: &PolicySets,
+        (policy, held_open): (&PolicySets, &mut HeldOpen<'_>),
     ) -> (Facts, Decision, Option<Preview>) {
         let resources = self.resources();
         let server = request.tool.server();
@@ -65,6 +71,11 @@ impl Governor {
         let proposed = Proposed { tool, parameters, effects: &effects, now };
         // If stops moved meanwhile: what was held open must not be waited for.
         resources.forget(request.action, server);
+        if let Err(detail) = self.take_turn(request, &resources, held_open).await {
+            facts.unseen = Some(Unseen { reason: Reason::PreviewTooSoon, detail });
+            let decision = decide(request, &facts, policy);
+            return (facts, decision, None);
+        }
         let seen = resources.preview(request.action, proposed).await;
         let seen = seen.and_then(|seen| match seen {
             None => Ok(None),
@@ -83,6 +94,21 @@ impl Governor {
         };
         let decision = decide(request, &facts, policy);
         (facts, decision, preview)
+    }
+
+    /// Waits for the agent's turn, where a look keeps its target from others.
+    async fn take_turn(
+        &self,
+        request: &Request,
+        resources: &Resources,
+        held_open: &mut HeldOpen<'_>,
+    ) -> Result<(), String> {
+        if held_open.turn.is_some() || !resources.keeps_busy(&request.tool) {
+            return Ok(());
+        }
+        let turn = self.inner.looks.turn(&request.agent, request.tool.server()).await?;
+        held_open.turn = Some(turn);
+        Ok(())
     }
 
     /// Lets go of what a call that does not run would have done, and keeps its preview for whoever

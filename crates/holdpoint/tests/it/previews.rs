@@ -5,6 +5,7 @@ use crate::postgres::Postgres;
 use crate::raw::{call, post, reason};
 use crate::world::{PEER, Serve, World};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 const ORDERS: &str = r#"
 [server.orders]
@@ -197,5 +198,44 @@ fn a_policy_that_forbids_the_unknown_forbids_everything() {
     let records = world.records();
     let decided: Vec<_> = records.iter().filter(|one| one["kind"] == "decision").collect();
     assert!(!decided.is_empty() && decided.iter().all(|one| one["facts"]["preview"].is_null()));
+    proved(&world, serve);
+}
+
+#[test]
+fn a_target_is_left_to_others_after_a_long_look_that_led_to_nothing() {
+    let two = format!(
+        "{}[agent.other]\nowner = \"platform\"\ngrants = [{{ class = \"write\", tools = [\"*\"] }}]\n",
+        ORDERS.replace("\"orders.db\"", "\"orders.db\", statement_timeout_ms = 1500")
+    );
+    let world = world(&two, &rules(&["granted"]));
+    let database = orders(&world);
+    let (coder, other) = (world.key("coder"), world.key("other"));
+    let serve = world.serve();
+    let small = |key: &str, id: u32| {
+        execute(&serve, key, &format!("UPDATE t SET v = 'new' WHERE id = {id}"))
+    };
+    let endless = "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                   SELECT i, 'new' FROM n WHERE i < 0";
+    // Several at one time are looked at one after the other: the first spoils it for all.
+    let mut reasons: Vec<_> = std::thread::scope(|scope| {
+        let asked = [(), (), ()].map(|()| scope.spawn(|| execute(&serve, &coder, endless)));
+        asked.map(|one| reason(&one.join().unwrap())).to_vec()
+    });
+    reasons.sort();
+    assert_eq!(reasons, ["preview_too_soon", "preview_too_soon", "preview_unavailable"]);
+    let began = Instant::now();
+    let soon = small(&coder, 1);
+    assert_eq!(reason(&soon), "preview_too_soon", "{soon}");
+    assert!(soon.to_string().contains("led to nothing, so others have it"), "{soon}");
+    assert!(soon.to_string().contains("retry in "), "{soon}");
+    assert_eq!(reason(&small(&other, 2)), "answered");
+    let rows =
+        post(&serve, ("/orders", &coder), &call(1, "sql_query", json!({ "sql": "SELECT 1" })));
+    assert_eq!(reason(&rows.body), "answered", "who only reads keeps nobody away");
+    while reason(&small(&coder, 1)) == "preview_too_soon" {
+        assert!(began.elapsed() < Duration::from_secs(30), "it never gets its turn again");
+    }
+    assert_eq!(reason(&small(&coder, 3)), "answered");
+    assert_eq!(new_rows(&database), 3);
     proved(&world, serve);
 }
