@@ -8,6 +8,7 @@ mod capture;
 mod image;
 mod open;
 mod run;
+mod scratch;
 mod table;
 mod value;
 
@@ -42,6 +43,8 @@ pub struct SqliteLimits {
     pub rows_max: usize,
     /// Most bytes of the same, and of a database that is kept as a whole.
     pub bytes_max: usize,
+    /// Most bytes of the files in which SQLite sorts and notes, of all databases together.
+    pub scratch_bytes_max: u64,
     /// How long a database that was kept as a whole can be put back.
     pub kept: Duration,
 }
@@ -114,6 +117,7 @@ impl Default for SqliteLimits {
             statement: Duration::from_secs(30),
             rows_max: 10_000,
             bytes_max: 16 << 20,
+            scratch_bytes_max: scratch::SCRATCH_BYTES_MAX,
             kept: Duration::from_secs(30 * 24 * 60 * 60),
         }
     }
@@ -305,7 +309,7 @@ fn pending(spec: &SqliteSpec, sql: &str) -> Result<Pending, ResourceFault> {
     let SqliteLimits { rows_max, bytes_max, .. } = spec.limits;
     let room = Room { rows_max, bytes_max };
     let captured =
-        capture.changes(&opened.conn, &spec.place, room).map_err(|fault| told(&fault))?;
+        capture.changes(&opened.conn, &spec.place, room).map_err(|fault| opened.told(&fault))?;
     if captured.rows > rows_max {
         return Err(ResourceFault::TooLarge(format!("{} rows", captured.rows)));
     }

@@ -3,7 +3,8 @@
 //! Owns the authorizer and the time limit. Must never let SQL of an agent attach a file, load code,
 //! change a setting, or begin or end a transaction.
 
-use super::SqliteSpec;
+use super::scratch::Scratch;
+use super::{SqliteLimits, SqliteSpec};
 use crate::resource::ResourceFault;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
@@ -12,8 +13,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How many instructions of SQLite's machine run between two looks at the clock.
@@ -66,6 +68,8 @@ pub(super) struct Wants {
     pub(super) schema: bool,
     /// What it wants and may not.
     pub(super) refused: Option<String>,
+    /// True if it was ended because of its scratch files.
+    pub(super) full: bool,
 }
 
 /// One connection and what guards it.
@@ -75,6 +79,7 @@ pub(super) struct Opened {
     /// The file that was opened.
     pub(super) identity: Identity,
     wants: Arc<Mutex<Wants>>,
+    full: Arc<AtomicBool>,
 }
 
 /// What tells one file from another that takes its path.
@@ -98,7 +103,8 @@ impl Opened {
         };
         let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&spec.path, flags).map_err(|fault| told(&fault))?;
-        let mut opened = Self { conn, identity, wants: Arc::default() };
+        let (wants, full) = (Arc::default(), Arc::default());
+        let mut opened = Self { conn, identity, wants, full };
         opened.refuse_namesakes()?;
         opened.prepare(spec, purpose, stop).map_err(|fault| told(&fault))?;
         Ok(opened)
@@ -137,7 +143,7 @@ impl Opened {
         }
         let wants = Arc::clone(&self.wants);
         conn.authorizer(Some(move |asked: AuthContext<'_>| lock(&wants).rule(asked)))?;
-        self.limit(spec.limits.statement, stop)
+        self.limit(&spec.limits, stop)
     }
 
     /// Bounds memory and disk: no value, and no growth, far beyond what could be shown.
@@ -158,14 +164,15 @@ impl Opened {
         ))
     }
 
-    /// From now on, work ends after `time`, or when it is stopped.
+    /// From now on, work ends in time, with its scratch files, or when it is stopped.
     pub(super) fn limit(
         &mut self,
-        time: Duration,
+        limits: &SqliteLimits,
         stop: &CancellationToken,
     ) -> rusqlite::Result<()> {
-        let (begun, stop) = (Instant::now(), stop.clone());
-        let over = move || begun.elapsed() > time || stop.is_cancelled();
+        let (begun, time, stop) = (Instant::now(), limits.statement, stop.clone());
+        let mut scratch = Scratch::new(limits.scratch_bytes_max, Arc::clone(&self.full));
+        let over = move || begun.elapsed() > time || stop.is_cancelled() || scratch.is_full();
         self.conn.progress_handler(STEPS, Some(over))
     }
 
@@ -178,7 +185,13 @@ impl Opened {
         *lock(&self.wants) = Wants { author: Author::Agent(purpose), ..Wants::default() };
         let done = work(&self.conn);
         let wants = std::mem::take(&mut *lock(&self.wants));
-        (done, wants)
+        let full = self.full.load(Ordering::Relaxed);
+        (done, Wants { full, ..wants })
+    }
+
+    /// What a fault of its SQLite means.
+    pub(super) fn told(&self, fault: &rusqlite::Error) -> ResourceFault {
+        if self.full.load(Ordering::Relaxed) { full() } else { told(fault) }
     }
 }
 
@@ -287,6 +300,12 @@ fn refused(action: &AuthAction<'_>) -> &'static str {
         AuthAction::Read { .. } => "reading another database",
         _ => "this kind of statement",
     }
+}
+
+/// There are too many scratch files.
+pub(super) fn full() -> ResourceFault {
+    let text = "SQLite would need more scratch files than the limit";
+    ResourceFault::TooLarge(text.to_owned())
 }
 
 /// What a fault of SQLite means.

@@ -4,7 +4,7 @@
 
 use super::SqliteLimits;
 use super::capture::{Capture, Noted};
-use super::open::{Opened, Purpose, Wants, told};
+use super::open::{Opened, Purpose, Wants, full, told};
 use super::value::{encode, weight};
 use crate::resource::ResourceFault;
 use rusqlite::fallible_iterator::FallibleIterator;
@@ -191,6 +191,7 @@ fn allowed<T>(done: rusqlite::Result<T>, wants: &Wants) -> Result<T, ResourceFau
     match (&wants.refused, done) {
         (Some(what), _) => Err(ResourceFault::Refused(format!("{what} is not allowed"))),
         (None, Ok(done)) => Ok(done),
+        (None, Err(_)) if wants.full => Err(full()),
         (None, Err(fault)) => Err(told(&fault)),
     }
 }

@@ -398,6 +398,33 @@ async fn a_sqlite_preview_beyond_its_limits_says_how_large_it_is() {
 }
 
 #[tokio::test]
+async fn scratch_files_of_sqlite_do_not_grow_without_end() {
+    let scratch_bytes_max = 8 << 20;
+    let statement = Duration::from_secs(120);
+    let limits = SqliteLimits { scratch_bytes_max, statement, ..SqliteLimits::default() };
+    let stage = Stage::limited("CREATE TABLE t (id INTEGER PRIMARY KEY, v)", limits);
+    let full = "too large: SQLite would need more scratch files than the limit";
+    // Sorted, remembered to tell repetitions, and put aside: the table itself does not grow.
+    let endless = [
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) \
+         SELECT x, randomblob(1000) FROM n ORDER BY 2",
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION SELECT x + 1 FROM n) SELECT x, x FROM n WHERE x < 0",
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) \
+         SELECT x, x FROM n WHERE x IN (SELECT -x FROM n)",
+    ];
+    for select in endless {
+        let fault = stage.preview(&format!("INSERT INTO t {select}")).await.unwrap_err();
+        assert_eq!(fault.to_string(), full, "{select}");
+        let read = said(&stage.query(select).await);
+        assert_eq!(read, (full.into(), true), "{select}");
+    }
+    let few = "INSERT INTO t WITH RECURSIVE n(x) AS (SELECT 1 UNION SELECT x + 1 FROM n WHERE \
+               x < 1000) SELECT x, randomblob(1000) FROM n ORDER BY 2";
+    let (preview, _) = stage.act(few).await;
+    assert_eq!(preview.changes.len(), 1000);
+}
+
+#[tokio::test]
 async fn a_sqlite_permit_for_another_call_changes_nothing() {
     let stage = Stage::new(SHOP);
     let sql = "DELETE FROM orders WHERE id = 10";
