@@ -29,12 +29,12 @@ pub fn decide(request: &Request, facts: &Facts, policies: &PolicySets) -> Decisi
         .with_approved(|name| approved(request, facts, name))
 }
 
-/// What nobody could see before. Too much to see is for a person to decide; all else is refused.
+/// What nobody could see before. What a server would run all the same is for a person to decide.
 fn unseen(facts: &Facts) -> Option<Cause> {
     let unseen = facts.unseen.as_ref()?;
     let cause = |ruling| Cause::new(ruling, unseen.reason, unseen.detail.clone());
     Some(match unseen.reason {
-        Reason::PreviewTooLarge => cause(Ruling::Hold).needing(OWNER),
+        Reason::UnseenTooLarge => cause(Ruling::Hold).needing(OWNER),
         _ => cause(Ruling::Deny),
     })
 }

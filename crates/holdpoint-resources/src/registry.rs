@@ -109,6 +109,11 @@ impl Resources {
         self.standing.contains_key(server)
     }
 
+    /// Whether calls of `server` can run without a resource; `None` if none stands for it.
+    pub fn place_of(&self, server: &ServerName) -> Option<Place> {
+        self.standing.get(server).map(|(place, _)| *place)
+    }
+
     /// True if a look at what `tool` would do keeps its target from others.
     pub fn keeps_busy(&self, tool: &ToolRef) -> bool {
         self.standing.get(tool.server()).is_some_and(|(_, standing)| standing.keeps_busy(tool))

@@ -311,10 +311,12 @@ fn pending(spec: &SqliteSpec, sql: &str) -> Result<Pending, ResourceFault> {
     let captured =
         capture.changes(&opened.conn, &spec.place, room).map_err(|fault| opened.told(&fault))?;
     if captured.rows > rows_max {
-        return Err(ResourceFault::TooLarge(format!("{} rows", captured.rows)));
+        let text = format!("{} rows, and `rows_max` is {rows_max}", captured.rows);
+        return Err(ResourceFault::TooLarge(text));
     }
     if captured.bytes > bytes_max {
-        return Err(ResourceFault::TooLarge(format!("{} bytes", captured.bytes)));
+        let text = format!("{} bytes, and at most {bytes_max} are shown", captured.bytes);
+        return Err(ResourceFault::TooLarge(text));
     }
     if !captured.restorable {
         drop(opened);

@@ -264,9 +264,13 @@ reasons! {
         "Wait until some are decided.",
         "Decide or let expire what `holdpoint approvals` shows.";
     PreviewTooLarge, "preview_too_large", Decision,
-        "The call would change more than a preview can show.",
-        "Change less in one call, or wait for an approval.",
-        "Raise the server's limits for previews, or let the agent work in smaller steps.";
+        "The call would change more than can be seen before, and nothing runs there unseen.",
+        "Change less in one call; no approval can make this one run.",
+        "Let the agent work in smaller steps, or raise the limit that is named: `rows_max`.";
+    UnseenTooLarge, "unseen_too_large", Decision,
+        "The call would change more than can be seen before; its server would run it unseen.",
+        "Change less in one call, or make the same call again once the approval is given.",
+        "An approval lets it run with nothing kept that takes it back; smaller steps can be seen.";
     PreviewUnavailable, "preview_unavailable", Decision,
         "What the call would do could not be seen, and nothing runs there unseen.",
         "Retry after a pause.",

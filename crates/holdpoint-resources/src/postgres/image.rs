@@ -84,7 +84,8 @@ impl Budget {
     }
 
     fn too_many(&self, rows: u64) -> Failed {
-        ResourceFault::TooLarge(format!("{} rows", rows.max(self.written))).into()
+        let (rows, rows_max) = (rows.max(self.written), self.rows_max);
+        ResourceFault::TooLarge(format!("{rows} rows, and `rows_max` is {rows_max}")).into()
     }
 
     /// Takes a row into account.

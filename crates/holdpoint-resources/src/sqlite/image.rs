@@ -39,7 +39,11 @@ pub(super) fn read(opened: &mut Opened, bytes_max: usize) -> Result<Vec<u8>, Res
     };
     let bytes = size(&opened.conn).map_err(|fault| told(&fault))?;
     if usize::try_from(bytes).map_or(true, |bytes| bytes > bytes_max) {
-        return Err(ResourceFault::TooLarge(format!("{bytes} bytes")));
+        let text = format!(
+            "a database of {bytes} bytes, and at most {bytes_max} are kept as a whole to take \
+             back what rows do not tell"
+        );
+        return Err(ResourceFault::TooLarge(text));
     }
     let data = opened.conn.serialize("main").map_err(|fault| told(&fault))?;
     let mut image = data.to_vec();

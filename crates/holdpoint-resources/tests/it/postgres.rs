@@ -210,10 +210,14 @@ async fn too_many_rows_and_too_many_bytes_are_not_looked_at() {
     let postgres = database.postgres();
     let fault = async |postgres: &Postgres, sql: &str| preview(postgres, sql).await.unwrap_err();
     for sql in ["UPDATE many SET fat = ''", "DELETE FROM many"] {
-        assert_eq!(fault(&postgres, sql).await, ResourceFault::TooLarge("700 rows".to_owned()));
+        let told = fault(&postgres, sql).await.to_string();
+        assert_eq!(told, "too large: 700 rows, and `rows_max` is 500");
     }
     let insert = "INSERT INTO many SELECT n, '' FROM generate_series(1001, 1501) n";
-    assert_eq!(fault(&postgres, insert).await.to_string(), "too large: 501 rows");
+    assert_eq!(
+        fault(&postgres, insert).await.to_string(),
+        "too large: 501 rows, and `rows_max` is 500"
+    );
     preview(&postgres, "UPDATE many SET fat = '' WHERE id <= 500").await.unwrap();
     let limits = PostgresLimits { preview_bytes_max: 10_000, ..LIMITS };
     let postgres = database.postgres_as("app", limits);

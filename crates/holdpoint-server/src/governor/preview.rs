@@ -7,7 +7,7 @@ use holdpoint_control::decide;
 use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySets;
 use holdpoint_resources::resource::{Preview, Proposed, ResourceFault};
-use holdpoint_resources::{Resources, redacted};
+use holdpoint_resources::{Place, Resources, redacted};
 use holdpoint_types::{
     ActionId, ApprovalAsked, Decision, Facts, Reason, Request, Ruling, ToolRef, Unseen,
 };
@@ -88,7 +88,7 @@ impl Governor {
                 Some(preview)
             }
             Err(fault) => {
-                facts.unseen = Some(unseen(&fault));
+                facts.unseen = Some(unseen(&fault, resources.place_of(server)));
                 None
             }
         };
@@ -137,8 +137,10 @@ impl Governor {
 }
 
 /// Why nobody can see what a call would do, as a decision takes it.
-fn unseen(fault: &ResourceFault) -> Unseen {
+fn unseen(fault: &ResourceFault, place: Option<Place>) -> Unseen {
     let reason = match fault {
+        // Its server runs what nobody looked at; what Holdpoint serves does not.
+        ResourceFault::TooLarge(_) if place == Some(Place::Beside) => Reason::UnseenTooLarge,
         ResourceFault::TooLarge(_) => Reason::PreviewTooLarge,
         ResourceFault::Refused(_) | ResourceFault::Gone(_) | ResourceFault::Invalid(_) => {
             Reason::TargetRefuses

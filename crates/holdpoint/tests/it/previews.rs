@@ -239,3 +239,46 @@ fn a_target_is_left_to_others_after_a_long_look_that_led_to_nothing() {
     assert_eq!(new_rows(&database), 3);
     proved(&world, serve);
 }
+
+#[test]
+fn what_is_too_large_to_see_is_refused_at_once_where_no_approval_could_make_it_run() {
+    let small = ORDERS.replace("\"orders.db\"", "\"orders.db\", rows_max = 100");
+    let world = world(&small, &rules(&["granted"]));
+    let database = orders(&world);
+    let key = world.key("coder");
+    let serve = world.serve();
+    let told = execute(&serve, &key, "UPDATE t SET v = 'new' WHERE id BETWEEN 1 AND 150");
+    assert_eq!(reason(&told), "preview_too_large", "{told}");
+    let text = told["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(text.contains("denied"), "{text}");
+    assert!(text.contains("too large: 150 rows, and `rows_max` is 100"), "{text}");
+    assert!(text.contains("no approval can make this one run"), "{text}");
+    assert_eq!(world.json(&["approvals"])["approvals"], json!([]), "nobody is asked");
+    for half in ["1 AND 75", "76 AND 150"] {
+        let sql = format!("UPDATE t SET v = 'new' WHERE id BETWEEN {half}");
+        assert_eq!(reason(&execute(&serve, &key, &sql)), "answered");
+    }
+    assert_eq!(new_rows(&database), 150);
+    proved(&world, serve);
+}
+
+#[test]
+fn what_is_too_large_to_see_runs_after_an_approval_where_its_server_can_run_it() {
+    let watched = "undo = { files = [\"${files}\"] }\n\
+                   tool.append.effects = [{ family = \"file\", act = \"write\", path = \"/path\" }]\n";
+    let world = World::new(&format!("{PEER}{watched}"));
+    let large = world.files().canonicalize().unwrap().join("large");
+    std::fs::File::create(&large).unwrap().set_len(9 << 20).unwrap();
+    let key = world.key("coder");
+    let serve = world.serve();
+    let append = call(1, "append", json!({ "path": large }));
+    let asked = post(&serve, ("/peer", &key), &append).body;
+    assert_eq!(reason(&asked), "unseen_too_large", "{asked}");
+    assert!(asked.to_string().contains("too large: "), "{asked}");
+    let id = held(&asked);
+    world.must(&["approve", &id, "--because", "it is a log"]);
+    let done = post(&serve, ("/peer", &key), &append).body;
+    assert_eq!(reason(&done), "answered", "{done}");
+    assert_eq!(std::fs::metadata(&large).unwrap().len(), (9 << 20) + 5);
+    proved(&world, serve);
+}
