@@ -29,12 +29,13 @@ pub fn decide(request: &Request, facts: &Facts, policies: &PolicySets) -> Decisi
         .with_approved(|name| approved(request, facts, name))
 }
 
-/// What nobody could see before. What a server would run all the same is for a person to decide.
+/// What nobody could see before. What is large, or what a server would run all the same, is for a
+/// person to decide.
 fn unseen(facts: &Facts) -> Option<Cause> {
     let unseen = facts.unseen.as_ref()?;
     let cause = |ruling| Cause::new(ruling, unseen.reason, unseen.detail.clone());
     Some(match unseen.reason {
-        Reason::UnseenTooLarge => cause(Ruling::Hold).needing(OWNER),
+        Reason::PreviewTooLarge | Reason::UnseenTooLarge => cause(Ruling::Hold).needing(OWNER),
         _ => cause(Ruling::Deny),
     })
 }

@@ -90,10 +90,25 @@ impl Postgres {
         spec::tools()
     }
 
+    async fn look(
+        &self,
+        proposed: Proposed<'_>,
+        limits: &PostgresLimits,
+    ) -> Result<Option<(Preview, PostgresPrepared)>, ResourceFault> {
+        if *proposed.tool.server() != self.spec.server {
+            return Ok(None);
+        }
+        let Some(asked) = Asked::of(&proposed)? else { return Ok(None) };
+        let (clearance, now) = (Clearance::call(proposed)?, proposed.now);
+        let (preview, work) = self.prepare(asked, now, limits).await?;
+        Ok(Some((preview, PostgresPrepared { clearance, work })))
+    }
+
     async fn prepare(
         &self,
         asked: Asked,
         now: Timestamp,
+        limits: &PostgresLimits,
     ) -> Result<(Preview, Work), ResourceFault> {
         match asked {
             Asked::Read(command) => {
@@ -102,7 +117,7 @@ impl Postgres {
                 Ok((preview, Work::Read(command)))
             }
             Asked::Change(commands) => {
-                let on = (&self.target, &self.spec.limits);
+                let on = (&self.target, limits);
                 match Changing::run(on, &commands, &self.spec.place).await? {
                     Tried::Done(preview, changing) => Ok((preview, Work::Change(changing))),
                     Tried::Escapes(escapes) => Ok((escaping(&escapes), Work::Unseen(commands))),
@@ -260,13 +275,14 @@ impl Resource for Postgres {
         &self,
         proposed: Proposed<'_>,
     ) -> Result<Option<(Preview, PostgresPrepared)>, ResourceFault> {
-        if *proposed.tool.server() != self.spec.server {
-            return Ok(None);
-        }
-        let Some(asked) = Asked::of(&proposed)? else { return Ok(None) };
-        let (clearance, now) = (Clearance::call(proposed)?, proposed.now);
-        let (preview, work) = self.prepare(asked, now).await?;
-        Ok(Some((preview, PostgresPrepared { clearance, work })))
+        self.look(proposed, &self.spec.limits).await
+    }
+
+    async fn preview_whole(
+        &self,
+        proposed: Proposed<'_>,
+    ) -> Result<Option<(Preview, PostgresPrepared)>, ResourceFault> {
+        self.look(proposed, &self.spec.limits.whole()).await
     }
 
     fn undo(&self, prepared: &PostgresPrepared) -> Option<Undo> {
@@ -307,7 +323,9 @@ impl Resource for Postgres {
         }
         let (preview, conflicts, work) = match Kept::read(&undo.data)? {
             Kept::Rows { tables } => {
-                let on = (&self.target, &self.spec.limits);
+                // What was done can be as large as people approved.
+                let limits = self.spec.limits.whole();
+                let on = (&self.target, &limits);
                 let ready = revert::prepare(on, &tables, &self.spec.place).await?;
                 let revert::Ready { preview, conflicts, changing } = ready;
                 (preview, conflicts, Work::Change(Box::new(changing)))

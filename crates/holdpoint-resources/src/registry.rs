@@ -57,6 +57,7 @@ trait Standing: Send + Sync {
         &'a self,
         action: ActionId,
         proposed: Proposed<'a>,
+        whole: bool,
     ) -> BoxFuture<'a, Result<Option<Preview>, ResourceFault>>;
     fn keeps_busy(&self, tool: &ToolRef) -> bool;
     fn holds(&self, action: ActionId) -> bool;
@@ -132,7 +133,22 @@ impl Resources {
         let Some((_, standing)) = self.standing.get(proposed.tool.server()) else {
             return Ok(None);
         };
-        standing.preview(action, proposed).await
+        standing.preview(action, proposed, false).await
+    }
+
+    /// The same for a change that people approved although it is larger than the limits.
+    ///
+    /// # Errors
+    /// As [`Self::preview`].
+    pub async fn preview_whole(
+        &self,
+        action: ActionId,
+        proposed: Proposed<'_>,
+    ) -> Result<Option<Preview>, ResourceFault> {
+        let Some((_, standing)) = self.standing.get(proposed.tool.server()) else {
+            return Ok(None);
+        };
+        standing.preview(action, proposed, true).await
     }
 
     /// Lets go of what a preview holds open.
@@ -314,11 +330,14 @@ impl<R: Resource> Standing for Stand<R> {
         &'a self,
         action: ActionId,
         proposed: Proposed<'a>,
+        whole: bool,
     ) -> BoxFuture<'a, Result<Option<Preview>, ResourceFault>> {
         Box::pin(async move {
-            let Some((preview, prepared)) = self.resource.preview(proposed).await? else {
-                return Ok(None);
+            let seen = match whole {
+                true => self.resource.preview_whole(proposed).await?,
+                false => self.resource.preview(proposed).await?,
             };
+            let Some((preview, prepared)) = seen else { return Ok(None) };
             self.hold(action, proposed, prepared)?;
             Ok(Some(preview))
         })

@@ -13,6 +13,11 @@ use holdpoint_types::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// How many times the rows of the limits a change may have that people approved by its size.
+pub const WHOLE_ROWS_TIMES: u32 = 10;
+/// How many times the bytes of the limits such a change may have.
+pub const WHOLE_BYTES_TIMES: u32 = 4;
+
 /// One call, before it is decided.
 #[derive(Clone, Copy, Debug)]
 pub struct Proposed<'a> {
@@ -114,7 +119,11 @@ pub struct Reverting<P> {
 /// Why there is no preview, no verification or no revert. Texts hold no value of a target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceFault {
-    /// The diff is larger than somebody can look at: for example `10001 rows`.
+    /// The diff is larger than the limits: for example `10001 rows`. Where somebody approves that
+    /// much, [`Resource::preview_whole`] looks at it.
+    #[error("too large: {0}")]
+    Large(String),
+    /// The diff is larger than can ever be looked at.
     #[error("too large: {0}")]
     TooLarge(String),
     /// The target is not there.
@@ -157,6 +166,15 @@ pub trait Resource: Send + Sync + 'static {
         &self,
         proposed: Proposed<'_>,
     ) -> impl Future<Output = Result<Option<(Preview, Self::Prepared)>, ResourceFault>> + Send;
+
+    /// The same with room for [`WHOLE_ROWS_TIMES`] the rows and [`WHOLE_BYTES_TIMES`] the bytes:
+    /// somebody approved so much.
+    fn preview_whole(
+        &self,
+        proposed: Proposed<'_>,
+    ) -> impl Future<Output = Result<Option<(Preview, Self::Prepared)>, ResourceFault>> + Send {
+        self.preview(proposed)
+    }
 
     /// What is kept, durably, before `prepared` is executed; absent where nothing can be undone.
     fn undo(&self, prepared: &Self::Prepared) -> Option<Undo>;

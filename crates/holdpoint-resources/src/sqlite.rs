@@ -15,7 +15,7 @@ mod value;
 use crate::clearance::{Clearance, answered, in_doubt, not_sent, tool_error};
 use crate::resource::{
     Change, Conflict, Executed, Forward, Preview, Proposed, Resource, ResourceFault, Reverting,
-    TargetState, Undo,
+    TargetState, Undo, WHOLE_BYTES_TIMES, WHOLE_ROWS_TIMES,
 };
 use crate::upstream::{Cancels, Ended};
 use base64::Engine;
@@ -123,6 +123,26 @@ impl Default for SqliteLimits {
     }
 }
 
+impl SqliteLimits {
+    /// Room for what people approved although it is larger.
+    fn whole(self) -> Self {
+        Self {
+            rows_max: self.rows_max.saturating_mul(WHOLE_ROWS_TIMES as usize),
+            bytes_max: self.bytes_max.saturating_mul(WHOLE_BYTES_TIMES as usize),
+            ..self
+        }
+    }
+
+    /// What is said of a change of so many rows.
+    fn too_many(&self, rows: usize) -> ResourceFault {
+        let text = format!("{rows} rows, and `rows_max` is {}", self.rows_max);
+        match rows > self.whole().rows_max {
+            true => ResourceFault::TooLarge(text),
+            false => ResourceFault::Large(text),
+        }
+    }
+}
+
 // === impl Sqlite ===
 
 impl Sqlite {
@@ -207,6 +227,14 @@ impl Resource for Sqlite {
         let (preview, work) =
             self.blocking(move |spec| Ok(pending(spec, &sql)?.prepared(spec, now))).await?;
         Ok(Some((preview, SqlitePrepared { clearance, work })))
+    }
+
+    async fn preview_whole(
+        &self,
+        proposed: Proposed<'_>,
+    ) -> Result<Option<(Preview, SqlitePrepared)>, ResourceFault> {
+        let limits = self.0.limits.whole();
+        Self::new(SqliteSpec { limits, ..SqliteSpec::clone(&self.0) }).preview(proposed).await
     }
 
     fn undo(&self, prepared: &SqlitePrepared) -> Option<Undo> {
@@ -311,12 +339,11 @@ fn pending(spec: &SqliteSpec, sql: &str) -> Result<Pending, ResourceFault> {
     let captured =
         capture.changes(&opened.conn, &spec.place, room).map_err(|fault| opened.told(&fault))?;
     if captured.rows > rows_max {
-        let text = format!("{} rows, and `rows_max` is {rows_max}", captured.rows);
-        return Err(ResourceFault::TooLarge(text));
+        return Err(spec.limits.too_many(captured.rows));
     }
     if captured.bytes > bytes_max {
         let text = format!("{} bytes, and at most {bytes_max} are shown", captured.bytes);
-        return Err(ResourceFault::TooLarge(text));
+        return Err(ResourceFault::Large(text));
     }
     if !captured.restorable {
         drop(opened);

@@ -264,6 +264,10 @@ reasons! {
         "Wait until some are decided.",
         "Decide or let expire what `holdpoint approvals` shows.";
     PreviewTooLarge, "preview_too_large", Decision,
+        "The call would change more than is looked at before somebody agrees to its size.",
+        "Change less in one call, or make the same call again once the approval is given.",
+        "An approval is bound to this size and lets it run; or raise the limit that is named.";
+    ChangeTooLarge, "change_too_large", Decision,
         "The call would change more than can be seen before, and nothing runs there unseen.",
         "Change less in one call; no approval can make this one run.",
         "Let the agent work in smaller steps, or raise the limit that is named: `rows_max`.";

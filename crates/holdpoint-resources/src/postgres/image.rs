@@ -50,6 +50,8 @@ pub(super) struct TableDiff {
 /// How much may still be read.
 pub(super) struct Budget {
     rows_max: u64,
+    /// Most rows of a change that people approved by its size.
+    whole_rows_max: u64,
     bytes_left: u64,
     bytes_max: u64,
     /// How many rows the server says were written.
@@ -80,21 +82,25 @@ impl Budget {
     /// What one call may read.
     pub(super) fn new(limits: &PostgresLimits, written: u64) -> Self {
         let bytes_max = limits.preview_bytes_max;
-        Self { rows_max: limits.rows_max, bytes_left: bytes_max, bytes_max, written }
+        let (rows_max, whole_rows_max) = (limits.rows_max, limits.whole().rows_max);
+        Self { rows_max, whole_rows_max, bytes_left: bytes_max, bytes_max, written }
     }
 
     fn too_many(&self, rows: u64) -> Failed {
         let (rows, rows_max) = (rows.max(self.written), self.rows_max);
-        ResourceFault::TooLarge(format!("{rows} rows, and `rows_max` is {rows_max}")).into()
+        let text = format!("{rows} rows, and `rows_max` is {rows_max}");
+        match rows > self.whole_rows_max {
+            true => ResourceFault::TooLarge(text).into(),
+            false => ResourceFault::Large(text).into(),
+        }
     }
 
     /// Takes a row into account.
     fn take(&mut self, image: &Image) -> Result<(), Failed> {
         let bytes: usize = image.iter().flatten().map(String::len).sum();
         let left = self.bytes_left.checked_sub(bytes as u64);
-        self.bytes_left = left.ok_or_else(|| {
-            ResourceFault::TooLarge(format!("more than {} bytes", self.bytes_max))
-        })?;
+        self.bytes_left = left
+            .ok_or_else(|| ResourceFault::Large(format!("more than {} bytes", self.bytes_max)))?;
         Ok(())
     }
 }

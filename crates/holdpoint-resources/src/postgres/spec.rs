@@ -1,5 +1,6 @@
 //! What a PostgreSQL database is, how much it may take, and the tools that are served with it.
 
+use crate::resource::{WHOLE_BYTES_TIMES, WHOLE_ROWS_TIMES};
 use crate::upstream::SecretText;
 use holdpoint_types::ServerName;
 use serde_json::{Value, json};
@@ -43,6 +44,18 @@ pub struct PostgresSpec {
 }
 
 // === impl PostgresLimits ===
+
+impl PostgresLimits {
+    /// Room for what people approved although it is larger.
+    pub(super) fn whole(self) -> Self {
+        let (rows, bytes) = (WHOLE_ROWS_TIMES, WHOLE_BYTES_TIMES);
+        Self {
+            rows_max: self.rows_max.saturating_mul(rows.into()),
+            preview_bytes_max: self.preview_bytes_max.saturating_mul(bytes.into()),
+            ..self
+        }
+    }
+}
 
 impl Default for PostgresLimits {
     fn default() -> Self {

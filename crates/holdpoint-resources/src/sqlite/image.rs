@@ -43,7 +43,7 @@ pub(super) fn read(opened: &mut Opened, bytes_max: usize) -> Result<Vec<u8>, Res
             "a database of {bytes} bytes, and at most {bytes_max} are kept as a whole to take \
              back what rows do not tell"
         );
-        return Err(ResourceFault::TooLarge(text));
+        return Err(ResourceFault::Large(text));
     }
     let data = opened.conn.serialize("main").map_err(|fault| told(&fault))?;
     let mut image = data.to_vec();

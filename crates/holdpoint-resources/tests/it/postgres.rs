@@ -219,6 +219,22 @@ async fn too_many_rows_and_too_many_bytes_are_not_looked_at() {
         "too large: 501 rows, and `rows_max` is 500"
     );
     preview(&postgres, "UPDATE many SET fat = '' WHERE id <= 500").await.unwrap();
+    // What people approved by its size is looked at whole, and can be taken back.
+    let sql = "DELETE FROM many";
+    let (tool, parameters) = (tool("sql_execute"), json!({ "sql": sql }));
+    let proposed = Proposed { tool: &tool, parameters: &parameters, effects: &[], now: NOW };
+    let (seen, prepared) = postgres.preview_whole(proposed).await.unwrap().unwrap();
+    assert_eq!((seen.counts().deleted, seen.guarantee), (700, Reversibility::Exact));
+    let undo = postgres.undo(&prepared).unwrap();
+    must(execute(&postgres, sql, prepared).await);
+    assert_eq!(database.value("SELECT count(*) FROM many").await, "0");
+    let back = super::cluster::revert(&postgres, &undo).await;
+    assert_eq!((back.preview.counts().created, back.conflicts.len()), (700, 0));
+    let limits = PostgresLimits { rows_max: 50, ..LIMITS };
+    let small = database.postgres_as("app", limits);
+    let never = preview(&small, "INSERT INTO many SELECT n, '' FROM generate_series(2001, 2501) n");
+    let never = never.await.unwrap_err();
+    assert!(matches!(&never, ResourceFault::TooLarge(_)), "{never}");
     let limits = PostgresLimits { preview_bytes_max: 10_000, ..LIMITS };
     let postgres = database.postgres_as("app", limits);
     let heavy = fault(&postgres, "DELETE FROM many WHERE id <= 20").await;

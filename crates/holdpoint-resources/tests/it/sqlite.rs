@@ -120,7 +120,7 @@ fn unused() -> (Cancels, Forward) {
 
 /// True if it is too large, and these words say how much that is.
 fn too_large(fault: &ResourceFault, words: &str) -> bool {
-    matches!(fault, ResourceFault::TooLarge(text) if text.contains(words))
+    matches!(fault, ResourceFault::Large(text) if text.contains(words))
 }
 
 /// What the agent was told, and whether as an error.
@@ -390,7 +390,7 @@ async fn a_sqlite_preview_beyond_its_limits_says_how_large_it_is() {
     assert!(too_large(&fault, " bytes, and at most 1048576"), "{fault}");
     let grows = "INSERT INTO t VALUES (10, zeroblob(1000000)), (11, zeroblob(1000000))";
     let fault = stage.preview(grows).await.unwrap_err();
-    assert!(matches!(&fault, ResourceFault::TooLarge(_)), "{fault}");
+    assert!(matches!(&fault, ResourceFault::Large(_)), "{fault}");
     let fault =
         stage.preview("INSERT INTO t VALUES (2, hex(zeroblob(1 << 24)))").await.unwrap_err();
     assert_eq!(fault.to_string(), "too large: a value");

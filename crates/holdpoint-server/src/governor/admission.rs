@@ -82,10 +82,20 @@ impl Governor {
         judged: Judged,
         policy: &PolicySets,
     ) -> Result<Admitted, Refusal> {
+        let (action, now) = (judged.request.action, judged.request.at);
+        let (Judged { request, facts, decision, diff }, approval) =
+            self.asked(judged, policy).map_err(|fault| unavailable(&fault))?;
+        let large = facts.unseen.as_ref().map(|unseen| unseen.reason);
+        let (judged, approval) = match (decision.ruling(), large) {
+            (Ruling::Permit, Some(Reason::PreviewTooLarge)) => {
+                let whole = self.look_whole(&request, (facts, decision), policy).await;
+                let (facts, decision, diff) = whole;
+                let judged = Judged { request, facts, decision, diff };
+                self.asked(judged, policy).map_err(|fault| unavailable(&fault))?
+            }
+            _ => (Judged { request, facts, decision, diff }, approval),
+        };
         let Judged { request, facts, decision, diff } = judged;
-        let (action, now) = (request.action, request.at);
-        let asked = self.ask_people(&request, (facts, decision), policy);
-        let (facts, decision, approval) = asked.map_err(|fault| unavailable(&fault))?;
         let (checks, decision) = self.promise_checks(&request, &facts, decision);
         let parameters = canonical_digest(&request.parameters)
             .map_err(|fault| deny(Reason::CouldNotDecide, &fault.to_string()))?;
@@ -118,6 +128,18 @@ impl Governor {
                 Err(unavailable(&fault).into())
             }
         }
+    }
+
+    /// The same after people were asked, if need be, and what they are asked.
+    fn asked(
+        &self,
+        judged: Judged,
+        policy: &PolicySets,
+    ) -> Result<(Judged, Option<ApprovalAsked>), StoreFault> {
+        let Judged { request, facts, decision, diff } = judged;
+        let asked = self.ask_people(&request, (facts, decision), policy)?;
+        let (facts, decision, approval) = asked;
+        Ok((Judged { request, facts, decision, diff }, approval))
     }
 
     /// Hands a proposal to control, if there is room.

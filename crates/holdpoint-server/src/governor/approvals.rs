@@ -81,6 +81,7 @@ fn binding(
         "definition": facts.tool.as_ref().map(|tool| tool.definition),
         "parameters": canonical_digest(&request.parameters).ok()?,
         "preview": facts.preview.as_ref().map(|preview| preview.digest),
+        "unseen": facts.unseen.as_ref().map(|unseen| &unseen.detail),
         "policy": policy.digest(),
         "guards": guards,
         "approvals": names,

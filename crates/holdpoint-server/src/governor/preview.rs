@@ -9,7 +9,8 @@ use holdpoint_policy::PolicySets;
 use holdpoint_resources::resource::{Preview, Proposed, ResourceFault};
 use holdpoint_resources::{Place, Resources, redacted};
 use holdpoint_types::{
-    ActionId, ApprovalAsked, Decision, Facts, Reason, Request, Ruling, ToolRef, Unseen,
+    ActionId, ApprovalAsked, Decision, Facts, PreviewFacts, Reason, Request, Ruling, ToolRef,
+    Unseen,
 };
 use std::sync::Arc;
 
@@ -77,11 +78,7 @@ impl Governor {
             return (facts, decision, None);
         }
         let seen = resources.preview(request.action, proposed).await;
-        let seen = seen.and_then(|seen| match seen {
-            None => Ok(None),
-            Some(preview) => preview.facts().map(|known| Some((preview, known))),
-        });
-        let preview = match seen {
+        let preview = match known(seen) {
             Ok(None) => return (facts, decision, None),
             Ok(Some((preview, known))) => {
                 facts.preview = Some(known);
@@ -89,6 +86,37 @@ impl Governor {
             }
             Err(fault) => {
                 facts.unseen = Some(unseen(&fault, resources.place_of(server)));
+                None
+            }
+        };
+        let decision = decide(request, &facts, policy);
+        (facts, decision, preview)
+    }
+
+    /// Looks at a change that people approved by its size, so that it runs as it is seen then and
+    /// can be taken back. Whoever decides about what is seen is asked as usual.
+    pub(super) async fn look_whole(
+        &self,
+        request: &Request,
+        (mut facts, decision): (Facts, Decision),
+        policy: &PolicySets,
+    ) -> (Facts, Decision, Option<Preview>) {
+        let (tool, parameters, now) = (&request.tool, &request.parameters, request.at);
+        let proposed = Proposed { tool, parameters, effects: &[], now };
+        let resources = self.resources();
+        let seen = resources.preview_whole(request.action, proposed).await;
+        let preview = match known(seen) {
+            Ok(None) => return (facts, decision, None),
+            Ok(Some((preview, known))) => {
+                (facts.preview, facts.unseen) = (Some(known), None);
+                Some(preview)
+            }
+            Err(fault) => {
+                let reason = match fault {
+                    ResourceFault::Large(_) => Reason::ChangeTooLarge,
+                    ref fault => unseen(fault, resources.place_of(request.tool.server())).reason,
+                };
+                facts.unseen = Some(Unseen { reason, detail: fault.to_string() });
                 None
             }
         };
@@ -136,12 +164,24 @@ impl Governor {
     }
 }
 
+/// What was seen, with what decisions and records see of it.
+fn known(
+    seen: Result<Option<Preview>, ResourceFault>,
+) -> Result<Option<(Preview, PreviewFacts)>, ResourceFault> {
+    let Some(preview) = seen? else { return Ok(None) };
+    let known = preview.facts()?;
+    Ok(Some((preview, known)))
+}
+
 /// Why nobody can see what a call would do, as a decision takes it.
 fn unseen(fault: &ResourceFault, place: Option<Place>) -> Unseen {
     let reason = match fault {
         // Its server runs what nobody looked at; what Holdpoint serves does not.
-        ResourceFault::TooLarge(_) if place == Some(Place::Beside) => Reason::UnseenTooLarge,
-        ResourceFault::TooLarge(_) => Reason::PreviewTooLarge,
+        ResourceFault::Large(_) | ResourceFault::TooLarge(_) if place == Some(Place::Beside) => {
+            Reason::UnseenTooLarge
+        }
+        ResourceFault::Large(_) => Reason::PreviewTooLarge,
+        ResourceFault::TooLarge(_) => Reason::ChangeTooLarge,
         ResourceFault::Refused(_) | ResourceFault::Gone(_) | ResourceFault::Invalid(_) => {
             Reason::TargetRefuses
         }

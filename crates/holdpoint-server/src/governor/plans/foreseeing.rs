@@ -43,7 +43,8 @@ impl Governor {
         let effects = self.analyse((&call.agent, &call.tool), &call.parameters).await;
         let effects = effects.map_err(|refused| told(&refused))?;
         let action = self.new_action();
-        let _held_open = HeldOpen { governor: self, action, tool: &call.tool };
+        let (tool, turn) = (&call.tool, None);
+        let mut held_open = HeldOpen { governor: self, action, tool, turn };
         let now = self.inner.clock.now().map_err(|fault| fault.to_string())?;
         let (mut request, mut facts) = self.gather(action, (&call, effects.as_deref()), now);
         request.task = Some(plan.task);
@@ -55,8 +56,8 @@ impl Governor {
         if judged.1.ruling() >= Ruling::Deny {
             return Err(format!("it would be refused: {}", told(&judged.1)));
         }
-        let (facts, decision, _) =
-            self.look_ahead(&request, judged, effects.as_deref(), &policy).await;
+        let on = (&*policy, &mut held_open);
+        let (facts, decision, _) = self.look_ahead(&request, judged, effects.as_deref(), on).await;
         match (facts.preview, facts.unseen) {
             (Some(preview), _) if decision.ruling() < Ruling::Deny => Ok(preview),
             (Some(_), _) => Err(format!("it would be refused: {}", told(&decision))),
