@@ -2,7 +2,7 @@
 //! signed. Must not begin or commit the transaction, nor sign over a log that it did not check.
 
 use super::fault::StoreFault;
-use super::{approvals, blocks, checks, grants, plans, query};
+use super::{approvals, blocks, checks, grants, plans, query, reverts};
 use holdpoint_ledger::{
     Frontier, Signer, Verifier, encode, leaf_hash, open_checkpoint, sign_checkpoint,
 };
@@ -363,6 +363,7 @@ impl<'t> Batch<'t> {
         approvals::note(self.txn, &draft.record)?;
         grants::note(self.txn, &draft.record)?;
         plans::note(self.txn, &draft.record, seq)?;
+        reverts::note(self.txn, &draft.record, seq)?;
         self.state.frontier.push(draft.leaf);
         self.state.last_at = Some(draft.record.at_ms);
         Ok(seq)

@@ -22,6 +22,7 @@ mod grants;
 mod open;
 mod plans;
 mod query;
+mod reverts;
 mod rows;
 mod schema;
 #[cfg(test)]

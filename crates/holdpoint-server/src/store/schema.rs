@@ -130,6 +130,10 @@ const TABLES_3: &str = "
         state TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX plan_calls_by_plan ON plan_calls (plan);
+    CREATE TABLE stuck_reverts (
+        action TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// One entry of the database's own list of what it holds.
@@ -274,7 +278,7 @@ pub(super) fn lists_checks(connection: &Connection) -> Result<bool, StoreFault> 
     Ok(format_of(connection)? >= 2)
 }
 
-/// True if the store lists approvals, grants for a limited time, and plans.
+/// True if the store lists approvals, grants for a limited time, plans and stuck reverts.
 pub(super) fn lists_approvals(connection: &Connection) -> Result<bool, StoreFault> {
     Ok(format_of(connection)? >= 3)
 }

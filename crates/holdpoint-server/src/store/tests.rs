@@ -4,6 +4,7 @@ mod checks;
 mod forged;
 mod grants;
 mod plans;
+mod reverts;
 
 use super::{
     Access, Admission, NewKey, Pin, RecordQuery, ReleaseOf, Store, StoreFault, StoreOptions,

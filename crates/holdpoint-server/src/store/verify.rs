@@ -6,7 +6,7 @@ use super::blocks;
 use super::fault::StoreFault;
 use super::files::Layout;
 use super::rows::{KeyRow, PinRow};
-use super::{approvals, checks, grants, plans, query, schema};
+use super::{approvals, checks, grants, plans, query, reverts, schema};
 use holdpoint_ledger::{Entry, LogFault, LogVerifier, Verified, Verifier, open_checkpoint};
 use holdpoint_types::{
     AgentName, Digest, Epoch, Record, RecordBody, Ruling, Stop, TeamName, Timestamp, ToolRef,
@@ -66,6 +66,7 @@ struct Derived {
     approvals: approvals::Derived,
     grants: grants::Derived,
     plans: plans::Derived,
+    reverts: reverts::Derived,
     size: u64,
 }
 
@@ -122,6 +123,7 @@ impl Derived {
         self.approvals.apply(record);
         self.grants.apply(record);
         self.plans.apply(record, self.size);
+        self.reverts.apply(record, self.size);
         self.apply_action(record, columns);
         let at = record.at_ms;
         match &record.body {
@@ -230,6 +232,9 @@ impl Derived {
         }
         if !self.plans.fits(connection)? {
             return differs("list of plans");
+        }
+        if !self.reverts.fits(connection)? {
+            return differs("list of stuck reverts");
         }
         let [index, records, both] = query::index_counts(connection, blocks::end(self.size))?;
         if index != records || both != records {

@@ -15,7 +15,10 @@ use holdpoint_resources::resource::Preview;
 use holdpoint_resources::{Archive, Kept};
 use holdpoint_server::store::{Access, ApprovalRow, Store};
 use holdpoint_server::wire::{ApprovalReply, ApprovalState};
-use holdpoint_types::{ActionRecord, DecisionRecord, Epoch, IntentSource, RecordBody, Timestamp};
+use holdpoint_types::{
+    ActionRecord, ChangeCounts, DecisionRecord, Epoch, IntentSource, PreviewFacts, RecordBody,
+    Timestamp,
+};
 use serde_json::json;
 
 /// Longest parameters on a line, in characters.
@@ -99,7 +102,8 @@ pub fn missing(row: &ApprovalRow, now: Timestamp) -> Vec<String> {
     told.collect()
 }
 
-fn tone(state: ApprovalState) -> Tone {
+/// The tone of how an approval stands.
+pub fn tone(state: ApprovalState) -> Tone {
     match state {
         ApprovalState::Waits => Tone::Careful,
         ApprovalState::Given => Tone::Good,
@@ -202,6 +206,13 @@ fn whole(
     text
 }
 
+/// How much a call would change, as its preview says.
+pub fn counted(known: &PreviewFacts) -> String {
+    let exact = if known.exact { "exactly" } else { "at least" };
+    let ChangeCounts { created, updated, deleted } = known.counts;
+    format!("{exact}: make {created}, change {updated}, delete {deleted}")
+}
+
 /// What the call would do, as far as that was seen.
 fn would(
     record: Option<&ActionRecord<DecisionRecord>>,
@@ -211,13 +222,10 @@ fn would(
     let Some(facts) = record.map(|record| &record.more.facts) else { return String::new() };
     let mut text = match (&facts.preview, &facts.unseen) {
         (Some(known), _) => {
-            let exact = if known.exact { "exactly" } else { "at least" };
             let until = known.until.map(|until| look.time_and_age(until));
             let until = until.map_or_else(String::new, |until| format!(" until {until}"));
-            let (counts, back) = (known.counts, known.guarantee.as_str());
-            let made = format!("make {}, change {}", counts.created, counts.updated);
-            let all = format!("{made}, delete {}", counts.deleted);
-            format!("  would do {exact}: {all}; to be taken back: {back}{until}\n")
+            let (counted, back) = (counted(known), known.guarantee.as_str());
+            format!("  would do {counted}; to be taken back: {back}{until}\n")
         }
         (None, Some(unseen)) => format!("  would do: {}\n", escaped(&unseen.detail)),
         (None, None) => "  would do: nobody can see before; nothing takes it back\n".to_owned(),

@@ -3,12 +3,13 @@
 mod plans;
 
 use super::look::{Look, Tone, count, escaped, shortened};
+use super::revert;
 use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
     ActionId, ActionRecord, AgentName, ApprovalRecord, AskedRuling, Cause, CheckRecord,
     DecisionRecord, Digest, Field, FindingResult, GuardRecord, Lineage, OutcomeRecord,
-    OutcomeStatus, PolicySource, RecordBody, RevertRecord, RevertStatus, Ruling, Severity,
-    TaskRecord, TimedGrant,
+    OutcomeStatus, PolicySource, RecordBody, RevertRecord, Ruling, Severity, TaskRecord,
+    TimedGrant,
 };
 use serde_json::{Map, Value, json};
 
@@ -139,12 +140,7 @@ fn people(body: &RecordBody, look: &Look) -> Option<String> {
         RecordBody::Reverted(reverted) => {
             let RevertRecord { of, agent, status, restored, conflicts, by, because, .. } =
                 &**reverted;
-            let tone = match status {
-                RevertStatus::Restored | RevertStatus::Unchanged => Tone::Good,
-                RevertStatus::Partly => Tone::Careful,
-                RevertStatus::Impossible | RevertStatus::Stuck => Tone::Bad,
-            };
-            let status = look.paint(tone, &in_width(status.as_str()));
+            let status = look.paint(revert::tone(*status), &in_width(status.as_str()));
             let kept = match conflicts.len() {
                 0 => String::new(),
                 some => format!(", kept {some}"),

@@ -17,7 +17,7 @@ use holdpoint_server::operate::Word;
 use holdpoint_server::runtime::Runtime;
 use holdpoint_server::store::Store;
 use holdpoint_types::{
-    ActionId, Door, PlanId, RecordBody, RevertRecord, RevertStatus, Ruling, TaskId,
+    ActionId, ChangeCounts, Door, PlanId, RecordBody, RevertRecord, RevertStatus, Ruling, TaskId,
 };
 use serde_json::{Value, json};
 
@@ -219,28 +219,40 @@ fn refused(action: ActionId, refusal: &Refusal) -> String {
     text.lines().map(|line| format!("{}\n", escaped(line))).collect()
 }
 
-fn ended(record: &RevertRecord, look: &Look) -> String {
-    let tone = match record.status {
+/// The tone of how it stands.
+pub fn tone(status: RevertStatus) -> Tone {
+    match status {
         RevertStatus::Restored | RevertStatus::Unchanged => Tone::Good,
         RevertStatus::Partly => Tone::Careful,
         RevertStatus::Impossible | RevertStatus::Stuck => Tone::Bad,
-    };
-    let means = match record.status {
+    }
+}
+
+/// How it stands, in words.
+pub fn meaning(status: RevertStatus) -> &'static str {
+    match status {
         RevertStatus::Restored => "everything is as it was before; that was looked at",
         RevertStatus::Unchanged => "everything was as it was before already",
         RevertStatus::Partly => "what somebody changed since is kept; the rest is as it was before",
         RevertStatus::Impossible => "it cannot be taken back",
         RevertStatus::Stuck => "it failed, or nobody can tell how the target is: look at it",
-    };
-    let word = look.paint(tone, record.status.as_str());
-    let mut text = format!("{word} {}: {means}\n", record.of);
-    let restored = record.restored;
-    if restored.total() > 0 {
-        let things = count(restored.total(), "thing");
-        text.push_str(&format!(
-            "  put back {things}: {} made again, {} changed back, {} removed\n",
-            restored.created, restored.updated, restored.deleted,
-        ));
+    }
+}
+
+/// How much was put back.
+pub fn put_back(restored: ChangeCounts) -> String {
+    let things = count(restored.total(), "thing");
+    format!(
+        "{things}: {} made again, {} changed back, {} removed",
+        restored.created, restored.updated, restored.deleted,
+    )
+}
+
+fn ended(record: &RevertRecord, look: &Look) -> String {
+    let word = look.paint(tone(record.status), record.status.as_str());
+    let mut text = format!("{word} {}: {}\n", record.of, meaning(record.status));
+    if record.restored.total() > 0 {
+        text.push_str(&format!("  put back {}\n", put_back(record.restored)));
     }
     for conflict in &record.conflicts {
         let (resource, why) = (escaped(&conflict.resource), escaped(&conflict.why));

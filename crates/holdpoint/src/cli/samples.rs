@@ -129,7 +129,8 @@ fn said(counts_for: &[&str]) -> ApprovalRecord {
     }
 }
 
-fn reverted() -> RevertRecord {
+/// An action of which a part was taken back.
+pub fn reverted() -> RevertRecord {
     let (resource, why) = ("pg://x/t/id=1\u{9b}2J".to_owned(), "changed since".to_owned());
     RevertRecord {
         of: action(),
@@ -144,7 +145,8 @@ fn reverted() -> RevertRecord {
     }
 }
 
-fn granted() -> TimedGrant {
+/// A grant for a limited time.
+pub fn granted() -> TimedGrant {
     TimedGrant {
         id: 30,
         agent: "coder".parse().unwrap(),

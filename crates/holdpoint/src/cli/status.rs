@@ -3,6 +3,7 @@
 
 mod credentials;
 mod freezes;
+mod waiting;
 
 use super::look::{Look, Table, Tone, bytes, count, duration, escaped, json_lines, shortened};
 use super::operator::StoreArgs;
@@ -17,6 +18,7 @@ use holdpoint_server::wire::{GuardReply, IssuerReply, StatusReply, UpstreamReply
 use holdpoint_types::Timestamp;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use waiting::Waiting;
 
 /// Longest fault of an upstream server that is shown, in characters.
 const FAULT_CHARS_MAX: usize = 120;
@@ -42,6 +44,7 @@ struct Status {
     in_doubt: u64,
     gateways: Vec<Result<StatusReply, String>>,
     credentials: Vec<Standing>,
+    waiting: Waiting,
     /// Absent if the configuration could not be read.
     settings: Option<Settings>,
 }
@@ -65,9 +68,11 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
 async fn gather(store: &Store, credentials: Vec<Standing>) -> anyhow::Result<Status> {
     let note = store.checkpoint()?;
     let checkpoint = note.map(|note| open_checkpoint(&note, store.verifier())).transpose()?;
+    let control = store.control()?;
     Ok(Status {
         dir: store.dir().to_owned(),
-        control: store.control()?,
+        waiting: Waiting::gather(store, (control.epoch, operator::now()))?,
+        control,
         records: store.size()?,
         bytes: size_of(store.dir()),
         last_at: store.last_at()?.filter(|_| checkpoint.is_some()),
@@ -93,7 +98,7 @@ fn to_json(status: &Status, now: Timestamp) -> Value {
     });
     let gateways: Vec<_> = status.gateways.iter().filter_map(|found| found.as_ref().ok()).collect();
     let silent: Vec<_> = status.gateways.iter().filter_map(|found| found.as_ref().err()).collect();
-    json!({
+    let mut told = json!({
         "store": status.dir.display().to_string(),
         "records": status.records,
         "bytes": status.bytes,
@@ -106,7 +111,11 @@ fn to_json(status: &Status, now: Timestamp) -> Value {
         "gateways": gateways,
         "unreachable": silent,
         "credentials": status.credentials.iter().map(credentials::to_json).collect::<Vec<_>>(),
-    })
+    });
+    if let (Value::Object(told), Value::Object(more)) = (&mut told, status.waiting.to_json()) {
+        told.extend(more);
+    }
+    told
 }
 
 fn render(status: &Status, look: &Look) -> String {
@@ -117,8 +126,9 @@ fn render(status: &Status, look: &Look) -> String {
     let freezes = status.settings.as_ref().map(|settings| freezes::render(settings, look));
     let freezes = freezes.unwrap_or_default();
     let credentials = credentials::render(&status.credentials, look);
+    let waiting = status.waiting.render(look);
     let (store, gateways) = (render_store(status, look), render_gateways(status, look));
-    format!("{store}{stops}{freezes}{credentials}{gateways}")
+    format!("{store}{stops}{waiting}{freezes}{credentials}{gateways}")
 }
 
 fn render_store(status: &Status, look: &Look) -> String {
@@ -144,6 +154,8 @@ fn render_store(status: &Status, look: &Look) -> String {
             row("in doubt", Tone::Bad, text);
         }
     }
+    let (tone, text) = status.waiting.approvals(look);
+    row("approvals", tone, text);
     table.render("", look)
 }
 
@@ -253,6 +265,7 @@ fn issuer_row(issuer: &IssuerReply) -> Vec<(Tone, String)> {
 
 #[cfg(test)]
 mod tests {
+    use super::waiting::Waiting;
     use super::{Status, render, to_json};
     use crate::cli::look::json_lines;
     use crate::cli::look::tests::look;
@@ -322,6 +335,7 @@ mod tests {
             in_doubt: 1,
             gateways: vec![Ok(reply), Err("0199: it did not answer".to_owned())],
             credentials: Vec::new(),
+            waiting: Waiting::default(),
             settings: None,
         }
     }
@@ -335,6 +349,7 @@ mod tests {
             checkpoint   1204 records, root 4813494d137e
             epoch        3
             in doubt     1 action: see holdpoint log --in-doubt
+            approvals    none waits
             in force:
             stop 2 on server:db
               reason   migration
@@ -360,6 +375,7 @@ mod tests {
             checkpoint   none
             epoch        0
             in doubt     none
+            approvals    none waits
             no stop is in force
             no process governs
         "#]]

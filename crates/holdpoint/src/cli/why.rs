@@ -1,10 +1,13 @@
 //! `holdpoint why`: the whole chain of one action, from the request to the proof of its records.
 //! Must never show as true what only the agent says, nor leave out what is absent.
 
+mod ahead;
+mod approval;
 mod chain;
 mod find;
 mod lineage;
 mod program;
+mod reverts;
 mod text;
 
 use super::look::{Look, json_lines};
@@ -14,10 +17,11 @@ pub use find::{Found, Wanted, find as find_action};
 use holdpoint_server::store::{Access, Store};
 use holdpoint_types::ActionId;
 
-/// Explain one action: request, facts, findings, policy, decision, outcome, lineage and proof.
+/// Explain one action: request, facts with the preview, findings, policy, decision, approval,
+/// outcome, what took it back, lineage and proof.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The action's id, at least its first 6 hex digits, or `last`.
+    /// The id of the action or of an approval, at least its first 6 hex digits, or `last`.
     #[arg(value_name = "ACTION")]
     action: Wanted,
     #[command(flatten)]
@@ -54,9 +58,10 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
         operator::note(&format!("no action is known as `{action}`"));
         return Ok(Exit::Fault);
     };
+    let look = Look::of_terminal();
     answer(&match globals.format {
-        Format::Json => json_lines(&program::to_json(&chain)),
-        Format::Text => text::render(&chain, &Look::of_terminal()),
+        Format::Json => json_lines(&program::to_json(&chain, look.now)),
+        Format::Text => text::render(&chain, &look),
     })?;
     Ok(Exit::Ok)
 }

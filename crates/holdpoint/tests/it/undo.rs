@@ -126,6 +126,59 @@ fn a_change_of_rows_is_seen_approved_made_and_taken_back() {
 }
 
 #[test]
+fn why_tells_the_whole_story_and_status_what_waits_for_people() {
+    let world = world("approve-writes", ORDERS);
+    sqlite(&world, "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')");
+    let key = world.key("coder");
+    let serve = world.serve();
+    let sql = "UPDATE t SET v = 'secret-b' WHERE id = 1";
+    let id = held(&execute(&serve, &key, sql));
+    let status = world.must(&["status"]);
+    assert!(status.contains("1 call, the oldest"), "{status}");
+    assert!(status.contains("holdpoint approvals"), "{status}");
+    let why = world.must(&["why", &id]);
+    assert!(why.contains("exactly: make 0, change 1, delete 0"), "{why}");
+    assert!(why.contains(&format!("{id}, waits")) && why.contains("missing"), "{why}");
+    world.must(&["approve", &id, "--because", "seen it"]);
+    assert_eq!(world.json(&["status"])["approvals"]["given"], 1);
+    assert_eq!(reason(&execute(&serve, &key, sql)), "answered");
+    let action = last_permitted(&world);
+    for one in [&id, &action] {
+        let why = world.must(&["why", one]);
+        assert!(why.contains(&format!("{id}, used")) && why.contains("seen it"), "{why}");
+        assert_eq!(world.json(&["why", one])["approval"]["used_by"], json!(action));
+    }
+
+    // Nobody can read the target: that is stuck, and shown until it is not.
+    let database = world.path().join("orders.db");
+    let sound = std::fs::read(&database).unwrap();
+    std::fs::write(&database, [b'x'; 4096]).unwrap();
+    let run = world.run(&["revert", &action, "--because", "wrong row"]);
+    assert_eq!(run.status.code(), Some(5), "{}{}", text(&run.stdout), text(&run.stderr));
+    let status = world.must(&["status"]);
+    assert!(status.contains(&format!("stuck revert of {action}")), "{status}");
+    assert!(status.contains(&format!("holdpoint why {action}")), "{status}");
+    assert!(world.must(&["why", &action]).contains("stuck"));
+    std::fs::write(&database, sound).unwrap();
+    world.must(&["revert", &action, "--because", "the row again"]);
+    let told = world.json(&["status"]);
+    assert_eq!((&told["stuck_reverts"], &told["approvals"]["waiting"]), (&json!([]), &json!(0)));
+    let why = world.json(&["why", &action]);
+    let became: Vec<_> =
+        why["reverts"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
+    assert_eq!(became, ["stuck", "restored"]);
+    let back = why["reverts"][1]["action"].as_str().unwrap();
+    let of = world.json(&["why", back])["takes_back"].take();
+    assert_eq!((&of["of"], &of["became"]["because"]), (&json!(action), &json!("the row again")));
+
+    let grant = ["grant", "coder", "--class", "write", "--tools", "orders__*"];
+    world.must(&[&grant[..], &["--for", "1h", "--because", "tonight"]].concat());
+    assert!(world.must(&["status"]).contains("coder write orders__*  until"));
+    serve.end();
+    world.must(&["verify"]);
+}
+
+#[test]
 fn unapproved_changes_are_made_in_the_transaction_that_was_seen() {
     let world = world("auto", ORDERS);
     sqlite(&world, "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')");

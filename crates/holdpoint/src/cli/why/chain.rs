@@ -1,5 +1,7 @@
 //! Gathers everything that the store knows about one action. Must not judge or format it.
 
+use super::approval::Asked;
+use super::reverts::{Reverted, TakesBack};
 use holdpoint_ledger::{open_checkpoint, verify_inclusion};
 use holdpoint_server::store::{RecordQuery, Store, StoredRecord};
 use holdpoint_types::{
@@ -19,6 +21,12 @@ pub struct Chain {
     pub outcome: Option<Said<OutcomeRecord>>,
     /// Where it stands.
     pub state: State,
+    /// The approval that it asked for or was made with.
+    pub approval: Option<Asked>,
+    /// The attempts to take it back, in order.
+    pub reverts: Vec<Reverted>,
+    /// What it was to take back itself.
+    pub takes_back: Option<TakesBack>,
     /// What its server asked the agent meanwhile, with what came back, in order.
     pub questions: Vec<Question>,
     /// The checks after it that were made, in order.
@@ -155,6 +163,7 @@ pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> 
     let mut outcome = None;
     let mut questions = Vec::new();
     let mut checks = Vec::new();
+    let mut reverts = Vec::new();
     let mut records = Vec::new();
     for stored in store.of_action(action)? {
         records.push(prove(store, &stored)?);
@@ -167,6 +176,7 @@ pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> 
                 questions.push(Question { seq: stored.seq, asked: *asked, replied: None });
             }
             RecordBody::Replied(replied) => reply_to(&mut questions, *replied),
+            RecordBody::Reverted(record) => reverts.push(Reverted { at, record: *record }),
             _ => {}
         }
     }
@@ -184,9 +194,20 @@ pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> 
         Field::Absent(_) => None,
     };
     let guards = guards(store, &decision.record.more)?;
-    let chain =
-        Chain { decision, outcome, state, questions, checks, due, policy_files, guards, records };
-    Ok(Some(chain))
+    Ok(Some(Chain {
+        approval: Asked::gather(store, &decision)?,
+        takes_back: TakesBack::gather(store, &decision.record)?,
+        decision,
+        outcome,
+        state,
+        reverts,
+        questions,
+        checks,
+        due,
+        policy_files,
+        guards,
+        records,
+    }))
 }
 
 pub(super) fn reply_to(questions: &mut [Question], replied: RepliedRecord) {

@@ -1,11 +1,13 @@
 //! The chain of an action as JSON, whole. Fields may be added, never renamed.
 
+use super::approval::Asked;
 use super::chain::{Chain, Proved, Question};
-use holdpoint_types::Ruling;
+use super::reverts::{Reverted, TakesBack};
+use holdpoint_types::{Ruling, Timestamp};
 use serde_json::{Value, json};
 
-/// The chain for programs.
-pub fn to_json(chain: &Chain) -> Value {
+/// The chain for programs. The preview and the plan are among the facts.
+pub fn to_json(chain: &Chain, now: Timestamp) -> Value {
     let decision = &chain.decision.record;
     let ruling = decision.more.decision.ruling();
     json!({
@@ -25,6 +27,9 @@ pub fn to_json(chain: &Chain) -> Value {
         })).collect::<Vec<_>>(),
         "decision": { "ruling": ruling, "causes": decision.more.decision },
         "permitted": ruling == Ruling::Permit,
+        "approval": chain.approval.as_ref().map(|asked: &Asked| asked.to_json(now)),
+        "reverts": chain.reverts.iter().map(Reverted::to_json).collect::<Vec<_>>(),
+        "takes_back": chain.takes_back.as_ref().map(TakesBack::to_json),
         "outcome": chain.outcome.as_ref().map(|outcome| json!({
             "at_ms": outcome.at.0,
             "gateway": outcome.gateway,

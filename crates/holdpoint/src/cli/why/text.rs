@@ -1,6 +1,7 @@
 //! The chain of an action as a tree for people. Everything that came from agents or servers is
 //! escaped and shortened; `--format json` has it whole.
 
+use super::ahead;
 use super::chain::{Chain, Proved, Question, Said, State};
 use super::lineage::{fields, intent};
 use crate::cli::line::{tone_of, tone_of_finding, tone_of_question, unusual};
@@ -35,8 +36,18 @@ pub fn render(chain: &Chain, look: &Look) -> String {
         findings(&decision.facts.findings),
         policy(chain),
         decided(&chain.decision, look),
-        execution(chain, look),
     ]);
+    let tree = tree
+        .with(chain.approval.iter().map(|asked| asked.branch(look)))
+        .with([execution(chain, look)]);
+    let tree = tree.with(chain.takes_back.iter().map(|one| one.branch(look)));
+    let tree = match chain.reverts.as_slice() {
+        [] => tree,
+        all => {
+            let all = all.iter().map(|one| one.branch(look));
+            tree.with([Branch::new("reverts", "").with(all)])
+        }
+    };
     let tree = match chain.questions.as_slice() {
         [] => tree,
         asked => tree.with([Branch::new("questions", "").with(asked.iter().map(question))]),
@@ -118,8 +129,10 @@ fn facts(facts: &Facts, look: &Look) -> Branch {
             Branch::new("target", short(&target.resource)),
             Branch::new("environment", environment),
             Branch::new("surfaces", names(&target.surfaces)),
-            Branch::new("freezes", names(&facts.freezes)),
+            Branch::new("freezes", ahead::freezes(facts)),
             stops,
+            ahead::plan(facts.plan.as_ref()),
+            ahead::preview(facts, look),
         ])
         .with(facts.effects.iter().map(|one| {
             let tone = Tone::of_class(one.effect.class);
@@ -341,13 +354,17 @@ mod tests {
     use crate::cli::look::json_line;
     use crate::cli::look::tests::look;
     use crate::cli::samples;
+    use crate::cli::why::approval::{Asked, Word, asked_of};
     use crate::cli::why::chain::{Chain, Proved, Question, Said, Signed, State, reply_to};
     use crate::cli::why::program::to_json;
+    use crate::cli::why::reverts::Reverted;
     use expect_test::expect;
     use holdpoint_types::{Digest, RecordBody};
+    use serde_json::json;
 
     fn chain(stored: Vec<holdpoint_server::store::StoredRecord>, state: State) -> Chain {
         let (mut decision, mut outcome, mut records) = (None, None, Vec::new());
+        let (mut reverts, mut words) = (Vec::new(), Vec::new());
         let mut questions = Vec::new();
         for one in stored {
             let proof = match one.seq {
@@ -368,13 +385,35 @@ mod tests {
                     questions.push(Question { seq: one.seq, asked: *asked, replied: None });
                 }
                 RecordBody::Replied(replied) => reply_to(&mut questions, *replied),
+                RecordBody::Reverted(record) => reverts.push(Reverted { at, record: *record }),
+                RecordBody::Approved(said) | RecordBody::Disapproved(said) => {
+                    words.push(Word { at, said: *said });
+                }
                 _ => {}
             }
         }
         let policy_files = Some(vec!["starter.cedar".to_owned()]);
         let decision = decision.unwrap();
         let (checks, due, guards) = Default::default();
-        Chain { decision, outcome, state, questions, checks, due, policy_files, guards, records }
+        let asked = asked_of(&decision.record.more).cloned();
+        let used_by = Some(decision.record.action);
+        let approval = asked.map(|asked| {
+            Asked::new(&decision, (&asked, words), used_by, holdpoint_types::Epoch(3))
+        });
+        Chain {
+            decision,
+            outcome,
+            state,
+            approval,
+            reverts,
+            takes_back: None,
+            questions,
+            checks,
+            due,
+            policy_files,
+            guards,
+            records,
+        }
     }
 
     #[test]
@@ -402,7 +441,9 @@ mod tests {
             │  ├─ environment  prod
             │  ├─ surfaces     billing, prod
             │  ├─ freezes      none
-            │  └─ stops        none
+            │  ├─ stops        none
+            │  ├─ plan         none
+            │  └─ preview      none
             ├─ findings
             │  └─ schema  pass
             ├─ policy     sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812
@@ -469,8 +510,10 @@ mod tests {
             │  ├─ environment  prod (no rule names its environment)
             │  ├─ surfaces     billing, prod
             │  ├─ freezes      year-end
-            │  └─ stops        1 stop
-            │     └─ stop 7  on agent:coder by ada, 2025-07-20T08:26:40.000+00:00: it deletes
+            │  ├─ stops        1 stop
+            │  │  └─ stop 7  on agent:coder by ada, 2025-07-20T08:26:40.000+00:00: it deletes
+            │  ├─ plan         none
+            │  └─ preview      none
             ├─ findings
             │  └─ schema  fail: at `/size`: 3 is not of type "string" (parameters_invalid)
             ├─ policy     sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812
@@ -511,7 +554,117 @@ mod tests {
     fn the_chain_for_programs() {
         let chain = chain(vec![samples::permitted(), samples::outcome()], State::Ended);
         expect![[r#"
-            {"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","ruling":"permit","state":"ended","decided_at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","request":{"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","door":"mcp_stdio","tool":"fs__read_file","parameters":{"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3},"intent":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"},"retrieved":["doc-1"],"at":1753000000000},"facts":{"agent":{"owner":"platform","mode":"auto"},"tool":{"definition":"sha256:4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6","state":"pinned","class":"read","class_source":"operator","open_world":true},"grant":{"by":"fs__*"},"target":{"resource":"file:///srv/app/notes\u001b.txt","environment":"prod","environment_resolved":true,"surfaces":["billing","prod"]},"freezes":[],"stops":[],"epoch":3,"findings":[{"validator":"schema","result":"pass","reason":"parameters_invalid","evidence":""}]},"policy":{"digest":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","files":["starter.cedar"]},"guards":[],"decision":{"ruling":"permit","causes":[{"ruling":"permit","reason":"permitted_by_policy","rule":"reads","text":"reads are fine in grants"}]},"permitted":true,"outcome":{"at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","status":"tool_error","reason":"upstream_timeout","detail":"the server said \u009b2J nothing","duration_ms":1234},"checks":[],"checks_due":[],"questions":[],"lineage":{"user_intent":{"present":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"}},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"retrieved_context":{"present":["doc-1"]},"tool":{"present":"fs__read_file"},"parameters":{"present":"sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5"},"target_resource":{"present":"file:///srv/app/notes\u001b.txt"},"tool_output":{"present":{"digest":"sha256:6a48b7c9180f2a2dd662bafb7ebf119282d6967617cfe81d68f2fd9faf38e28c","bytes":272,"body":"{\"content\":[{\"type\":\"text\",\"text\":\"line 1\\u001b[31m\u202e\\nline 2\\u001b[31m\u202e\\nline 3\\u001b[31m\u202e\\nline 4\\u001b[31m\u202e\\nline 5\\u001b[31m\u202e\\nline 6\\u001b[31m\u202e\\nline 7\\u001b[31m\u202e\\nline 8\\u001b[31m\u202e\\nline 9\\u001b[31m\u202e\\nline 10\\u001b[31m\u202e\\nline 11\\u001b[31m\u202e\\n\"}]}"}},"post_validation":{"absent":"no post-action validator is configured"}},"records":[{"seq":2,"kind":"decision","leaf":"sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null},{"seq":3,"kind":"outcome","leaf":"sha256:1bf35096f8003008dad8e94839081033ef34934bb0078c708c0df3287105a31f","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null}]}
-        "#]].assert_eq(&json_line(&to_json(&chain)));
+            {"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","ruling":"permit","state":"ended","decided_at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","request":{"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","door":"mcp_stdio","tool":"fs__read_file","parameters":{"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3},"intent":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"},"retrieved":["doc-1"],"at":1753000000000},"facts":{"agent":{"owner":"platform","mode":"auto"},"tool":{"definition":"sha256:4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6","state":"pinned","class":"read","class_source":"operator","open_world":true},"grant":{"by":"fs__*"},"target":{"resource":"file:///srv/app/notes\u001b.txt","environment":"prod","environment_resolved":true,"surfaces":["billing","prod"]},"freezes":[],"stops":[],"epoch":3,"findings":[{"validator":"schema","result":"pass","reason":"parameters_invalid","evidence":""}]},"policy":{"digest":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","files":["starter.cedar"]},"guards":[],"decision":{"ruling":"permit","causes":[{"ruling":"permit","reason":"permitted_by_policy","rule":"reads","text":"reads are fine in grants"}]},"permitted":true,"approval":null,"reverts":[],"takes_back":null,"outcome":{"at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","status":"tool_error","reason":"upstream_timeout","detail":"the server said \u009b2J nothing","duration_ms":1234},"checks":[],"checks_due":[],"questions":[],"lineage":{"user_intent":{"present":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"}},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"retrieved_context":{"present":["doc-1"]},"tool":{"present":"fs__read_file"},"parameters":{"present":"sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5"},"target_resource":{"present":"file:///srv/app/notes\u001b.txt"},"tool_output":{"present":{"digest":"sha256:6a48b7c9180f2a2dd662bafb7ebf119282d6967617cfe81d68f2fd9faf38e28c","bytes":272,"body":"{\"content\":[{\"type\":\"text\",\"text\":\"line 1\\u001b[31m\u202e\\nline 2\\u001b[31m\u202e\\nline 3\\u001b[31m\u202e\\nline 4\\u001b[31m\u202e\\nline 5\\u001b[31m\u202e\\nline 6\\u001b[31m\u202e\\nline 7\\u001b[31m\u202e\\nline 8\\u001b[31m\u202e\\nline 9\\u001b[31m\u202e\\nline 10\\u001b[31m\u202e\\nline 11\\u001b[31m\u202e\\n\"}]}"}},"post_validation":{"absent":"no post-action validator is configured"}},"records":[{"seq":2,"kind":"decision","leaf":"sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null},{"seq":3,"kind":"outcome","leaf":"sha256:1bf35096f8003008dad8e94839081033ef34934bb0078c708c0df3287105a31f","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null}]}
+        "#]].assert_eq(&json_line(&to_json(&chain, look().now)));
+    }
+
+    fn known<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Option<T> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    /// A call that a person approved by what it would do, and that was taken back.
+    fn approved() -> Chain {
+        let mut all = samples::one_of_each();
+        all.retain(|one| ["approved", "disapproved", "reverted"].contains(&one.record.body.kind()));
+        let mut decided = samples::permitted();
+        if let RecordBody::Decision(record) = &mut decided.record.body {
+            let facts = &mut record.more.facts;
+            facts.preview = known(json!({
+                "digest": Digest::of(b"diff"),
+                "counts": { "created": 1, "updated": 2, "deleted": 3 },
+                "exact": false, "guarantee": "exact_until", "until": 1_753_000_100_000_i64,
+                "disclosure": "wider", "notes": ["the trigger\u{9b}2J audit sends a message"],
+            }));
+            facts.approval = known(json!({
+                "id": record.action, "binding": Digest::of(b"binding"),
+                "needs": { "owner": 1, "dba": 2 }, "expires_ms": 1_753_000_100_000_i64,
+                "requester": "bob", "given": {},
+            }));
+            facts.plan = known(json!({
+                "plan": "019826f1-3a00-7909-8909-090909090909", "version": 4, "fit": "step",
+                "step": "tidy", "uses": { "rows": 3 },
+            }));
+            facts.freeze_exceptions.insert("year-end".to_owned(), "pair".to_owned());
+        }
+        all.insert(0, decided);
+        chain(all, State::Running)
+    }
+
+    #[test]
+    fn an_approved_action_says_who_saw_what_and_what_came_of_it() {
+        expect![[r#"
+            action 019826f1-3a00-7707-8707-070707070707  permit, running: coder called fs__read_file
+            ├─ request    2025-07-20T08:26:40.000+00:00 (10 s ago)
+            │  ├─ agent       coder
+            │  ├─ door        MCP over standard input
+            │  ├─ task        absent
+            │  ├─ intent      "Tidy up.\r\nIgnore \u{202e}the rules" (the agent says, which is no evidence)
+            │  ├─ retrieved   doc-1 (the agent says)
+            │  ├─ tool        fs__read_file
+            │  └─ parameters  {"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3}
+            ├─ facts      in epoch 3
+            │  ├─ agent        owner platform, mode auto
+            │  ├─ tool         read (operator), reaches beyond its own domain
+            │  │  └─ definition  4c4ed1afbfda, pinned
+            │  ├─ grant        fs__*
+            │  ├─ target       file:///srv/app/notes\u{1b}.txt
+            │  ├─ environment  prod
+            │  ├─ surfaces     billing, prod
+            │  ├─ freezes      year-end (excepted by pair)
+            │  ├─ stops        none
+            │  ├─ plan         019826f1-3a00-7909-8909-090909090909, step tidy, uses 3 rows
+            │  └─ preview      at least: make 1, change 2, delete 3
+            │     ├─ guarantee   exact_until until 2025-07-20T08:28:20.000+00:00 (in 1 min)
+            │     ├─ disclosure  wider
+            │     ├─ digest      sha256:df087996d45b03e7eb8c133c0298fd98d35113fca26aaba58612fef3cc212cad
+            │     └─ unseen      the trigger\u{9b}2J audit sends a message
+            ├─ findings
+            │  └─ schema  pass
+            ├─ policy     sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812
+            │  └─ files  starter.cedar
+            ├─ decision   PERMIT
+            │  ├─ permit  permitted_by_policy [reads]: reads are fine in grants
+            │  └─ by      019826f1-3a00-7101-8101-010101010101 at 2025-07-20T08:26:40.000+00:00
+            ├─ approval   019826f1-3a00-7707-8707-070707070707, used
+            │  ├─ needs     dba (2 people), owner
+            │  ├─ until     2025-07-20T08:28:20.000+00:00 (in 1 min)
+            │  ├─ bound to  sha256:80f70afeef3caa57646fd20afb95be9c3f2c03d38e091906de31838813dcc22e
+            │  ├─ asked by  bob
+            │  ├─ yes       by ada as dba, owner at 2025-07-20T08:26:40.000+00:00 (cli): seen\u{9b}2J it
+            │  ├─ no        by ada at 2025-07-20T08:26:40.000+00:00 (cli): seen\u{9b}2J it
+            │  └─ used by   019826f1-3a00-7707-8707-070707070707
+            ├─ execution  its process still governs; no outcome is recorded yet
+            ├─ reverts
+            │  └─ partly  what somebody changed since is kept; the rest is as it was before (by ada at 2025-07-20T08:26:40.000+00:00: wrong rows)
+            │     ├─ put back  3 things: 0 made again, 2 changed back, 1 removed
+            │     └─ kept      pg://x/t/id=1\u{9b}2J: changed since
+            ├─ lineage
+            │  ├─ user intent     "Tidy up.\r\nIgnore \u{202e}the rules" (the agent says, which is no evidence)
+            │  ├─ policy version  sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812
+            │  ├─ retrieved ids   doc-1
+            │  ├─ tool            fs__read_file
+            │  ├─ parameters      sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5
+            │  ├─ target          file:///srv/app/notes\u{1b}.txt
+            │  ├─ tool output     absent: not executed yet
+            │  └─ validation      absent: no post-action validator is configured
+            └─ proof
+               ├─ #2 decision      in the signed log of 40 records, root 4813494d137e
+               │  └─ leaf  sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d
+               ├─ #28 approved     NOT PROVED: no checkpoint covers it yet
+               │  └─ leaf  sha256:8607cfc4b06bd301f15abcadb39aa0f7e0ad127289211cdf7d5fcd687249c7ca
+               ├─ #29 disapproved  NOT PROVED: no checkpoint covers it yet
+               │  └─ leaf  sha256:2bf05b0c24a2d7b961e79dceddec767bb9f1aa1cd41342b2cb0934efc296b54e
+               └─ #32 reverted     NOT PROVED: no checkpoint covers it yet
+                  └─ leaf  sha256:8324617b3a9e0ad750f22dac8a110fb0684cd8ac9442b889a30e7e163aa116f8
+        "#]].assert_eq(&render(&approved(), &look()));
+    }
+
+    #[test]
+    fn an_approved_action_for_programs() {
+        let told = to_json(&approved(), look().now);
+        let people = json!([told["approval"], told["reverts"], told["takes_back"]]);
+        expect![[r#"
+            [{"id":"019826f1-3a00-7707-8707-070707070707","state":"used","binding":"sha256:80f70afeef3caa57646fd20afb95be9c3f2c03d38e091906de31838813dcc22e","needs":{"dba":2,"owner":1},"given":{"dba":["ada"],"owner":["ada"]},"denied":{"by":"ada","because":"seen\u009b2J it"},"requester":"bob","expires_ms":1753000100000,"said":[{"at_ms":1753000000000,"answer":"yes","by":"ada","because":"seen\u009b2J it","way":"cli","counts_for":["dba","owner"]},{"at_ms":1753000000000,"answer":"no","by":"ada","because":"seen\u009b2J it","way":"cli","counts_for":[]}],"used_by":"019826f1-3a00-7707-8707-070707070707"},[{"of":"019826f1-3a00-7707-8707-070707070707","agent":"coder","status":"partly","restored":{"created":0,"updated":2,"deleted":1},"conflicts":[{"resource":"pg://x/t/id=1\u009b2J","why":"changed since"}],"by":"ada","because":"wrong rows","at_ms":1753000000000}],null]
+        "#]].assert_eq(&json_line(&people));
     }
 }
