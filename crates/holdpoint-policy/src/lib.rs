@@ -24,6 +24,7 @@ mod set;
 mod sets;
 mod sight;
 mod statements;
+mod suggest;
 mod tags;
 
 pub use fault::PolicyFault;
@@ -35,3 +36,4 @@ pub use rule::{Rule, RuleEffect};
 pub use schema::schema_text;
 pub use set::PolicySet;
 pub use sets::PolicySets;
+pub use suggest::{Shape, ShapeAim, Suggestion};

@@ -11,7 +11,8 @@ use cedar_policy::{
     RestrictedExpression as Expression,
 };
 use holdpoint_types::{
-    AgentFacts, Aim, Cause, Door, Effect, Facts, PreviewFacts, Reason, Request, Ruling, ToolFacts,
+    AgentFacts, Aim, Cause, ChangeCounts, Door, Effect, Facts, PreviewFacts, Reason, Request,
+    Ruling, ToolFacts,
 };
 use std::error::Error;
 
@@ -168,7 +169,10 @@ impl<'a> Asked<'a> {
             self.fact("guarantee", || text(seen.map_or(UNKNOWN, |seen| seen.guarantee.as_str()))),
             self.fact("disclosure", || text(seen.map_or(UNKNOWN, |seen| seen.disclosure.as_str()))),
             self.fact("exact", || Expression::new_bool(seen.is_some_and(|seen| seen.exact))),
-            self.fact("changes", || Expression::new_long(changes(seen))),
+            self.fact("changes", || number(seen, ChangeCounts::total)),
+            self.fact("created", || number(seen, |counts| counts.created)),
+            self.fact("updated", || number(seen, |counts| counts.updated)),
+            self.fact("deleted", || number(seen, |counts| counts.deleted)),
         ];
         Ok(Circumstances::from_pairs(pairs.into_iter().flatten())?)
     }
@@ -184,8 +188,9 @@ impl<'a> Asked<'a> {
 }
 
 /// How many things would change; negative if nobody can tell.
-fn changes(seen: Option<&PreviewFacts>) -> i64 {
-    seen.map_or(-1, |seen| i64::try_from(seen.counts.total()).unwrap_or(i64::MAX))
+fn number(seen: Option<&PreviewFacts>, of: fn(ChangeCounts) -> u64) -> Expression {
+    let number = seen.map_or(-1, |seen| i64::try_from(of(seen.counts)).unwrap_or(i64::MAX));
+    Expression::new_long(number)
 }
 
 /// The word by which policies know a door.

@@ -28,6 +28,12 @@ impl PolicySets {
         Self { ordinary: ordinary.into(), guards: named.collect() }
     }
 
+    /// The same guards beside another ordinary set.
+    #[must_use]
+    pub fn with_ordinary(&self, ordinary: impl Into<Arc<PolicySet>>) -> Self {
+        Self { ordinary: ordinary.into(), guards: self.guards.clone() }
+    }
+
     /// The set that speaks about every call.
     pub fn ordinary(&self) -> &PolicySet {
         &self.ordinary

@@ -7,7 +7,7 @@ use crate::statements::words;
 use std::collections::BTreeSet;
 
 /// The names of facts in the schema, and the two ways to look at parameters.
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 29] = [
     "granted",
     "planned",
     "freezes",
@@ -26,6 +26,9 @@ const NAMES: [&str; 26] = [
     "disclosure",
     "exact",
     "changes",
+    "created",
+    "updated",
+    "deleted",
     "owner",
     "mode",
     "server",

@@ -222,7 +222,8 @@ fn policies_see_previews_once_there_are_some() {
         ruling(&text, &(request.clone(), facts.clone())) == Ruling::Permit
     };
     let unknown = r#"context.guarantee == "unknown" && context.disclosure == "unknown" &&
-        !context.exact && context.changes == -1"#;
+        !context.exact && context.changes == -1 && context.created == -1 &&
+        context.updated == -1 && context.deleted == -1"#;
     assert!(is(unknown, &facts));
     // Who looked and saw nothing knows no more.
     let (reason, detail) = (Reason::PreviewTooLarge, "too large: 9 rows".to_owned());
@@ -242,7 +243,8 @@ fn policies_see_previews_once_there_are_some() {
     assert!(!is(unknown, &facts));
     assert!(is(
         r#"context.guarantee == "exact_until" && context.disclosure == "wider" &&
-            context.exact && context.changes == 7"#,
+            context.exact && context.changes == 7 && context.created == 1 &&
+            context.updated == 2 && context.deleted == 4"#,
         &facts
     ));
     // More than Cedar can count is very much, and never an error.

@@ -6,3 +6,4 @@ mod faults;
 mod guards;
 mod slicing;
 mod starter;
+mod suggest;

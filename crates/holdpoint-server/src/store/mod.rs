@@ -234,6 +234,15 @@ impl Store {
         query::of_action(&self.inner.reader.lock(), action)
     }
 
+    /// The records of what people said to approvals (`approved`, `disapproved`) and of what was
+    /// taken back (`reverted`) since `since`, oldest first. Reads no others.
+    ///
+    /// # Errors
+    /// As [`Self::records`].
+    pub fn of_people(&self, since: Timestamp) -> Result<Vec<StoredRecord>, StoreFault> {
+        query::of_people(&self.inner.reader.lock(), since)
+    }
+
     /// True while the process with this id lives.
     ///
     /// # Errors

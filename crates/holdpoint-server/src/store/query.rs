@@ -18,6 +18,9 @@ use std::str::FromStr;
 const KEY_COLUMNS: &str = "SELECT key_id, hash, agent, owner, issued_ms, revoked_ms FROM keys";
 const PIN_COLUMNS: &str =
     "SELECT tool, definition, json, by, at_ms, seen, seen_json, seen_ms FROM pins";
+/// With the condition of an index, word by word, so that it is used.
+pub(super) const OF_PEOPLE: &str = "SELECT seq, leaf, body FROM records \
+     WHERE kind IN ('approved', 'disapproved', 'reverted') AND seq >= ?1 ORDER BY seq";
 
 /// What a reader saw last, to tell whether others wrote since.
 #[derive(Debug)]
@@ -99,6 +102,15 @@ pub(super) fn records(
     let sql =
         format!("SELECT seq, leaf, body FROM records {filter} ORDER BY seq {order} LIMIT {limit}");
     read_records(connection, &sql, conditions.values)
+}
+
+/// What people said to approvals, and what was taken back, since `since`; oldest first.
+pub(super) fn of_people(
+    connection: &Connection,
+    since: Timestamp,
+) -> Result<Vec<StoredRecord>, StoreFault> {
+    let snapshot = connection.unchecked_transaction()?;
+    read_records(&snapshot, OF_PEOPLE, vec![first_at(&snapshot, since)?.into()])
 }
 
 /// The position of the first record that was written at `at` or later.

@@ -130,6 +130,8 @@ const TABLES_3: &str = "
         state TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX plan_calls_by_plan ON plan_calls (plan);
+    CREATE INDEX records_of_people ON records (kind)
+        WHERE kind IN ('approved', 'disapproved', 'reverted');
     CREATE TABLE stuck_reverts (
         action TEXT PRIMARY KEY,
         seq INTEGER NOT NULL

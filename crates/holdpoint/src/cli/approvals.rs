@@ -1,8 +1,11 @@
 //! `holdpoint approvals`: the calls that wait for people, and what exactly each would do.
 //! Must not say yes or no to anything.
 
+mod classes;
 mod diff;
+mod proposal;
 
+pub use classes::{APPROVALS_MIN, DAYS, given_before};
 pub use diff::headline;
 
 use super::approve;
@@ -35,6 +38,10 @@ pub struct Args {
     /// Show those that ended, were denied or are void, too, as long as they are listed.
     #[arg(long)]
     all: bool,
+    /// Show rules for what was approved three times in 30 days, with nobody saying no to the like
+    /// or taking it back. Changes nothing.
+    #[arg(long, conflicts_with_all = ["id", "all"])]
+    propose: bool,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -44,6 +51,9 @@ pub struct Args {
 /// # Errors
 /// When there is no store, or it cannot be read.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
+    if args.propose {
+        return proposal::run(&args.store, globals);
+    }
     let config = globals.load()?;
     let store = args.store.open(globals, Access::ReadOnly)?;
     let look = Look::of_terminal();

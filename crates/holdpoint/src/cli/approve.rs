@@ -1,7 +1,7 @@
 //! `holdpoint approve` and `holdpoint deny`: says yes or no to exactly one held call.
 //! Must never approve a tool in general, nor more than one call.
 
-use super::approvals;
+use super::approvals::{self, APPROVALS_MIN, DAYS, given_before};
 use super::look::{Look, json_lines};
 use super::operator::{self, StoreArgs};
 use super::{Exit, Format, Globals, WrongUsage, answer};
@@ -50,9 +50,28 @@ pub fn run(args: &Args, said: Answer, globals: &Globals) -> anyhow::Result<Exit>
             let reply = ApprovalReply::new(&row, &config.settings, now);
             answer(&json_lines(&serde_json::to_value(reply)?))?;
         }
-        Format::Text => answer(&told(&row, said, changed, &Look::of_terminal()))?,
+        Format::Text => {
+            let look = Look::of_terminal();
+            let again = often(&store, &row, &look)?;
+            answer(&format!("{}{again}", told(&row, said, changed, &look)))?;
+        }
     }
     Ok(Exit::Ok)
+}
+
+/// A line for whoever says yes to the same again and again.
+fn often(store: &Store, row: &ApprovalRow, look: &Look) -> anyhow::Result<String> {
+    if row.facts.denied.is_some() || !row.facts.is_whole(look.now) {
+        return Ok(String::new());
+    }
+    let times = given_before(store, (row.facts.asked.id, look.now))?.saturating_add(1);
+    Ok(match times >= APPROVALS_MIN {
+        false => String::new(),
+        true => format!(
+            "this class of call was approved {times} times in {DAYS} days: once this one has run, \
+             `holdpoint approvals --propose` shows a rule for it\n"
+        ),
+    })
 }
 
 /// Who speaks: the operator with this account, or, where nobody is declared, whoever owns the

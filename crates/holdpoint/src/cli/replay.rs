@@ -401,8 +401,8 @@ mod tests {
         "#]].assert_eq(&with(record.clone(), true).render(&look()));
         let forged = GuardRecord { note: record.note.replace("version 1", "version 2"), ..record };
         expect![[r#"
-            #1 019826f1-3a00-7707-8707-070707070707: cannot be decided again: the policy set sha256:06d16583577893e3c1abb7b0359508899ca43f9a6fdd9ddaefdfac6e8cf74c7b: the signature of `ada` does not fit the note
-            #2 019826f1-3a00-7707-8707-070707070707: cannot be decided again: the policy set sha256:06d16583577893e3c1abb7b0359508899ca43f9a6fdd9ddaefdfac6e8cf74c7b: the signature of `ada` does not fit the note
+            #1 019826f1-3a00-7707-8707-070707070707: cannot be decided again: the policy set sha256:f3a1592ce96cfab093af992430c4da3955161f13cbb76c241815f4fb95e16fd6: the signature of `ada` does not fit the note
+            #2 019826f1-3a00-7707-8707-070707070707: cannot be decided again: the policy set sha256:f3a1592ce96cfab093af992430c4da3955161f13cbb76c241815f4fb95e16fd6: the signature of `ada` does not fit the note
             2 differ, 0 are the same (1 policy set)
         "#]].assert_eq(&with(forged, true).render(&look()));
     }
@@ -448,8 +448,8 @@ mod tests {
         let replay = replayed(decisions().split_off(1));
         assert_eq!((replay.same, replay.differing), (0, 2));
         expect![[r#"
-            #1 019826f1-3a00-7707-8707-070707070707: cannot be decided again: no record before it holds the policy set sha256:12c8df67c1a3c03fc5037ae45a181024faccd624dd523f3b7e5e514a73bdb6b4
-            #2 019826f1-3a00-7707-8707-070707070707: cannot be decided again: no record before it holds the policy set sha256:12c8df67c1a3c03fc5037ae45a181024faccd624dd523f3b7e5e514a73bdb6b4
+            #1 019826f1-3a00-7707-8707-070707070707: cannot be decided again: no record before it holds the policy set sha256:be91e9969fcc554280502c31be5c226065778c3c347922379107372bf1fbbbd0
+            #2 019826f1-3a00-7707-8707-070707070707: cannot be decided again: no record before it holds the policy set sha256:be91e9969fcc554280502c31be5c226065778c3c347922379107372bf1fbbbd0
             2 differ, 0 are the same (0 policy sets)
         "#]].assert_eq(&replay.render(&look()));
     }

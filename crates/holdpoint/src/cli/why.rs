@@ -13,6 +13,7 @@ mod text;
 use super::look::{Look, json_lines};
 use super::operator::{self, StoreArgs};
 use super::{Exit, Format, Globals, answer};
+pub use approval::{Word, used_by, words};
 pub use find::{Found, Wanted, find as find_action};
 use holdpoint_server::store::{Access, Store};
 use holdpoint_types::ActionId;

@@ -29,6 +29,7 @@ mod plans;
 mod postgres;
 mod previews;
 mod privacy;
+mod proposals;
 mod quarantine;
 mod questions;
 mod raw;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A world whose `coder` has every change of what `orders`, `repo` and the like serve approved.
-fn world(mode: &str, servers: &str) -> World {
+pub fn world(mode: &str, servers: &str) -> World {
     let destructive = if servers.contains("orders") { "\"orders__sql_execute\"" } else { "" };
     World::new(&format!(
         r#"
@@ -39,23 +39,23 @@ serves = { sqlite = "orders.db" }
 "#;
 
 /// Runs a program and demands success; gives standard output.
-fn must(program: &str, arguments: &[&str], dir: &Path) -> String {
+pub fn must(program: &str, arguments: &[&str], dir: &Path) -> String {
     let run = Command::new(program).args(arguments).current_dir(dir).output().unwrap();
     assert!(run.status.success(), "{program} {arguments:?}: {}", text(&run.stderr));
     text(&run.stdout)
 }
 
-fn sqlite(world: &World, sql: &str) -> String {
+pub fn sqlite(world: &World, sql: &str) -> String {
     must("sqlite3", &["orders.db", sql], world.path())
 }
 
-fn execute(serve: &Serve, key: &str, sql: &str) -> Value {
+pub fn execute(serve: &Serve, key: &str, sql: &str) -> Value {
     let message = call(1, "sql_execute", json!({ "sql": sql }));
     post(serve, ("/orders", key), &message).body
 }
 
 /// The id of the approval that an answer names.
-fn held(answer: &Value) -> String {
+pub fn held(answer: &Value) -> String {
     let held = &answer["result"]["_meta"]["io.holdpoint/decision"]["held"];
     held["id"].as_str().unwrap_or_else(|| panic!("no approval in {answer}")).to_owned()
 }

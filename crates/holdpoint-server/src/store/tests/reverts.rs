@@ -2,7 +2,7 @@
 
 use super::{action, open, record, verify};
 use crate::store::{Access, Store, StoreOptions, VerifyFault};
-use holdpoint_types::{ChangeCounts, RecordBody, RevertRecord, RevertStatus};
+use holdpoint_types::{ChangeCounts, RecordBody, RevertRecord, RevertStatus, Timestamp};
 
 fn reverted(number: u8, status: RevertStatus) -> RecordBody {
     RecordBody::Reverted(Box::new(RevertRecord {
@@ -40,6 +40,12 @@ async fn a_stuck_revert_is_listed_until_it_is_not() {
     database.execute_batch("DELETE FROM stuck_reverts").unwrap();
     let what = "list of stuck reverts";
     assert_eq!(verify(dir.path()), Err(VerifyFault::State { what }));
+    let plan = format!("EXPLAIN QUERY PLAN {}", crate::store::query::OF_PEOPLE);
+    let plan: String = database.query_row(&plan, [0], |row| row.get(3)).unwrap();
+    assert!(plan.contains("records_of_people"), "{plan}");
     let reader = Store::open(dir.path(), StoreOptions::new(super::gateway(2), Access::ReadOnly));
-    assert_eq!(reader.unwrap().stuck_reverts(), Ok(vec![]));
+    let reader = reader.unwrap();
+    assert_eq!(reader.stuck_reverts(), Ok(vec![]));
+    let said = reader.of_people(Timestamp(12)).unwrap();
+    assert_eq!(said.iter().map(|one| one.seq).collect::<Vec<_>>(), [2, 3, 4]);
 }

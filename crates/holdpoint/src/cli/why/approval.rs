@@ -9,7 +9,7 @@ use holdpoint_server::store::{ApprovalRow, RecordQuery, Store};
 use holdpoint_server::wire::ApprovalState;
 use holdpoint_types::{
     ActionId, ApprovalAsked, ApprovalDenied, ApprovalFacts, ApprovalRecord, DecisionRecord, Epoch,
-    RecordBody, Ruling, Timestamp,
+    RecordBody, Request, Ruling, Timestamp,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ impl Asked {
         let used_by = match decided.record.more.decision.ruling() {
             Ruling::Permit => Some(decided.record.action),
             Ruling::PlanOnly | Ruling::Hold | Ruling::Deny | Ruling::Halt => {
-                used_by(store, asked, decided)?
+                used_by(store, asked, (&decided.record.more.request, decided.at))?
             }
         };
         let words = words(store, asked.id)?;
@@ -194,19 +194,22 @@ fn facts(asked: &ApprovalAsked, words: &[Word]) -> ApprovalFacts {
     facts
 }
 
-/// The action that was made with the approval: it is the same agent's and tool's, and came before
-/// the approval ended.
-fn used_by(
+/// The action that was made with the approval, for which `request` asked at `since`: it is the same
+/// agent's and tool's, and came before the approval ended.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn used_by(
     store: &Store,
     asked: &ApprovalAsked,
-    decided: &Said<DecisionRecord>,
+    (request, since): (&Request, Timestamp),
 ) -> anyhow::Result<Option<ActionId>> {
     let mut query = RecordQuery {
-        agent: Some(decided.record.agent.clone()),
-        tool: Some(decided.record.more.request.tool.clone()),
+        agent: Some(request.agent.clone()),
+        tool: Some(request.tool.clone()),
         ruling: Some(Ruling::Permit),
         kind: Some("decision".to_owned()),
-        since: Some(decided.at),
+        since: Some(since),
         until: Some(asked.expires_ms),
         limit: PAGE,
         ..RecordQuery::default()
