@@ -84,10 +84,10 @@ impl Checker<'_> {
     fn reading(&mut self, raw: &At<RawRead>, expected: Expected) -> Option<Reading> {
         let one = raw.get();
         let texts = |all: &[At<String>]| all.iter().map(|text| text.get().clone()).collect();
-        let state = one.state.as_ref().map(|state| state.get().clone());
+        let state = one.state.as_ref().map(|state| state.get().clone()).unwrap_or_default();
         Some(Reading {
             call: self.call(raw, one.tool.as_ref(), &one.arguments)?,
-            state: state.unwrap_or_else(|| "/structuredContent".to_owned()),
+            state,
             error_is_absence: one.error_is_absence.as_ref().is_some_and(|flag| *flag.get()),
             volatile: texts(&one.volatile),
             redacted: texts(&one.redacted),

@@ -48,8 +48,9 @@ pub struct RawRead {
     pub tool: Option<At<String>>,
     /// Its arguments, and where from.
     pub arguments: BTreeMap<At<String>, At<RawMapped>>,
-    /// Where in its result the target is, as a JSON Pointer.
-    #[schemars(extend("x-default" = "/structuredContent"))]
+    /// Where the target is, as a JSON Pointer into the structured content of the result, or into
+    /// its text as JSON where there is none.
+    #[schemars(extend("x-default" = "all of it"))]
     pub state: Option<At<String>>,
     /// `true` says that a result with `isError` means that the target is not there.
     #[schemars(extend("x-default" = false))]
