@@ -4,6 +4,7 @@
 //! goes through the same doors as any other agent and any other server.
 
 pub mod endpoint;
+pub mod people;
 pub mod play;
 pub mod scenario;
 pub mod server;

@@ -7,6 +7,7 @@ mod proposal;
 
 pub use classes::{APPROVALS_MIN, DAYS, given_before};
 pub use diff::headline;
+pub use diff::{headline, render};
 
 use super::approve;
 use super::look::{Look, Table, Tone, count, escaped, json_lines, shortened};

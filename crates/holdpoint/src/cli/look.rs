@@ -60,6 +60,11 @@ impl Look {
         Self { now, zone: TimeZone::system(), colour }
     }
 
+    /// The same without colours.
+    pub fn plain() -> Self {
+        Self { colour: Colour::Never, ..Self::of_terminal() }
+    }
+
     /// A time, as RFC 3339 in the reader's zone.
     pub fn time(&self, at: Timestamp) -> String {
         let Ok(time) = jiff::Timestamp::from_millisecond(at.0) else {

@@ -3,7 +3,7 @@
 //! [`Command`] and in [`Command::run`]. Must not hold what a subcommand does.
 
 mod agent;
-mod approvals;
+pub mod approvals;
 mod approve;
 mod check;
 mod checkpoint;

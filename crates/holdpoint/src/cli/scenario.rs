@@ -3,6 +3,7 @@
 
 use super::look::{Look, Tone, count, duration, json_lines};
 use super::{Exit, Format, Globals, answer, why};
+use crate::demo::people::{Deed, Operated, word};
 use crate::demo::play::{Over, Told, play};
 use crate::demo::scenario::{Act, Lack, SHIPPED, Scenario, Shipped};
 use crate::demo::stage::Stage;
@@ -87,6 +88,7 @@ struct Total {
     played: usize,
     unexpected: usize,
     changed: usize,
+    left_out: usize,
     pending: BTreeMap<Lack, usize>,
 }
 
@@ -159,10 +161,14 @@ impl Report {
             let kept = act.over.kept.iter().map(
                 |(name, (before, after))| json!({ "name": name, "unchanged": before == after }),
             );
+            let restored = act.over.restored.iter().map(
+                |(name, (before, after))| json!({ "name": name, "restored": before == after }),
+            );
             json!({
                 "act": act.name,
                 "good": act.over.is_good(),
                 "kept": kept.collect::<Vec<_>>(),
+                "restored": restored.collect::<Vec<_>>(),
                 "steps": act.steps,
             })
         });
@@ -179,7 +185,8 @@ impl Total {
         for over in report.acts.iter().map(|act| &act.over) {
             self.played += over.played;
             self.unexpected += over.unexpected;
-            self.changed += over.kept.values().filter(|(before, after)| before != after).count();
+            self.changed += over.changed().len();
+            self.left_out += over.left_out;
             for (lack, steps) in &over.pending {
                 *self.pending.entry(*lack).or_default() += steps;
             }
@@ -209,6 +216,7 @@ impl Total {
             );
             text.push_str(&look.paint(Tone::Bad, &bad));
         }
+        text.push_str(&left_out_words(self.left_out));
         text.push_str(&pending_words(&self.pending));
         format!("\n{text}\n")
     }
@@ -220,6 +228,7 @@ impl Total {
             "steps": self.played,
             "unexpected": self.unexpected,
             "changed": self.changed,
+            "left_out": self.left_out,
             "pending_steps": self.pending_steps(),
             "pending": pending.collect::<BTreeMap<_, _>>(),
         })
@@ -331,10 +340,8 @@ async fn play_act(
         steps.push(step_json(told));
         match (detail, told) {
             (Detail::Everything(look), told) => answer(&timeline::told(told, look)),
-            (Detail::Lines(look), Told::Played(played)) => {
-                answer(&timeline::unexpected(played, look))
-            }
-            (Detail::Lines(_), Told::Pending(_)) | (Detail::Nothing, _) => Ok(()),
+            (Detail::Lines(look), told) => answer(&timeline::unexpected(told, look)),
+            (Detail::Nothing, _) => Ok(()),
         }
     })
     .await?;
@@ -370,6 +377,8 @@ fn explain(store: &Store, action: ActionId, look: &Look) -> anyhow::Result<()> {
 fn step_json(told: &Told<'_>) -> Value {
     let played = match told {
         Told::Pending(step) => return json!({ "say": step.say, "pending": step.lacks.as_str() }),
+        Told::LeftOut(step, why) => return json!({ "say": step.say, "left_out": why }),
+        Told::Operated(operated) => return operated_json(operated),
         Told::Played(played) => played,
     };
     let causes = played.decision.deciding().map(
@@ -377,13 +386,36 @@ fn step_json(told: &Told<'_>) -> Value {
     );
     json!({
         "say": played.say,
+        "agent": played.agent.map(ToString::to_string),
         "tool": played.call.tool.to_string(),
         "action": played.action.to_string(),
         "ruling": played.decision.ruling().as_str(),
         "causes": causes.collect::<Vec<_>>(),
+        "preview": played.seen.as_ref().map(|seen| &seen.facts),
+        "waits_for": played.waits_for.map(|id| id.to_string()),
         "outcome": played.outcome.as_ref().map(|outcome| outcome.status.as_str()),
         "unmet": played.unmet,
     })
+}
+
+fn operated_json(operated: &Operated<'_>) -> Value {
+    let mut told = match &operated.deed {
+        Deed::Answered { step, approval, stands } => json!({
+            "operator": word(step.answer),
+            "by": step.by.to_string(),
+            "approval": approval.map(|id| id.to_string()),
+            "state": stands.as_ref().map(|(state, _)| state.as_str()),
+        }),
+        Deed::Reverted { step, ends } => json!({
+            "operator": "revert",
+            "by": step.by.to_string(),
+            "reverts": ends.iter().map(|(_, record)| json!(record)).collect::<Vec<_>>(),
+        }),
+        Deed::Changed(step) => json!({ "meanwhile": step.database }),
+    };
+    told["say"] = json!(operated.say);
+    told["unmet"] = json!(operated.unmet);
+    told
 }
 
 fn act_line(name: &str, act: &ActReport, look: &Look) -> String {
@@ -393,15 +425,23 @@ fn act_line(name: &str, act: &ActReport, look: &Look) -> String {
         true => look.paint(Tone::Good, "ok"),
         false => look.paint(Tone::Bad, "UNEXPECTED"),
     };
-    let changed = over.kept.iter().filter(|(_, (before, after))| before != after);
-    let changed = changed.map(|(name, _)| format!(", `{name}` was changed")).collect::<String>();
+    let changed = over.changed().into_iter();
+    let changed = changed.map(|name| format!(", `{name}` was changed")).collect::<String>();
     let took = duration(u64::try_from(act.took.as_millis()).unwrap_or(u64::MAX));
     format!(
-        "{name:<16} {:<9} {mark}  {expected} of {} as expected{changed}{}  {took}\n",
+        "{name:<16} {:<9} {mark}  {expected} of {} as expected{changed}{}{}  {took}\n",
         act.name,
         count(wide(over.played), "step"),
+        left_out_words(over.left_out),
         pending_words(&over.pending),
     )
+}
+
+fn left_out_words(left_out: usize) -> String {
+    match left_out {
+        0 => String::new(),
+        some => format!(", {some} left out: this machine does not allow it"),
+    }
 }
 
 fn pending_words(pending: &BTreeMap<Lack, usize>) -> String {

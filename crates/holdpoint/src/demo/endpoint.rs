@@ -151,6 +151,13 @@ fn resolved(
             })?;
             Ok(Value::Array(rows.collect::<Result<_, _>>()?))
         }
+        "variable" => {
+            let get = "SELECT value FROM variables WHERE environment = ? AND name = ?";
+            let named = [text("environment")?, text("name")?];
+            let value = database.query_row(get, named, |row| row.get(0)).optional()?;
+            let value: Option<String> = value;
+            Ok(json!(value))
+        }
         "volumeDelete" => {
             let gone = "DELETE FROM volumes WHERE id = ?";
             Ok(json!(database.execute(gone, [text("volumeId")?])? == 1))

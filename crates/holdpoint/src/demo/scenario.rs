@@ -3,15 +3,18 @@
 //! Owns the format, which `scenarios/README.md` describes. Must never play a scenario, nor let one
 //! pass that a player could not play: every fault is found here.
 
-use holdpoint_types::{
-    AgentName, Decision, FindingResult, OutcomeStatus, Reason, Ruling, StopScope, ToolRef,
-};
+use holdpoint_server::operate::Answer;
+use holdpoint_server::wire::ApprovalState;
+use holdpoint_types::{AgentName, ChangeCounts, OperatorName, RevertStatus, StopScope, ToolRef};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use toml::Table;
 
+mod expectation;
 mod raw;
+
+pub use expectation::{Ending, Expectation, PreviewExpectation, Showing, counted};
 
 /// A file of `scenarios/`, compiled into the program.
 macro_rules! shipped {
@@ -79,6 +82,8 @@ pub struct Act {
     pub ask: Option<String>,
     /// What must be byte-identical afterwards: databases, or [`WORKSPACE`] for all files.
     pub unchanged: BTreeSet<String>,
+    /// The databases that must hold afterwards what they held before, row by row.
+    pub restored: BTreeSet<String>,
     /// What happens, in order.
     pub steps: Vec<Step>,
     config: Table,
@@ -91,6 +96,12 @@ pub enum Step {
     Call(CallStep),
     /// The operator stops something while a call is in flight.
     Stop(StopStep),
+    /// An operator says yes or no to the call that was held last.
+    Approval(ApprovalStep),
+    /// An operator takes back what was done.
+    Revert(RevertStep),
+    /// Somebody else changes a database, past Holdpoint.
+    Meanwhile(MeanwhileStep),
     /// Something that cannot be played yet.
     Pending(PendingStep),
 }
@@ -100,10 +111,22 @@ pub enum Step {
 pub struct CallStep {
     /// What the timeline says about it.
     pub say: String,
+    /// Whose call it is, if not the scenario's agent's.
+    pub agent: Option<AgentName>,
+    /// What the machine that plays must allow; where it does not, the step is left out.
+    pub needs: Option<Need>,
     /// What the agent calls.
     pub call: Call,
     /// What must become of it.
     pub expect: Expectation,
+}
+
+/// What not every machine allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Need {
+    /// A box for commands: namespaces of Linux.
+    Box,
 }
 
 /// The operator stops something while a call is in flight.
@@ -121,6 +144,59 @@ pub struct StopStep {
     pub expect: Expectation,
 }
 
+/// An operator says yes or no to the call that was held last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApprovalStep {
+    /// What the timeline says about it.
+    pub say: String,
+    /// Yes or no.
+    pub answer: Answer,
+    /// Who says it.
+    pub by: OperatorName,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// How the approval must stand then.
+    pub state: ApprovalState,
+}
+
+/// An operator takes back what was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevertStep {
+    /// What the timeline says about it.
+    pub say: String,
+    /// What is taken back.
+    pub of: RevertOf,
+    /// Who does it.
+    pub by: OperatorName,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// How every action that is taken back must stand then.
+    pub status: RevertStatus,
+    /// How much must be put back, all of them together.
+    pub restored: ChangeCounts,
+}
+
+/// What an operator takes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RevertOf {
+    /// The action that was permitted last.
+    Last,
+    /// Every action of the task of whoever made the last call, the newest first.
+    Task,
+}
+
+/// Somebody else changes a database, past Holdpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeanwhileStep {
+    /// What the timeline says about it.
+    pub say: String,
+    /// Which one.
+    pub database: String,
+    /// How.
+    pub sql: String,
+}
+
 /// Something that cannot be played yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingStep {
@@ -134,20 +210,12 @@ pub struct PendingStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Lack {
-    /// A held call waits for somebody's yes.
-    Approvals,
     /// An agent that misbehaves loses its mode by itself.
     Breakers,
     /// What came from where, and for whose eyes it is.
     Labels,
-    /// A contract of steps, bound to the state that it was made for.
-    Plans,
-    /// What a call would change is shown before.
-    Previews,
     /// Credentials are found in what tools answer, and kept from the agent.
     Secrets,
-    /// What was done is taken back.
-    Undo,
 }
 
 /// One tool call.
@@ -157,40 +225,6 @@ pub struct Call {
     pub tool: ToolRef,
     /// Its parameters, as written: [`Call::parameters`] fills them in.
     pub parameters: Map<String, Value>,
-}
-
-/// What must become of a call.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Expectation {
-    /// The ruling, exactly.
-    pub ruling: Ruling,
-    /// Reasons that must be among the deciding causes.
-    #[serde(default)]
-    pub reasons: BTreeSet<Reason>,
-    /// Rules that must be among the deciding causes.
-    #[serde(default)]
-    pub rules: BTreeSet<String>,
-    /// How a permitted call must end; any end will do if absent.
-    pub outcome: Option<OutcomeStatus>,
-    /// Why a permitted call must end so.
-    pub outcome_reason: Option<Reason>,
-    /// What the answer's text must hold.
-    pub output: Option<String>,
-    /// What these validators must find afterwards.
-    #[serde(default)]
-    pub checks: BTreeMap<String, FindingResult>,
-}
-
-/// How a permitted call ended, for comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ending<'a> {
-    /// How it ended.
-    pub outcome: OutcomeStatus,
-    /// Why, if it did not simply answer.
-    pub reason: Option<Reason>,
-    /// The text of the answer.
-    pub output: &'a str,
 }
 
 /// Where things are on the machine that plays.
@@ -253,6 +287,18 @@ impl Scenario {
 // === impl Act ===
 
 impl Act {
+    /// Who makes calls besides the scenario's agent.
+    pub fn agents(&self) -> impl Iterator<Item = &AgentName> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Call(step) => step.agent.as_ref(),
+            Step::Stop(_)
+            | Step::Approval(_)
+            | Step::Revert(_)
+            | Step::Meanwhile(_)
+            | Step::Pending(_) => None,
+        })
+    }
+
     /// The configuration of Holdpoint for this act, with every `${…}` filled in. The player adds
     /// what is its own business: store and listener.
     ///
@@ -273,13 +319,9 @@ impl Lack {
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Approvals => "approvals",
             Self::Breakers => "breakers",
             Self::Labels => "labels",
-            Self::Plans => "plans",
-            Self::Previews => "previews",
             Self::Secrets => "secrets",
-            Self::Undo => "undo",
         }
     }
 }
@@ -295,62 +337,6 @@ impl Call {
         let mut parameters = self.parameters.clone();
         parameters.values_mut().try_for_each(|value| fill_json(value, &|name| places.get(name)))?;
         Ok(parameters)
-    }
-}
-
-// === impl Expectation ===
-
-impl Expectation {
-    /// Every way in which the decision differs from what was expected; empty is good.
-    pub fn unmet_by(&self, decision: &Decision) -> Vec<String> {
-        let mut unmet = Vec::new();
-        if decision.ruling() != self.ruling {
-            unmet.push(format!("expected `{}`, not `{}`", self.ruling, decision.ruling()));
-        }
-        let reasons: BTreeSet<Reason> = decision.deciding().map(|cause| cause.reason).collect();
-        for reason in self.reasons.difference(&reasons) {
-            unmet.push(format!("expected reason `{reason}`"));
-        }
-        let rules: BTreeSet<&str> =
-            decision.deciding().filter_map(|cause| cause.rule.as_deref()).collect();
-        for rule in self.rules.iter().filter(|rule| !rules.contains(rule.as_str())) {
-            unmet.push(format!("expected rule `{rule}`"));
-        }
-        unmet
-    }
-
-    /// Every way in which the end differs from what was expected; empty is good. `None` is a call
-    /// that never ran.
-    pub fn unmet_by_end(&self, end: Option<Ending<'_>>) -> Vec<String> {
-        let mut unmet = Vec::new();
-        let ran = self.ruling == Ruling::Permit;
-        if ran != end.is_some() {
-            unmet.push(format!("expected that it {}", if ran { "runs" } else { "never runs" }));
-        }
-        let Some(end) = end else { return unmet };
-        if let Some(outcome) = self.outcome.filter(|outcome| *outcome != end.outcome) {
-            let found = end.outcome.as_str();
-            unmet.push(format!("expected outcome `{}`, not `{found}`", outcome.as_str()));
-        }
-        if let Some(reason) = self.outcome_reason.filter(|reason| Some(*reason) != end.reason) {
-            unmet.push(format!("expected that it ends by `{reason}`"));
-        }
-        if let Some(text) = self.output.as_ref().filter(|text| !end.output.contains(*text)) {
-            unmet.push(format!("expected `{text}` in the answer"));
-        }
-        unmet
-    }
-}
-
-impl Expectation {
-    /// Every way in which checks afterwards differ from what was expected; empty is good.
-    pub fn unmet_by_checks(&self, found: &BTreeMap<String, FindingResult>) -> Vec<String> {
-        let differs = self.checks.iter().filter(|(name, result)| found.get(*name) != Some(result));
-        let told = differs.map(|(name, result)| {
-            let found = found.get(name).map_or("nothing", |found| found.as_str());
-            format!("expected check `{name}` to find `{}`, not `{found}`", result.as_str())
-        });
-        told.collect()
     }
 }
 

@@ -176,7 +176,12 @@ impl ServerHandler for DemoServer {
 /// A failed tool is an answer that the agent reads, not a fault of the protocol.
 fn answered(answer: Result<String, ToolFault>) -> CallToolResult {
     match answer {
-        Ok(text) => CallToolResult::success(vec![ContentBlock::text(text)]),
+        Ok(text) => {
+            let structured = serde_json::from_str(&text).ok().filter(serde_json::Value::is_object);
+            let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+            result.structured_content = structured;
+            result
+        }
         Err(fault) => CallToolResult::error(vec![ContentBlock::text(fault.to_string())]),
     }
 }

@@ -14,7 +14,7 @@ use holdpoint_server::doors::http::AgentKey;
 use holdpoint_server::doors::local::Kind;
 use holdpoint_server::runtime::Runtime;
 use holdpoint_server::store::{NewKey, Store};
-use holdpoint_types::{AgentName, Digest};
+use holdpoint_types::{AgentName, Digest, TaskId};
 use rmcp::model::{CallToolRequestParams, RequestMetaObject};
 use rmcp::service::{RoleClient, RunningService};
 use rmcp::transport::StreamableHttpClientTransport;
@@ -35,14 +35,21 @@ const TASK_KEY: &str = "io.holdpoint/task";
 pub struct Stage {
     /// Holdpoint.
     pub service: Service,
-    /// The agent's MCP client.
-    pub client: RunningService<RoleClient, ()>,
+    /// The agent that makes every call that nobody else makes.
+    pub agent: AgentName,
+    callers: BTreeMap<AgentName, Caller>,
     databases: BTreeMap<String, PathBuf>,
     workspace: PathBuf,
     places: Places,
     ask: Option<String>,
     // Serves until the stage is gone.
     _endpoint: Option<Endpoint>,
+}
+
+/// An agent with its own key and client, at a task of its own.
+struct Caller {
+    client: RunningService<RoleClient, ()>,
+    task: TaskId,
 }
 
 // === impl Stage ===
@@ -76,9 +83,16 @@ impl Stage {
         let config = config::load(&file)?.config;
         let (spec, rest) = runtime_spec(config, Kind::Serve)?;
         let service = Service::start(Runtime::start(spec).await?, &rest).await?;
-        let client = connect(&service, &scenario.agent).await?;
+        let agent = scenario.agent.clone();
+        let mut callers = BTreeMap::new();
+        for name in act.agents().chain([&agent]) {
+            if !callers.contains_key(name) {
+                callers.insert(name.clone(), connect(&service, name).await?);
+            }
+        }
         let ask = act.ask.clone();
-        Ok(Self { service, client, databases, workspace, places, ask, _endpoint: endpoint })
+        let _endpoint = endpoint;
+        Ok(Self { service, agent, callers, databases, workspace, places, ask, _endpoint })
     }
 
     /// The store.
@@ -86,16 +100,36 @@ impl Stage {
         self.service.runtime().governor().store()
     }
 
-    /// What the agent sends to make `call`.
+    /// The MCP client of `agent`.
+    ///
+    /// # Errors
+    /// When it plays no part.
+    pub fn peer(&self, agent: &AgentName) -> anyhow::Result<rmcp::Peer<RoleClient>> {
+        Ok(self.caller(agent)?.client.peer().clone())
+    }
+
+    /// What `agent` is about.
+    ///
+    /// # Errors
+    /// When it plays no part.
+    pub fn task(&self, agent: &AgentName) -> anyhow::Result<TaskId> {
+        Ok(self.caller(agent)?.task)
+    }
+
+    fn caller(&self, agent: &AgentName) -> anyhow::Result<&Caller> {
+        self.callers.get(agent).with_context(|| format!("`{agent}` plays no part"))
+    }
+
+    /// What `agent` sends to make `call`.
     ///
     /// # Errors
     /// When a parameter names what is not there.
-    pub fn params(&self, call: &Call) -> anyhow::Result<CallToolRequestParams> {
+    pub fn params(&self, agent: &AgentName, call: &Call) -> anyhow::Result<CallToolRequestParams> {
         let params = CallToolRequestParams::new(call.tool.to_string());
         let mut params = params.with_arguments(call.parameters(&self.places)?);
         if let Some(intent) = &self.ask {
             let mut meta = RequestMetaObject::new();
-            meta.insert(TASK_KEY.to_owned(), json!({ "intent": intent }));
+            meta.insert(TASK_KEY.to_owned(), json!({ "id": self.task(agent)?, "intent": intent }));
             params.meta = Some(meta);
         }
         Ok(params)
@@ -111,8 +145,24 @@ impl Stage {
             collect(&self.workspace, &mut found)?;
             return Ok(Digest::of(&serde_json::to_vec(&found)?));
         }
-        let path = self.databases.get(name).context("no such database")?;
-        Ok(Digest::of(&std::fs::read(path)?))
+        Ok(Digest::of(&std::fs::read(self.database(name)?)?))
+    }
+
+    /// The digest of what a database holds: every table with its definition, row by row.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn rows(&self, name: &str) -> anyhow::Result<Digest> {
+        let database = rusqlite::Connection::open(self.database(name)?)?;
+        Ok(Digest::of(&serde_json::to_vec(&contents(&database)?)?))
+    }
+
+    /// The file of a database.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn database(&self, name: &str) -> anyhow::Result<&Path> {
+        self.databases.get(name).map(PathBuf::as_path).context("no such database")
     }
 
     /// Ends everything, and waits for the last record.
@@ -120,7 +170,9 @@ impl Stage {
     /// # Errors
     /// When the client cannot be closed.
     pub async fn strike(self) -> anyhow::Result<()> {
-        self.client.cancel().await?;
+        for caller in self.callers.into_values() {
+            caller.client.cancel().await?;
+        }
         self.service.end().await;
         Ok(())
     }
@@ -163,6 +215,33 @@ fn fill(path: &Path, seed: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The definition and the rows of each table, the rows in an order of their own.
+fn contents(database: &rusqlite::Connection) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    let tables = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type, name";
+    let mut tables = database.prepare(tables)?;
+    let tables = tables.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut all = Vec::new();
+    for table in tables {
+        let (name, definition): (String, String) = table?;
+        let mut found = Vec::new();
+        if definition.to_ascii_uppercase().starts_with("CREATE TABLE") {
+            let quoted = name.replace('"', "\"\"");
+            let mut rows = database.prepare(&format!("SELECT * FROM \"{quoted}\""))?;
+            let columns = rows.column_count();
+            let rows = rows.query_map([], |row| {
+                let values = (0..columns).map(|at| Ok(format!("{:?}", row.get_ref(at)?)));
+                values.collect::<rusqlite::Result<Vec<_>>>()
+            })?;
+            for row in rows {
+                found.push(row?.join(", "));
+            }
+            found.sort();
+        }
+        all.push((definition, found));
+    }
+    Ok(all)
+}
+
 fn places(workspace: &Path, databases: &BTreeMap<String, PathBuf>) -> anyhow::Result<Places> {
     let text = |path: &Path| path.display().to_string();
     let program = std::env::current_exe().context("cannot tell where this program lies")?;
@@ -198,10 +277,7 @@ fn table(pairs: &[(&str, toml::Value)]) -> toml::Value {
     toml::Value::Table(pairs.collect())
 }
 
-async fn connect(
-    service: &Service,
-    agent: &AgentName,
-) -> anyhow::Result<RunningService<RoleClient, ()>> {
+async fn connect(service: &Service, agent: &AgentName) -> anyhow::Result<Caller> {
     let governor = service.runtime().governor();
     let key = AgentKey::generate()?;
     let owner = governor.settings().agent(agent).and_then(|facts| facts.owner);
@@ -215,5 +291,8 @@ async fn connect(
     // A proxy of the environment has no business between us and loopback.
     let loopback = reqwest::Client::builder().no_proxy().build()?;
     let transport = StreamableHttpClientTransport::with_client(loopback, config);
-    Ok(().serve_with_lifecycle(transport, ClientLifecycleMode::Initialize).await?)
+    let client = ().serve_with_lifecycle(transport, ClientLifecycleMode::Initialize).await?;
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).context("the system gives no randomness")?;
+    Ok(Caller { client, task: TaskId::new(governor.now(), random) })
 }

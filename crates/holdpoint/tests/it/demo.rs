@@ -28,6 +28,11 @@ fn the_incident_is_played_and_stays_without_impact() {
         "deny  policy_forbids [change-freeze]",
         "halt  stopped [stop 1 on agent:coder]",
         "prod: byte-identical",
+        "preview   exactly 1 changed; to be taken back: exact",
+        "+name: \"Harbor Ledger Ltd\"",
+        "approve   on-call: one row, and the right one",
+        "restored  prod__sql_execute: 1 changed back",
+        "prod: as it was before, row by row",
         "records verified with the public key alone",
         "Wrong without impact. Every step was as expected.",
     ] {

@@ -3,10 +3,16 @@
 //! Owns the keys of the file and the checks. Must never be seen outside `scenario`.
 
 use super::{
-    Act, Call, CallStep, Expectation, Lack, PendingStep, Scenario, ScenarioFault, Step, StopStep,
-    WORKSPACE, fill, fill_json,
+    Act, ApprovalStep, Call, CallStep, Expectation, Lack, MeanwhileStep, Need, PendingStep,
+    PreviewExpectation, RevertOf, RevertStep, Scenario, ScenarioFault, Step, StopStep, WORKSPACE,
+    fill, fill_json,
 };
-use holdpoint_types::{AgentName, Ruling, StopScope, ToolRef};
+use holdpoint_server::operate::Answer;
+use holdpoint_server::wire::ApprovalState;
+use holdpoint_types::{
+    AgentName, ChangeCounts, FindingResult, OperatorName, OutcomeStatus, Reason, RevertStatus,
+    Ruling, StopScope, ToolRef,
+};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +57,8 @@ struct RawAct {
     #[serde(default)]
     unchanged: Vec<Spanned<String>>,
     #[serde(default)]
+    restored: Vec<Spanned<String>>,
+    #[serde(default)]
     config: Table,
     step: Vec<Spanned<RawStep>>,
 }
@@ -60,14 +68,19 @@ struct RawAct {
 struct RawStep {
     say: String,
     pending: Option<Lack>,
+    agent: Option<AgentName>,
+    needs: Option<Need>,
     tool: Option<ToolRef>,
     parameters: Option<Table>,
     operator: Option<Operator>,
+    by: Option<OperatorName>,
     scope: Option<StopScope>,
+    of: Option<RevertOf>,
     reason: Option<String>,
     #[serde(rename = "while")]
     during: Option<RawCall>,
-    expect: Option<Expectation>,
+    meanwhile: Option<RawChange>,
+    expect: Option<RawExpectation>,
 }
 
 #[derive(Deserialize)]
@@ -79,9 +92,47 @@ struct RawCall {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawChange {
+    database: String,
+    sql: String,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum Operator {
     Stop,
+    Approve,
+    Deny,
+    Revert,
+}
+
+/// What any kind of step may expect; which keys fit is checked with the step.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawExpectation {
+    ruling: Option<Ruling>,
+    reasons: Option<BTreeSet<Reason>>,
+    rules: Option<BTreeSet<String>>,
+    outcome: Option<OutcomeStatus>,
+    outcome_reason: Option<Reason>,
+    output: Option<String>,
+    checks: Option<BTreeMap<String, FindingResult>>,
+    preview: Option<PreviewExpectation>,
+    state: Option<ApprovalState>,
+    status: Option<RevertStatus>,
+    restored: Option<RawCounts>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCounts {
+    #[serde(default)]
+    created: u64,
+    #[serde(default)]
+    updated: u64,
+    #[serde(default)]
+    deleted: u64,
 }
 
 /// What messages need to say where a fault is.
@@ -120,30 +171,37 @@ impl Shared<'_> {
         let mut steps = Vec::new();
         for step in raw.step {
             let at = step.span().start;
-            let step = step.into_inner().checked().map_err(|text| self.whence.fault(at, text))?;
-            self.check_call(&step, &config).map_err(|text| self.whence.fault(at, text))?;
+            let fault = |text| self.whence.fault(at, text);
+            let step = step.into_inner().checked().map_err(fault)?;
+            self.check_call(&step, &config).map_err(fault)?;
+            self.check_operator(&step, (&steps, raw.ask.is_some()), &config).map_err(fault)?;
             steps.push(step);
         }
         if steps.iter().all(|step| matches!(step, Step::Pending(_))) {
             let text = "an act needs at least one `step` that is not pending";
             return Err(self.whence.fault(start, text));
         }
-        let unchanged = self.unchanged(raw.unchanged)?;
+        let unchanged = self.kept(raw.unchanged)?;
+        let restored = self.kept(raw.restored)?;
+        if restored.contains(WORKSPACE) {
+            let text = "`restored` is for databases; files belong to `unchanged`";
+            return Err(self.whence.fault(start, text));
+        }
         let (story, ask) = (raw.story.trim().to_owned(), raw.ask);
-        Ok(Act { story, ask, unchanged, steps, config })
+        Ok(Act { story, ask, unchanged, restored, steps, config })
     }
 
-    fn unchanged(&self, names: Vec<Spanned<String>>) -> Result<BTreeSet<String>, ScenarioFault> {
-        let mut unchanged = BTreeSet::new();
+    fn kept(&self, names: Vec<Spanned<String>>) -> Result<BTreeSet<String>, ScenarioFault> {
+        let mut kept = BTreeSet::new();
         for name in names {
             let known = self.databases.contains_key(name.get_ref());
             if !known && name.get_ref() != WORKSPACE {
                 let text = format!("no `[database.{}]` is declared", name.get_ref());
                 return Err(self.whence.fault(name.span().start, text));
             }
-            unchanged.insert(name.into_inner());
+            kept.insert(name.into_inner());
         }
-        Ok(unchanged)
+        Ok(kept)
     }
 
     fn check_config(&self, config: &Table, start: usize) -> Result<(), ScenarioFault> {
@@ -160,11 +218,16 @@ impl Shared<'_> {
     }
 
     fn check_call(&self, step: &Step, config: &Table) -> Result<(), String> {
-        let call = match step {
-            Step::Call(step) => &step.call,
-            Step::Stop(step) => &step.during,
-            Step::Pending(_) => return Ok(()),
+        let (call, agent) = match step {
+            Step::Call(step) => (&step.call, step.agent.as_ref()),
+            Step::Stop(step) => (&step.during, None),
+            Step::Approval(_) | Step::Revert(_) | Step::Meanwhile(_) | Step::Pending(_) => {
+                return Ok(());
+            }
         };
+        if let Some(agent) = agent.filter(|agent| !declares(config, "agent", agent.as_str())) {
+            return Err(format!("no `[config.agent.{agent}]` is declared"));
+        }
         if !declares(config, "server", call.tool.server().as_str()) {
             let tool = &call.tool;
             return Err(format!("no `[config.server.{}]` is declared for `{tool}`", tool.server()));
@@ -172,6 +235,47 @@ impl Shared<'_> {
         let mut filled = call.parameters.clone();
         let done = filled.values_mut().try_for_each(|v| fill_json(v, &|name| self.place(name)));
         done.map_err(|fault| fault.to_string())
+    }
+
+    /// There must be something for the operator to speak to, and somebody else somebody to be.
+    fn check_operator(
+        &self,
+        step: &Step,
+        (before, asked): (&[Step], bool),
+        config: &Table,
+    ) -> Result<(), String> {
+        let came = |ruling: Ruling| {
+            let rules = |step: &Step| match step {
+                Step::Call(step) => step.expect.ruling == ruling,
+                Step::Stop(step) => step.expect.ruling == ruling,
+                Step::Approval(_) | Step::Revert(_) | Step::Meanwhile(_) | Step::Pending(_) => {
+                    false
+                }
+            };
+            before.iter().any(rules)
+        };
+        let by = match step {
+            Step::Approval(_) if !came(Ruling::Hold) => {
+                return Err("no call before it is held, so nothing waits for an answer".to_owned());
+            }
+            Step::Revert(_) if !came(Ruling::Permit) => {
+                return Err("no call before it is permitted, so nothing was done".to_owned());
+            }
+            Step::Revert(step) if step.of == RevertOf::Task && !asked => {
+                return Err("an act without `ask` has no task to take back".to_owned());
+            }
+            Step::Meanwhile(step) if !self.databases.contains_key(&step.database) => {
+                return Err(format!("no `[database.{}]` is declared", step.database));
+            }
+            Step::Approval(step) => &step.by,
+            Step::Revert(step) => &step.by,
+            Step::Call(_) | Step::Stop(_) | Step::Meanwhile(_) | Step::Pending(_) => return Ok(()),
+        };
+        // As in configuration: where nobody is declared, whoever owns the store may.
+        match config.contains_key("operator") && !declares(config, "operator", by.as_str()) {
+            true => Err(format!("no `[config.operator.{by}]` is declared")),
+            false => Ok(()),
+        }
     }
 
     /// Something for every `${…}` that can be filled in.
@@ -188,42 +292,74 @@ impl Shared<'_> {
 // === impl RawStep ===
 
 impl RawStep {
-    fn checked(self) -> Result<Step, String> {
+    fn checked(mut self) -> Result<Step, String> {
         if let Some(lacks) = self.pending {
-            return self.pending(lacks);
+            self.has_only(&["pending"])?;
+            return Ok(Step::Pending(PendingStep { say: self.say, lacks }));
         }
-        let expect = self.expect.clone().ok_or("a step needs `expect`, or `pending`")?;
-        check_expectation(&expect)?;
+        if let Some(change) = self.meanwhile.take() {
+            self.has_only(&[])?;
+            let RawChange { database, sql } = change;
+            return Ok(Step::Meanwhile(MeanwhileStep { say: self.say, database, sql }));
+        }
+        let expect = self.expect.take();
+        let expect = expect.ok_or("a step needs `expect`, or `pending`, or `meanwhile`")?;
         match self.operator {
-            None => self.call(expect),
-            Some(Operator::Stop) => self.stop(expect),
+            None => self.call(expect.of_call()?),
+            Some(Operator::Stop) => self.stop(expect.of_call()?),
+            Some(Operator::Approve) => self.approval(Answer::Yes, &expect),
+            Some(Operator::Deny) => self.approval(Answer::No, &expect),
+            Some(Operator::Revert) => self.revert(expect),
         }
     }
 
-    /// It is not played, so it has nothing that could go stale unnoticed.
-    fn pending(self, lacks: Lack) -> Result<Step, String> {
-        let call = self.tool.is_some() || self.parameters.is_some() || self.expect.is_some();
-        let stop = self.operator.is_some() || self.scope.is_some() || self.reason.is_some();
-        if call || stop || self.during.is_some() {
-            return Err("a pending step has only `say`: nothing else of it is checked".to_owned());
+    /// What is written, besides `say` and `expect`, belongs to this kind of step.
+    fn has_only(&self, keys: &[&str]) -> Result<(), String> {
+        let written = [
+            ("pending", self.pending.is_some()),
+            ("agent", self.agent.is_some()),
+            ("needs", self.needs.is_some()),
+            ("tool", self.tool.is_some()),
+            ("parameters", self.parameters.is_some()),
+            ("operator", self.operator.is_some()),
+            ("by", self.by.is_some()),
+            ("scope", self.scope.is_some()),
+            ("of", self.of.is_some()),
+            ("reason", self.reason.is_some()),
+            ("while", self.during.is_some()),
+            ("meanwhile", self.meanwhile.is_some()),
+            ("expect", self.expect.is_some()),
+        ];
+        let astray = written.iter().find(|(key, there)| *there && !keys.contains(key));
+        astray.map_or(Ok(()), |(key, _)| Err(format!("`{key}` does not belong to {}", self.kind())))
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.operator {
+            _ if self.pending.is_some() => "a pending step: nothing of it is checked",
+            Some(Operator::Stop) => "a stop",
+            Some(Operator::Approve | Operator::Deny) => "an answer to an approval",
+            Some(Operator::Revert) => "a revert",
+            None if self.tool.is_some() => "a call",
+            None => "a step of this kind",
         }
-        Ok(Step::Pending(PendingStep { say: self.say, lacks }))
     }
 
     fn call(self, expect: Expectation) -> Result<Step, String> {
-        if self.scope.is_some() || self.reason.is_some() || self.during.is_some() {
-            return Err("`scope`, `reason` and `while` belong to `operator = \"stop\"`".to_owned());
-        }
-        let tool = self.tool.ok_or("a step needs `tool`, or `operator = \"stop\"`")?;
-        let parameters = to_object(self.parameters.unwrap_or_default())?;
+        let tool = self.tool.clone();
+        let tool = tool.ok_or("a step needs `tool`, `operator`, `meanwhile` or `pending`")?;
+        self.has_only(&["agent", "needs", "tool", "parameters"])?;
+        let parameters = to_object(self.parameters.clone().unwrap_or_default())?;
         let call = Call { tool, parameters };
-        Ok(Step::Call(CallStep { say: self.say, call, expect }))
+        let Self { say, agent, needs, .. } = self;
+        Ok(Step::Call(CallStep { say, agent, needs, call, expect }))
     }
 
     fn stop(self, expect: Expectation) -> Result<Step, String> {
         if self.tool.is_some() || self.parameters.is_some() {
             return Err("a stop's call is written as `while = { tool, parameters }`".to_owned());
         }
+        self.has_only(&["operator", "scope", "reason", "while"])?;
         if expect.ruling != Ruling::Permit {
             return Err("only a call that is permitted can be in flight during a stop".to_owned());
         }
@@ -233,6 +369,68 @@ impl RawStep {
         let during = Call { tool: during.tool, parameters: to_object(during.parameters)? };
         let say = self.say;
         Ok(Step::Stop(StopStep { say, scope, reason, during, expect }))
+    }
+
+    fn approval(self, answer: Answer, expect: &RawExpectation) -> Result<Step, String> {
+        self.has_only(&["operator", "by", "reason"])?;
+        expect.has_only(&["state"], "an answer to an approval")?;
+        let by = self.by.ok_or("an answer to an approval needs `by`, an operator")?;
+        let reason = self.reason.ok_or("an answer to an approval needs `reason`")?;
+        let state = expect.state.ok_or("expect the `state` of the approval: `given`, `waits` …")?;
+        Ok(Step::Approval(ApprovalStep { say: self.say, answer, by, reason, state }))
+    }
+
+    fn revert(self, expect: RawExpectation) -> Result<Step, String> {
+        self.has_only(&["operator", "by", "of", "reason"])?;
+        expect.has_only(&["status", "restored"], "a revert")?;
+        let of = self.of.ok_or("a revert needs `of`: `last` or `task`")?;
+        let by = self.by.ok_or("a revert needs `by`, an operator")?;
+        let reason = self.reason.ok_or("a revert needs `reason`")?;
+        let status = expect.status.ok_or("expect the `status` of the revert: `restored` …")?;
+        let restored = expect.restored.ok_or("expect how much is `restored`")?;
+        let RawCounts { created, updated, deleted } = restored;
+        let restored = ChangeCounts { created, updated, deleted };
+        Ok(Step::Revert(RevertStep { say: self.say, of, by, reason, status, restored }))
+    }
+}
+
+// === impl RawExpectation ===
+
+impl RawExpectation {
+    fn has_only(&self, keys: &[&str], kind: &str) -> Result<(), String> {
+        let written = [
+            ("ruling", self.ruling.is_some()),
+            ("reasons", self.reasons.is_some()),
+            ("rules", self.rules.is_some()),
+            ("outcome", self.outcome.is_some()),
+            ("outcome_reason", self.outcome_reason.is_some()),
+            ("output", self.output.is_some()),
+            ("checks", self.checks.is_some()),
+            ("preview", self.preview.is_some()),
+            ("state", self.state.is_some()),
+            ("status", self.status.is_some()),
+            ("restored", self.restored.is_some()),
+        ];
+        let astray = written.iter().find(|(key, there)| *there && !keys.contains(key));
+        astray.map_or(Ok(()), |(key, _)| Err(format!("`{key}` is nothing to expect of {kind}")))
+    }
+
+    fn of_call(self) -> Result<Expectation, String> {
+        let keys = ["ruling", "reasons", "rules", "outcome", "outcome_reason", "output", "checks"];
+        self.has_only(&[&keys[..], &["preview"]].concat(), "a call")?;
+        let expect = Expectation {
+            ruling: self.ruling.ok_or("expect the `ruling` of the call")?,
+            reasons: self.reasons.unwrap_or_default(),
+            rules: self.rules.unwrap_or_default(),
+            outcome: self.outcome,
+            outcome_reason: self.outcome_reason,
+            output: self.output,
+            checks: self.checks.unwrap_or_default(),
+            preview: self.preview,
+        };
+        check_expectation(&expect)?;
+        check_shows(&expect)?;
+        Ok(expect)
     }
 }
 
@@ -305,6 +503,17 @@ fn check_expectation(expect: &Expectation) -> Result<(), String> {
         return Err(format!("say by which `reasons` the call gets `{}`", expect.ruling));
     }
     Ok(())
+}
+
+/// A preview is kept for people where somebody is to decide.
+fn check_shows(expect: &Expectation) -> Result<(), String> {
+    let shows = expect.preview.as_ref().is_some_and(|preview| !preview.shows.is_empty());
+    match (shows, expect.ruling) {
+        (true, Ruling::Permit | Ruling::Deny | Ruling::Halt) => {
+            Err(format!("nobody reads a preview of what gets `{}`: no `shows`", expect.ruling))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn declares(config: &Table, section: &str, name: &str) -> bool {

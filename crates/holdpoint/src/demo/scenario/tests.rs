@@ -1,8 +1,15 @@
 //! Tests of the scenario format: what ships can be played, and what cannot be played is refused.
 
-use super::{Call, Ending, Expectation, FREEZE_DROP, Lack, Places, SHIPPED, Scenario, Step};
+use super::{
+    Call, Ending, Expectation, FREEZE_DROP, Lack, Places, PreviewExpectation, SHIPPED, Scenario,
+    Showing, Step,
+};
+use crate::demo::people::word;
 use expect_test::{Expect, expect};
-use holdpoint_types::{Cause, Decision, FindingResult, OutcomeStatus, Reason, Ruling};
+use holdpoint_types::{
+    Cause, ChangeCounts, Decision, Digest, Disclosure, FindingResult, OutcomeStatus, PreviewFacts,
+    Reason, Reversibility, Ruling,
+};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,6 +64,20 @@ fn the_shipped_incident_reads_as_its_story_says() {
             let (what, tool, expect) = match step {
                 Step::Call(step) => ("call", &step.call.tool, &step.expect),
                 Step::Stop(step) => ("stop during", &step.during.tool, &step.expect),
+                Step::Approval(step) => {
+                    let (word, state) = (word(step.answer), step.state.as_str());
+                    course.push_str(&format!("{name}: {word} by {}: {state}\n", step.by));
+                    continue;
+                }
+                Step::Revert(step) => {
+                    let (of, status) = (step.of, step.status.as_str());
+                    course.push_str(&format!("{name}: revert {of:?} by {}: {status}\n", step.by));
+                    continue;
+                }
+                Step::Meanwhile(step) => {
+                    course.push_str(&format!("{name}: meanwhile {}\n", step.database));
+                    continue;
+                }
                 Step::Pending(step) => {
                     course.push_str(&format!("{name}: pending {}\n", step.lacks.as_str()));
                     continue;
@@ -70,21 +91,25 @@ fn the_shipped_incident_reads_as_its_story_says() {
         }
     }
     expect![[r#"
-        incident: call prod__query: permit [granted-reads]
-        incident: call prod__query: permit
-        incident: call prod__execute_sql: deny [change-freeze]
-        incident: call prod__execute_sql: deny [change-freeze]
-        incident: call prod__query: deny
-        incident: call prod__insert_rows: deny [change-freeze]
+        incident: call prod__sql_query: permit [granted-reads]
+        incident: call prod__sql_query: permit
+        incident: call prod__sql_execute: deny [change-freeze]
+        incident: call prod__sql_execute: deny [change-freeze]
+        incident: call prod__sql_query: deny
+        incident: call prod__sql_execute: deny [change-freeze]
         incident: pending breakers
-        incident: stop during prod__slow_report: permit
-        incident: call prod__query: halt
-        incident: pending undo
-        twin: call dev__query: permit [granted-reads]
-        twin: call dev__execute_sql: permit [granted-destroys-outside-prod]
-        twin: call dev__execute_sql: permit
-        twin: call dev__insert_rows: permit [granted-writes-outside-prod]
-        twin: call dev__slow_report: permit
+        incident: stop during reports__slow_report: permit
+        incident: call prod__sql_query: halt
+        twin: call dev__sql_query: permit [granted-reads]
+        twin: call dev__sql_execute: permit [granted-destroys-outside-prod]
+        twin: call dev__sql_execute: permit
+        twin: call dev__sql_execute: permit [granted-writes-outside-prod]
+        twin: call reports__slow_report: permit
+        twin: revert Task by on-call: restored
+        twin: call prod__sql_execute: hold [prod-environment-holds]
+        twin: approve by on-call: given
+        twin: call prod__sql_execute: permit
+        twin: revert Last by on-call: restored
     "#]]
     .assert_eq(&course);
 }
@@ -94,7 +119,11 @@ fn the_twin_makes_the_same_calls_on_the_other_database() {
     let calls = |act: &super::Act| -> BTreeSet<String> {
         let called = act.steps.iter().filter_map(|step| match step {
             Step::Call(step) => Some(&step.call),
-            Step::Stop(_) | Step::Pending(_) => None,
+            Step::Stop(_)
+            | Step::Approval(_)
+            | Step::Revert(_)
+            | Step::Meanwhile(_)
+            | Step::Pending(_) => None,
         });
         let text = |call: &super::Call| format!("{} {:?}", call.tool.name(), call.parameters);
         called.map(text).collect()
@@ -123,11 +152,12 @@ fn only_the_incident_is_frozen_and_places_are_filled_in() {
     let incident = scenario.incident.config(&places()).unwrap();
     let twin = scenario.twin.config(&places()).unwrap();
     assert!(incident.contains_key("freeze") && !twin.contains_key("freeze"));
-    let command = incident["server"]["prod"]["command"].as_array().unwrap();
+    let command = incident["server"]["reports"]["command"].as_array().unwrap();
     let words: Vec<&str> = command.iter().map(|word| word.as_str().unwrap()).collect();
-    let database = "/p \"quoted\".db";
-    let expected = ["/bin/holdpoint", "demo-server", "--database", database, "--workspace", "/w"];
+    let expected = ["/bin/holdpoint", "demo-server", "--database", "/d.db", "--workspace", "/w"];
     assert_eq!(words, expected);
+    let served = &incident["server"]["prod"]["serves"]["sqlite"];
+    assert_eq!(served.as_str(), Some("/p \"quoted\".db"));
     let written = toml::to_string(&incident).unwrap();
     assert_eq!(written.parse::<toml::Table>().unwrap(), incident);
 }
@@ -151,7 +181,7 @@ fn unknown_keys_and_words_are_refused_with_their_line() {
                |
             19 | expected = 1
                | ^^^^^^^^
-            unknown field `expected`, expected one of `say`, `pending`, `tool`, `parameters`, `operator`, `scope`, `reason`, `while`, `expect`
+            unknown field `expected`, expected one of `say`, `pending`, `agent`, `needs`, `tool`, `parameters`, `operator`, `by`, `scope`, `of`, `reason`, `while`, `meanwhile`, `expect`
         "#]],
     );
     refused(
@@ -193,14 +223,14 @@ fn steps_that_cannot_be_played_are_refused_with_their_line() {
         (
             "say = \"s\"\nexpect = { ruling = \"permit\" }".to_owned(),
             expect![[r#"
-            a.toml:12: a step needs `tool`, or `operator = "stop"`
-        "#]],
+                a.toml:12: a step needs `tool`, `operator`, `meanwhile` or `pending`
+            "#]],
         ),
         (
             format!("{STEP}\nscope = \"all\""),
             expect![[r#"
-            a.toml:12: `scope`, `reason` and `while` belong to `operator = "stop"`
-        "#]],
+                a.toml:12: `scope` does not belong to a call
+            "#]],
         ),
         (
             STEP.replace("expect = { ruling = \"permit\" }", deny),
@@ -276,11 +306,11 @@ fn a_world_that_does_not_hang_together_is_refused() {
 
 #[test]
 fn a_pending_step_names_what_is_missing_and_promises_nothing() {
-    let pending = "say = \"Somebody agrees.\"\npending = \"approvals\"";
+    let pending = "say = \"Somebody agrees.\"\npending = \"breakers\"";
     let beside = format!("{}[[incident.step]]\n{pending}\n", with_step(STEP));
     let scenario = Scenario::parse("a.toml", &beside).unwrap();
     let Some(Step::Pending(step)) = scenario.incident.steps.last() else { panic!("not pending") };
-    assert_eq!((step.lacks, step.say.as_str()), (Lack::Approvals, "Somebody agrees."));
+    assert_eq!((step.lacks, step.say.as_str()), (Lack::Breakers, "Somebody agrees."));
     refused(
         &with_step(pending),
         expect![[r#"
@@ -288,27 +318,204 @@ fn a_pending_step_names_what_is_missing_and_promises_nothing() {
         "#]],
     );
     refused(
-        &with_step(&format!("{STEP}\npending = \"approvals\"")),
+        &with_step(&format!("{STEP}\npending = \"breakers\"")),
         expect![[r#"
-            a.toml:12: a pending step has only `say`: nothing else of it is checked
+            a.toml:12: `tool` does not belong to a pending step: nothing of it is checked
         "#]],
     );
     refused(
-        &with_step(&pending.replace("approvals", "wishes")),
+        &with_step(&pending.replace("breakers", "wishes")),
         expect![[r#"
             a.toml: TOML parse error at line 14, column 11
                |
             14 | pending = "wishes"
                |           ^^^^^^^^
-            unknown variant `wishes`, expected one of `approvals`, `breakers`, `labels`, `plans`, `previews`, `secrets`, `undo`
+            unknown variant `wishes`, expected one of `breakers`, `labels`, `secrets`
         "#]],
     );
     refused(
         &with_step("say = \"s\"\ntool = \"prod__query\""),
         expect![[r#"
-            a.toml:12: a step needs `expect`, or `pending`
+            a.toml:12: a step needs `expect`, or `pending`, or `meanwhile`
         "#]],
     );
+}
+
+const HELD: &str = r#"
+say = "It changes."
+tool = "prod__execute"
+expect = { ruling = "hold", reasons = ["policy_holds"] }
+"#;
+
+/// The fault of a second step.
+fn second_refused(first: &str, second: &str, expected: Expect) {
+    let second = format!("{first}\n[[incident.step]]\nsay = \"s\"\n{second}");
+    refused(&with_step(&second), expected);
+}
+
+const YES: &str = "operator = \"approve\"\nby = \"ada\"\nreason = \"r\"\n";
+const GIVEN: &str = "expect = { state = \"given\" }";
+
+#[test]
+fn an_answer_to_nothing_or_of_nobody_is_refused() {
+    let (yes, given) = (YES, GIVEN);
+    second_refused(
+        STEP,
+        &format!("{yes}{given}"),
+        expect![[r#"
+        a.toml:19: no call before it is held, so nothing waits for an answer
+    "#]],
+    );
+    second_refused(
+        HELD,
+        yes,
+        expect![[r#"
+        a.toml:18: a step needs `expect`, or `pending`, or `meanwhile`
+    "#]],
+    );
+    second_refused(
+        HELD,
+        &format!("{yes}expect = {{ status = \"restored\" }}"),
+        expect![[r#"
+        a.toml:18: `status` is nothing to expect of an answer to an approval
+    "#]],
+    );
+    second_refused(
+        HELD,
+        &format!("{yes}of = \"last\"\n{given}"),
+        expect![[r#"
+        a.toml:18: `of` does not belong to an answer to an approval
+    "#]],
+    );
+    second_refused(
+        HELD,
+        &format!("operator = \"deny\"\n{given}"),
+        expect![[r#"
+        a.toml:18: an answer to an approval needs `by`, an operator
+    "#]],
+    );
+    let somebody = "[config.operator.bob]\nuser = \"bob\"\n[config.agent.coder]";
+    let text = format!("{HELD}\n[[incident.step]]\nsay = \"s\"\n{yes}{given}");
+    let text = with_step(&text).replace("[config.agent.coder]", somebody);
+    refused(
+        &text,
+        expect![[r#"
+        a.toml:20: no `[config.operator.ada]` is declared
+    "#]],
+    );
+}
+
+#[test]
+fn a_revert_of_nothing_is_refused() {
+    let back = "operator = \"revert\"\nby = \"ada\"\nreason = \"r\"\n";
+    let restored = "expect = { status = \"restored\", restored = { created = 1 } }";
+    second_refused(
+        HELD,
+        &format!("{back}of = \"last\"\n{restored}"),
+        expect![[r#"
+        a.toml:18: no call before it is permitted, so nothing was done
+    "#]],
+    );
+    second_refused(
+        STEP,
+        &format!("{back}{restored}"),
+        expect![[r#"
+        a.toml:19: a revert needs `of`: `last` or `task`
+    "#]],
+    );
+    second_refused(
+        STEP,
+        &format!("{back}of = \"task\"\n{restored}"),
+        expect![[r#"
+        a.toml:19: an act without `ask` has no task to take back
+    "#]],
+    );
+    second_refused(
+        STEP,
+        &format!("{back}of = \"last\"\nexpect = {{ status = \"restored\" }}"),
+        expect![[r#"
+            a.toml:19: expect how much is `restored`
+        "#]],
+    );
+}
+
+#[test]
+fn what_does_not_belong_to_a_step_is_refused() {
+    let given = GIVEN;
+    let moves = "meanwhile = { database = \"dev\", sql = \"SELECT 1\" }";
+    second_refused(
+        STEP,
+        moves,
+        expect![[r#"
+        a.toml:19: no `[database.dev]` is declared
+    "#]],
+    );
+    let moves = moves.replace("dev", "prod");
+    second_refused(
+        STEP,
+        &format!("{moves}\n{given}"),
+        expect![[r#"
+        a.toml:19: `expect` does not belong to a step of this kind
+    "#]],
+    );
+    refused(
+        &with_step(&format!("{STEP}\nagent = \"writer\"")),
+        expect![[r#"
+        a.toml:12: no `[config.agent.writer]` is declared
+    "#]],
+    );
+    let shows = "permit\", preview = { shows = [\"x\"] }";
+    refused(
+        &with_step(&STEP.replace("permit\"", shows)),
+        expect![[r#"
+        a.toml:12: nobody reads a preview of what gets `permit`: no `shows`
+    "#]],
+    );
+    let files = with_step(STEP).replace("[incident]", "[incident]\nrestored = [\"workspace\"]");
+    refused(
+        &files,
+        expect![[r#"
+        a.toml:10: `restored` is for databases; files belong to `unchanged`
+    "#]],
+    );
+}
+
+#[test]
+fn previews_are_compared_by_what_they_say() {
+    let counts = ChangeCounts { created: 0, updated: 1, deleted: 0 };
+    let facts = PreviewFacts {
+        digest: Digest::of(b"x"),
+        counts,
+        exact: true,
+        guarantee: Reversibility::Exact,
+        until: None,
+        disclosure: Disclosure::Contained,
+        notes: Vec::new(),
+    };
+    let seen = Showing { facts, text: "+name: \"x\"".to_owned() };
+    let wanted = PreviewExpectation {
+        updated: 1,
+        exact: Some(true),
+        guarantee: Some(Reversibility::Exact),
+        shows: vec!["+name".to_owned()],
+        ..PreviewExpectation::default()
+    };
+    assert_eq!(wanted.unmet_by(Some(&seen)), Vec::<String>::new());
+    let other = PreviewExpectation {
+        deleted: 2,
+        exact: Some(false),
+        guarantee: Some(Reversibility::Compensable),
+        shows: vec!["-name".to_owned()],
+        ..PreviewExpectation::default()
+    };
+    expect![[r#"
+        expected a preview that says 2 deleted, not 1 changed
+        expected a preview that is not exact
+        expected the guarantee `compensable`, not `exact`
+        expected `-name` in the preview"#]]
+    .assert_eq(&other.unmet_by(Some(&seen)).join("\n"));
+    expect!["expected that it is seen before, and it was not"]
+        .assert_eq(&other.unmet_by(None).join("\n"));
 }
 
 #[test]
@@ -364,7 +571,11 @@ fn every_file_of_the_folder_is_shipped_and_has_an_incident_and_a_twin_that_runs(
         let rulings = |act: &super::Act| -> Vec<Ruling> {
             let of = act.steps.iter().filter_map(|step| match step {
                 Step::Call(step) => Some(step.expect.ruling),
-                Step::Stop(_) | Step::Pending(_) => None,
+                Step::Stop(_)
+                | Step::Approval(_)
+                | Step::Revert(_)
+                | Step::Meanwhile(_)
+                | Step::Pending(_) => None,
             });
             of.collect()
         };
@@ -372,8 +583,10 @@ fn every_file_of_the_folder_is_shipped_and_has_an_incident_and_a_twin_that_runs(
         let incident = rulings(&scenario.incident);
         assert!(incident.iter().any(|ruling| *ruling != Ruling::Permit), "{name}");
         assert!(!scenario.incident.unchanged.is_empty(), "{name}");
+        // A twin may wait for somebody's yes, and is never refused.
         let twin = rulings(&scenario.twin);
-        assert!(twin.iter().all(|ruling| *ruling == Ruling::Permit), "{name}");
+        let runs = |ruling: &Ruling| matches!(ruling, Ruling::Permit | Ruling::Hold);
+        assert!(twin.iter().all(runs) && twin.last() == Some(&Ruling::Permit), "{name}");
     }
 }
 
@@ -386,6 +599,7 @@ fn expectation() -> Expectation {
         outcome_reason: None,
         output: None,
         checks: BTreeMap::new(),
+        preview: None,
     }
 }
 

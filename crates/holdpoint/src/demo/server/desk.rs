@@ -103,6 +103,14 @@ pub fn pull_request(
     })
 }
 
+/// Everything that Terraform believes to own.
+///
+/// # Errors
+/// When the database refuses.
+pub fn state(database: &Database) -> Result<String, ToolFault> {
+    database.query("SELECT address, type FROM resources ORDER BY address")
+}
+
 /// Applies a plan: all of its changes or none.
 ///
 /// # Errors

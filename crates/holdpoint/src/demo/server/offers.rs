@@ -172,6 +172,25 @@ pub const OFFERS: &[Offer] = &[
         },
     },
     Offer {
+        kit: Kit::Web,
+        name: "get_variable",
+        about: "Reads a variable of one environment of the API.",
+        effect: Effect::Reads,
+        parameters: &[("environment", Is::Text), ("name", Is::Text)],
+        run: |shop, parameters| {
+            let named: Named = read(parameters)?;
+            shop.web.variable(&named.environment, &named.name)
+        },
+    },
+    Offer {
+        kit: Kit::Terraform,
+        name: "terraform_state",
+        about: "Lists the resources of the state.",
+        effect: Effect::Reads,
+        parameters: &[],
+        run: |shop, _parameters| desk::state(shop.database()?),
+    },
+    Offer {
         kit: Kit::Terraform,
         name: "terraform_apply",
         about: "Applies a plan, as `terraform show -json` prints it.",
@@ -266,6 +285,7 @@ parameters! {
     Paths { paths: Vec<String> }
     Request { method: String, url: String, headers: BTreeMap<String, String>, body: String }
     Variable { environment: String, name: String, value: String }
+    Named { environment: String, name: String }
     Plan { plan: String }
     Ids { ids: Vec<i64> }
     Labelled { ids: Vec<i64>, label: String }

@@ -106,6 +106,8 @@ async fn every_tool_is_listed_with_a_closed_schema_and_honest_hints() {
         delete_files ["paths"] (Some(false), Some(true), Some(false))
         http_request ["method","url","headers","body"] (Some(false), Some(true), Some(false))
         set_variable ["environment","name","value"] (Some(false), Some(false), Some(false))
+        get_variable ["environment","name"] (Some(true), None, Some(false))
+        terraform_state [] (Some(true), None, Some(false))
         terraform_apply ["plan"] (Some(false), Some(true), Some(false))
         list_messages [] (Some(true), None, Some(false))
         label_messages ["ids","label"] (Some(false), Some(false), Some(false))
@@ -269,6 +271,8 @@ async fn mail_forge_and_cloud_do_what_they_are_told() {
     // Applied a second time it fails as a whole.
     let again = bench.call("terraform_apply", json!({ "plan": plan })).await;
     assert!(again.starts_with("ERROR the database refuses"), "{again}");
+    expect![[r#"{"rows":[{"address":"a.two","type":"a"}]}"#]]
+        .assert_eq(&bench.call("terraform_state", json!({})).await);
     expect![[r#"{"rows":[{"address":"a.two"}]}"#]]
         .assert_eq(&rows("SELECT address FROM resources").await);
 }
@@ -298,6 +302,9 @@ async fn the_endpoint_obeys_whoever_has_a_token_and_nobody_else() {
     let variable = json!({ "environment": "staging", "name": "A\"B", "value": "c\nd" });
     expect![[r#"{"data":{"variableUpsert":true}}"#]]
         .assert_eq(&bench.call("set_variable", variable).await);
+    let named = |name: &str| json!({ "environment": "staging", "name": name });
+    expect![[r#"{"value":"c\nd"}"#]].assert_eq(&bench.call("get_variable", named("A\"B")).await);
+    expect![[r#"{"value":null}"#]].assert_eq(&bench.call("get_variable", named("B")).await);
     expect![[r#"{"rows":[{"environment":"staging","name":"A\"B","value":"c\nd"}]}"#]]
         .assert_eq(&bench.call("query", json!({ "sql": "SELECT * FROM variables" })).await);
 }

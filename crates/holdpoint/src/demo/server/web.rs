@@ -75,15 +75,31 @@ impl Web {
         name: &str,
         value: &str,
     ) -> Result<String, ToolFault> {
+        // JSON and GraphQL quote a text the same way.
+        let (environment, name, value) = (json!(environment), json!(name), json!(value));
+        self.graphql(&format!(
+            "mutation {{ variableUpsert(environment: {environment}, name: {name}, \
+             value: {value}) }}"
+        ))
+    }
+
+    /// A variable of one environment, as `{"value": …}`; nothing is no value.
+    ///
+    /// # Errors
+    /// When there is no API or token, or the API refuses.
+    pub fn variable(&self, environment: &str, name: &str) -> Result<String, ToolFault> {
+        let (environment, name) = (json!(environment), json!(name));
+        let query = format!("{{ variable(environment: {environment}, name: {name}) }}");
+        let answer: serde_json::Value = serde_json::from_str(&self.graphql(&query)?)?;
+        let value = answer.pointer("/data/variable").cloned().unwrap_or_default();
+        Ok(json!({ "value": value }).to_string())
+    }
+
+    /// Asks the API, with the server's own token.
+    fn graphql(&self, query: &str) -> Result<String, ToolFault> {
         let missing = || ToolFault::Unfit("this server was started without an API".to_owned());
         let endpoint = self.endpoint.as_ref().ok_or_else(missing)?;
         let BearerToken(token) = self.token.as_ref().ok_or_else(missing)?;
-        // JSON and GraphQL quote a text the same way.
-        let (environment, name, value) = (json!(environment), json!(name), json!(value));
-        let query = format!(
-            "mutation {{ variableUpsert(environment: {environment}, name: {name}, \
-             value: {value}) }}"
-        );
         let headers = BTreeMap::from([
             ("authorization".to_owned(), format!("Bearer {token}")),
             ("content-type".to_owned(), "application/json".to_owned()),
