@@ -14,6 +14,7 @@ mod link;
 mod reach;
 mod references;
 mod revert;
+mod rights;
 mod spec;
 mod statement;
 mod text;
@@ -153,6 +154,13 @@ impl Postgres {
         Ok(reach.escapes)
     }
 
+    async fn beyond(&self) -> Result<Vec<String>, Failed> {
+        let link = self.target.look(&looking(&self.spec.limits)).await?;
+        let rights = rights::beyond(&link).await?;
+        self.target.rest(link).await;
+        Ok(rights)
+    }
+
     async fn read(&self, command: &Command) -> Result<Ended, Failed> {
         let link = self.target.connect().await?;
         let timeouts = timeouts(&self.spec.limits);
@@ -269,6 +277,11 @@ impl Resource for Postgres {
 
     fn keeps_busy(&self, tool: &ToolRef) -> bool {
         tool.name() == spec::EXECUTE
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, ResourceFault> {
+        let rights = self.beyond().await.map_err(Failed::fault)?;
+        Ok(rights.into_iter().map(|right| format!("its role {right}")).collect())
     }
 
     async fn preview(

@@ -59,6 +59,7 @@ trait Standing: Send + Sync {
         proposed: Proposed<'a>,
         whole: bool,
     ) -> BoxFuture<'a, Result<Option<Preview>, ResourceFault>>;
+    fn warnings(&self) -> BoxFuture<'_, Result<Vec<String>, ResourceFault>>;
     fn keeps_busy(&self, tool: &ToolRef) -> bool;
     fn holds(&self, action: ActionId) -> bool;
     fn undo(&self, action: ActionId) -> Option<Undo>;
@@ -108,6 +109,19 @@ impl Resources {
     /// True if a resource stands for `server`.
     pub fn stands_for(&self, server: &ServerName) -> bool {
         self.standing.contains_key(server)
+    }
+
+    /// What an operator should know of how targets are reached, by server; what cannot be asked is
+    /// told as well.
+    pub async fn warnings(&self) -> Vec<(ServerName, String)> {
+        let each = self.standing.iter().map(async |(server, (_, standing))| {
+            let told = match standing.warnings().await {
+                Ok(told) => told,
+                Err(fault) => vec![format!("it cannot be looked at: {fault}")],
+            };
+            told.into_iter().map(|text| (server.clone(), text)).collect::<Vec<_>>()
+        });
+        futures::future::join_all(each).await.concat()
     }
 
     /// Whether calls of `server` can run without a resource; `None` if none stands for it.
@@ -341,6 +355,10 @@ impl<R: Resource> Standing for Stand<R> {
             self.hold(action, proposed, prepared)?;
             Ok(Some(preview))
         })
+    }
+
+    fn warnings(&self) -> BoxFuture<'_, Result<Vec<String>, ResourceFault>> {
+        Box::pin(self.resource.warnings())
     }
 
     fn keeps_busy(&self, tool: &ToolRef) -> bool {

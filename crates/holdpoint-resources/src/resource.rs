@@ -161,6 +161,11 @@ pub trait Resource: Send + Sync + 'static {
         false
     }
 
+    /// What an operator should know of how the target is reached, in words that hold no secret.
+    fn warnings(&self) -> impl Future<Output = Result<Vec<String>, ResourceFault>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
     /// What `proposed` would cause. `None` if this resource has nothing to do with the call.
     fn preview(
         &self,

@@ -3,6 +3,8 @@
 
 mod own;
 
+pub use own::warnings;
+
 use crate::config::{self, Config, OAuthClient, Transport, UnknownParameters, ValueSource};
 use anyhow::{Context as _, bail};
 use holdpoint_resources as resources;

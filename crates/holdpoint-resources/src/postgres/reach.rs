@@ -3,8 +3,8 @@
 //!
 //! Owns the lists of what escapes. Must take a name that could be meant for one that is: an
 //! accidental match costs a preview, a missed one would be an effect that nobody permitted.
-//! Names that are only put together while something runs are not found: who may not call such a
-//! function at all is safe from that.
+//! Names that are only put together while something runs cannot be found, so what puts statements
+//! together escapes itself.
 
 use super::catalog::get;
 use super::link::{Failed, Link};
@@ -22,7 +22,7 @@ const DEFINITIONS_BYTES_MAX: usize = 4 << 20;
 const TAME: &str = "amcheck,autoinc,bloom,btree_gin,btree_gist,citext,cube,dict_int,dict_xsyn,\
     earthdistance,fuzzystrmatch,hstore,insert_username,intagg,intarray,isn,lo,ltree,moddatetime,\
     pg_stat_statements,pg_trgm,pgcrypto,pgrowlocks,pgstattuple,plpgsql,postgis,postgis_topology,\
-    refint,seg,sslinfo,tablefunc,tsm_system_rows,tsm_system_time,unaccent,uuid-ossp,vector,xml2";
+    refint,seg,sslinfo,tsm_system_rows,tsm_system_time,unaccent,uuid-ossp,vector";
 
 /// Functions of the server itself that do what no rollback takes back.
 const WILD: &str = "setval,lo_export,pg_terminate_backend,pg_cancel_backend,pg_reload_conf,\
@@ -34,7 +34,9 @@ const WILD: &str = "setval,lo_export,pg_terminate_backend,pg_cancel_backend,pg_r
     pg_replication_origin_drop,pg_backup_start,pg_backup_stop,pg_start_backup,pg_stop_backup,\
     pg_stat_reset,pg_stat_reset_shared,pg_stat_reset_single_table_counters,pg_stat_reset_slru,\
     pg_log_backend_memory_contexts,pg_import_system_collations,query_to_xml,query_to_xmlschema,\
-    query_to_xml_and_xmlschema,cursor_to_xml,cursor_to_xmlschema,ts_stat,ts_rewrite";
+    query_to_xml_and_xmlschema,cursor_to_xml,cursor_to_xmlschema,table_to_xml,\
+    table_to_xml_and_xmlschema,schema_to_xml,schema_to_xml_and_xmlschema,database_to_xml,\
+    database_to_xml_and_xmlschema,ts_stat,ts_rewrite";
 
 /// Wrappers of other servers that follow the transaction, or only read.
 const WRAPPERS: &str = "postgres_fdw,file_fdw";
@@ -78,8 +80,8 @@ struct Search {
     /// Words of definitions, and of statements that run whatever they hold.
     run: BTreeSet<String>,
     bytes: usize,
-    /// True if a statement runs what it puts together.
-    dynamic: bool,
+    /// Functions, and statements, that run what they put together.
+    dynamic: BTreeSet<String>,
 }
 
 // === impl Search ===
@@ -96,7 +98,12 @@ impl Search {
                 let what = format!("more than {DEFINITIONS_BYTES_MAX} bytes of definitions");
                 return Err(ResourceFault::TooLarge(what).into());
             }
-            found.append(&mut words(&text));
+            let mut words = words(&text);
+            let function: Option<String> = get(&row, 1)?;
+            if let Some(function) = function.filter(|_| words.contains("execute")) {
+                self.dynamic.insert(format!("execute in {function}"));
+            }
+            found.append(&mut words);
         }
         self.run.extend(found.iter().cloned());
         let new = found.into_iter().filter(|word| self.words.insert(word.clone()));
@@ -117,7 +124,9 @@ pub(super) async fn reach(link: &Link, texts: &[(&str, bool)]) -> Result<Reach, 
         }
         let words = words(text);
         // What it puts together while it runs has no name that could be found.
-        search.dynamic |= *run && words.contains("execute");
+        if *run && words.contains("execute") {
+            search.dynamic.insert("execute".to_owned());
+        }
         if *run {
             search.run.extend(words.iter().cloned());
         }
@@ -143,9 +152,7 @@ pub(super) async fn reach(link: &Link, texts: &[(&str, bool)]) -> Result<Reach, 
         escapes.push(get(&row, 0)?);
     }
     let runs = |word: &str| search.run.contains(word);
-    if search.dynamic {
-        escapes.push("execute".to_owned());
-    }
+    escapes.extend(search.dynamic);
     if runs("copy") {
         escapes.push("copy".to_owned());
     }
@@ -155,18 +162,21 @@ pub(super) async fn reach(link: &Link, texts: &[(&str, bool)]) -> Result<Reach, 
     Ok(Reach { escapes, notifies, volatile, words })
 }
 
-/// The text of everything that a name can lead to: what functions do; triggers, rules, defaults,
+/// The text of everything that a name can lead to, and of functions their name: what they do;
+/// triggers, rules, defaults,
 /// checks and policies of relations; relations that refer to them or are parts of them. Operators
 /// and casts have no names that a statement must say, so all that somebody made count.
 const DEFINITIONS: &str = "WITH r AS (SELECT c.oid FROM pg_catalog.pg_class c \
     WHERE pg_catalog.lower(c.relname) = ANY ($1) \
     AND c.relnamespace <> 'pg_catalog'::pg_catalog.regnamespace) \
     SELECT pg_catalog.concat(p.prosrc, ' ', pg_catalog.pg_get_function_sqlbody(p.oid), ' ', \
-    pg_catalog.pg_get_expr(p.proargdefaults, 0)) FROM pg_catalog.pg_proc p \
+    pg_catalog.pg_get_expr(p.proargdefaults, 0)), p.proname::pg_catalog.text \
+    FROM pg_catalog.pg_proc p \
     JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
     WHERE pg_catalog.lower(p.proname) = ANY ($1) AND l.lanname NOT IN ('c', 'internal') \
     AND p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace \
-    UNION ALL SELECT pg_catalog.pg_get_triggerdef(t.oid) FROM pg_catalog.pg_trigger t \
+    UNION ALL SELECT d.told, NULL FROM (\
+    SELECT pg_catalog.pg_get_triggerdef(t.oid) FROM pg_catalog.pg_trigger t \
     JOIN r ON r.oid = t.tgrelid WHERE NOT t.tgisinternal \
     UNION ALL SELECT pg_catalog.pg_get_ruledef(w.oid) FROM pg_catalog.pg_rewrite w \
     JOIN r ON r.oid = w.ev_class \
@@ -193,7 +203,7 @@ const DEFINITIONS: &str = "WITH r AS (SELECT c.oid FROM pg_catalog.pg_class c \
     UNION ALL SELECT pg_catalog.quote_ident(p.proname) FROM pg_catalog.pg_cast k \
     JOIN pg_catalog.pg_proc p ON p.oid = k.castfunc \
     WHERE p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace AND NOT EXISTS (SELECT \
-    FROM pg_catalog.pg_depend d WHERE d.objid = k.oid AND d.deptype = 'e')";
+    FROM pg_catalog.pg_depend d WHERE d.objid = k.oid AND d.deptype = 'e')) AS d(told)";
 
 /// Asks which of the names escape.
 fn escaping() -> String {
@@ -208,7 +218,7 @@ fn escaping() -> String {
          WHEN p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND x.oid IS NULL \
          THEN p.proname = ANY ({wild}) \
          WHEN l.lanname IN ('c', 'internal') THEN x.extname IS NULL OR x.extname <> ALL ({tame}) \
-         ELSE NOT l.lanpltrusted END \
+         ELSE NOT l.lanpltrusted OR l.lanname NOT IN ('sql', 'plpgsql') END \
          UNION SELECT c.relname::pg_catalog.text FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = c.oid \
          JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver \

@@ -406,7 +406,7 @@ async fn what_cannot_be_seen_is_named_and_never_called_exact() {
          CREATE FUNCTION hide() RETURNS void LANGUAGE sql SECURITY DEFINER AS
            'INSERT INTO hidden VALUES (1), (2)';
          CREATE FUNCTION define() RETURNS void LANGUAGE plpgsql AS
-           $$ BEGIN EXECUTE 'DROP TABLE keyless'; END $$;
+           $$ BEGIN DROP TABLE keyless; END $$;
          GRANT EXECUTE ON FUNCTION hide() TO PUBLIC",
     )
     .await;
@@ -441,6 +441,13 @@ async fn what_does_not_end_with_a_transaction_is_not_tried() {
            $$ BEGIN PERFORM deep(); RETURN NULL; END $$;
          CREATE FUNCTION copies() RETURNS void LANGUAGE plpgsql AS
            $$ BEGIN EXECUTE 'COPY t TO PROGRAM ''id'''; END $$;
+         CREATE FUNCTION builds() RETURNS void LANGUAGE plpgsql AS
+           $$ BEGIN EXECUTE format('SELECT set%s(''s'', 1000)', 'val'); END $$;
+         CREATE FUNCTION build_later() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM builds(); RETURN NULL; END $$;
+         CREATE TABLE built (id int PRIMARY KEY);
+         CREATE TRIGGER later AFTER INSERT ON built FOR EACH ROW EXECUTE FUNCTION build_later();
+         CREATE VIEW hidden AS SELECT setval('s', 1000);
          CREATE TRIGGER deeper AFTER DELETE ON \"Odd name\" FOR EACH ROW
            EXECUTE FUNCTION deeper();
          CREATE TYPE pair AS (a int);
@@ -465,6 +472,9 @@ async fn what_does_not_end_with_a_transaction_is_not_tried() {
         "SELECT setval('s', 1000)",
         "DO $$ BEGIN EXECUTE 'select setval(''s'', 1000)'; END $$",
         "SELECT copies()",
+        "SELECT builds()",
+        "INSERT INTO built VALUES (1)",
+        "SELECT table_to_xml(('hid' || 'den')::regclass, true, true, '')",
     ] {
         let (seen, prepared) = preview(&postgres, sql).await.unwrap();
         assert_eq!(seen.guarantee, Reversibility::Irreversible, "{sql}");
@@ -631,4 +641,26 @@ async fn drawn_numbers_and_the_time_are_the_same_when_it_is_looked_at_again() {
     assert_eq!(postgres.verify(&undo).await.unwrap(), TargetState::After);
     super::cluster::revert(&postgres, &undo).await;
     assert_eq!(database.value("SELECT count(*) FROM people").await, "8");
+}
+
+#[tokio::test]
+async fn a_role_that_could_leave_its_transactions_is_named() {
+    let database = Database::new("").await;
+    let root = database.root().await;
+    let roles = "CREATE ROLE runner LOGIN CREATEROLE; CREATE ROLE between;
+        GRANT pg_execute_server_program TO between; GRANT between TO runner";
+    root.batch_execute(roles).await.unwrap();
+    let warnings = async |role: &str| database.postgres_as(role, LIMITS).warnings().await.unwrap();
+    assert_eq!(warnings("app").await, [""; 0]);
+    let superuser = warnings("root").await;
+    assert_eq!(superuser, ["its role is a superuser, whom nothing keeps inside of a transaction"]);
+    assert_eq!(
+        warnings("runner").await,
+        [
+            "its role gives rights to itself and others (`CREATEROLE`)",
+            "its role runs programs on its server (`pg_execute_server_program`)",
+        ]
+    );
+    let nobody = database.postgres_as("nobody_at_all", LIMITS).warnings().await;
+    assert!(nobody.is_err(), "{nobody:?}");
 }

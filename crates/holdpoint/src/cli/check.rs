@@ -1,5 +1,6 @@
 //! `holdpoint check`: everything that is wrong with the configuration, the policies and the
-//! catalog, at once. Must not start a server, nor change anything.
+//! catalog, at once, and what served databases say of our rights. Must not start a server, nor
+//! change anything.
 
 use super::{Exit, Format, Globals, answer, operator, print_report};
 use crate::config::{self, Asked, Config, Loaded, Report, Severity, Unusable, UpstreamCommand};
@@ -31,11 +32,11 @@ pub fn run(_: &Args, globals: &Globals) -> anyhow::Result<Exit> {
 }
 
 /// Everything that is wrong; the configuration is absent if it has faults itself.
-fn examine(file: &Path) -> Result<(Option<Config>, Report), Unusable> {
+fn examine(file: &Path) -> anyhow::Result<(Option<Config>, Report)> {
     let (config, mut report) = match config::load(file) {
         Ok(Loaded { config, report }) => (config, report),
         Err(Unusable::Faulty { report, .. }) => return Ok((None, report)),
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     let sources = config::policy_sources(&config)?;
     report.append(config::policy_report(&config, &sources));
@@ -48,6 +49,9 @@ fn examine(file: &Path) -> Result<(Option<Config>, Report), Unusable> {
     report.append(config::lapsed_report(&config));
     report.append(validator_report(&config));
     report.append(catalog_report(&config));
+    if !report.has_faults() {
+        report.append(database_report(&config)?);
+    }
     Ok((Some(config), report))
 }
 
@@ -72,6 +76,19 @@ fn validator_report(config: &Config) -> Report {
         }
     }
     report
+}
+
+/// What databases that are served say of the rights with which they are reached. Warnings: a
+/// service may have another environment, and a database may come later.
+fn database_report(config: &Config) -> anyhow::Result<Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut report = Report::default();
+    for (server, text) in runtime.block_on(crate::gateway::warnings(config)) {
+        let suggestion = "give it a role of its own, with the rights that docs/reversibility.md \
+                          names and no others";
+        report.warn(&config.file, format!("server `{server}`: {text}"), suggestion);
+    }
+    Ok(report)
 }
 
 /// True if the program can be found, as whoever starts it would look for it.

@@ -2,7 +2,7 @@
 //! moment. Must never print one.
 
 use super::{Rest, value, values};
-use crate::config::{Served, Serves, Transport, UndoRules};
+use crate::config::{Config, Served, Serves, Transport, UndoRules, ValueSource};
 use anyhow::{Context as _, bail};
 use holdpoint_resources as resources;
 use holdpoint_resources::{Archive, Place, Resources, SecretText, Upstream, Vault};
@@ -53,6 +53,22 @@ pub fn resources(
         }
     }
     Ok(all)
+}
+
+/// What an operator should know of the databases that are served, by server. Asks them.
+pub async fn warnings(config: &Config) -> Vec<(ServerName, String)> {
+    let keep = Duration::from_secs(config.limits.undo_keep_s);
+    let (mut all, mut told) = (Resources::default(), Vec::new());
+    for (name, server) in &config.servers {
+        let Transport::Serves(serves) = &server.transport else { continue };
+        let Served::Postgres { url } = &serves.served else { continue };
+        match postgres(name, serves, (url, keep)) {
+            Ok(database) => all.add(name.clone(), Place::Serves, database),
+            Err(fault) => told.push((name.clone(), format!("it cannot be looked at: {fault:#}"))),
+        }
+    }
+    told.extend(all.warnings().await);
+    told
 }
 
 /// Lets something stand beside a server.
@@ -107,10 +123,7 @@ fn add(
             all.add(name.clone(), Place::Serves, resources::Sqlite::new(spec));
         }
         Served::Postgres { url } => {
-            let limits = postgres_limits(serves, keep);
-            let url = SecretText::new(value(url)?);
-            let spec = resources::PostgresSpec { server, place, url, limits };
-            all.add(name.clone(), Place::Serves, resources::Postgres::new(spec)?);
+            all.add(name.clone(), Place::Serves, postgres(name, serves, (url, keep))?);
         }
         Served::Git { repository, program, author, transports, remote_inside, programs } => {
             let spec = resources::GitSpec {
@@ -178,6 +191,16 @@ fn without_links(folder: &Path) -> anyhow::Result<PathBuf> {
         bail!("`{}` is another folder's name: write `{}`", folder.display(), real.display());
     }
     Ok(real)
+}
+
+fn postgres(
+    name: &ServerName,
+    serves: &Serves,
+    (url, keep): (&ValueSource, Duration),
+) -> anyhow::Result<resources::Postgres> {
+    let (server, place) = (name.clone(), serves.address.clone());
+    let (url, limits) = (SecretText::new(value(url)?), postgres_limits(serves, keep));
+    Ok(resources::Postgres::new(resources::PostgresSpec { server, place, url, limits })?)
 }
 
 fn postgres_limits(serves: &Serves, keep: Duration) -> resources::PostgresLimits {

@@ -313,3 +313,38 @@ fn what_is_too_large_to_see_runs_after_an_approval_where_its_server_can_run_it()
     assert_eq!(std::fs::metadata(&large).unwrap().len(), (9 << 20) + 5);
     proved(&world, serve);
 }
+
+#[test]
+fn check_and_serve_warn_of_a_role_that_leaves_its_transactions() {
+    let postgres = Postgres::start();
+    let servers = "[server.orders]\nenvironment = \"dev\"\n\
+                   serves = { postgres = { from_file = \"orders.url\" } }\n";
+    let world = world(servers, &rules(&["granted"]));
+    let connect = |role: &str| {
+        let url = format!("postgresql://{role}@/shop?host={}", postgres.host());
+        std::fs::write(world.path().join("orders.url"), url).unwrap();
+    };
+    let warned = || {
+        let report = world.json(&["check"]);
+        assert_eq!(report["fit"], true, "{report}");
+        report["diagnostics"].to_string()
+    };
+    connect("shop");
+    let told = warned();
+    assert!(told.contains("server `orders`: its role is a superuser"), "{told}");
+    assert!(told.contains("docs/reversibility.md"), "{told}");
+    let serve = world.serve();
+    let log = world.path().join("serve.log");
+    let began = Instant::now();
+    while !std::fs::read_to_string(&log).unwrap().contains("its role is a superuser") {
+        assert!(began.elapsed() < Duration::from_secs(30), "serve says nothing");
+        std::thread::yield_now();
+    }
+    serve.end();
+    postgres.run("CREATE ROLE plain LOGIN");
+    connect("plain");
+    assert!(!warned().contains("orders"), "{}", warned());
+    drop(postgres);
+    let told = warned();
+    assert!(told.contains("server `orders`: it cannot be looked at"), "{told}");
+}

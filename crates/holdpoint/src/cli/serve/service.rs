@@ -8,6 +8,7 @@ use holdpoint_server::doors::http::listen::{self, Front};
 use holdpoint_server::doors::http::oauth::IssuerKeys;
 use holdpoint_server::doors::http::{HttpDoor, HttpSettings};
 use holdpoint_server::doors::stdio::host;
+use holdpoint_server::governor::Governor;
 use holdpoint_server::runtime::{Runtime, RuntimeSpec};
 use holdpoint_server::telemetry::operations;
 use holdpoint_types::ServerName;
@@ -49,6 +50,7 @@ impl Service {
         let upstreams = rest.upstreams()?;
         let governor = runtime.governor().clone();
         governor.replace_resources(rest.resources(&upstreams)?);
+        tokio::spawn(warn(governor.clone()));
         let tls = rest.tls()?;
         let listener = bind(rest.listen.http).await?;
         let address = listener.local_addr()?;
@@ -124,6 +126,7 @@ impl Service {
         // From here on nothing can fail.
         governor.replace_validators(validators);
         governor.replace_resources(resources);
+        tokio::spawn(warn(governor.clone()));
         for (name, before) in &self.upstreams {
             if upstreams.get(name).is_none_or(|now| now.spec() != before.spec()) {
                 tracing::info!(server = %name, "an upstream server was removed or replaced");
@@ -204,6 +207,13 @@ fn http_settings(
         oauth: rest.oauth(&format!("{scheme}://{address}"), issuer_keys)?,
         json: rest.json(),
     })
+}
+
+/// Says what an operator should know of how targets are reached. Nobody waits for it.
+async fn warn(governor: Governor) {
+    for (server, text) in governor.resources().warnings().await {
+        tracing::warn!(%server, "{text} (docs/reversibility.md)");
+    }
 }
 
 async fn follow_keys(door: Arc<HttpDoor>, mut moved: tokio::sync::watch::Receiver<u64>) {
