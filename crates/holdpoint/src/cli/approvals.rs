@@ -6,7 +6,6 @@ mod diff;
 mod proposal;
 
 pub use classes::{APPROVALS_MIN, DAYS, given_before};
-pub use diff::headline;
 pub use diff::{headline, render};
 
 use super::approve;
