@@ -4,9 +4,9 @@
 use crate::upstream::http::{client, header_map};
 use crate::{SecretText, UpstreamFault};
 use futures::StreamExt as _;
-use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Url};
+use http::{HeaderMap, StatusCode};
+use reqwest::{Client, Response, Url};
 
 /// An endpoint, and how to reach it.
 #[derive(Clone)]
@@ -14,6 +14,17 @@ pub struct HttpClient {
     client: Client,
     url: Url,
     headers: HeaderMap,
+}
+
+/// Why something could not be told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TellFault {
+    /// It arrived, and this very message is not wanted: the same again would not be, either.
+    #[error("it answered {0}")]
+    Refused(StatusCode),
+    /// It did not arrive, or not now.
+    #[error("{0}")]
+    Failed(String),
 }
 
 // === impl HttpClient ===
@@ -36,9 +47,7 @@ impl HttpClient {
     /// # Errors
     /// In words, when there is no such answer.
     pub async fn post(&self, body: String, bytes_max: u64) -> Result<Vec<u8>, String> {
-        let request = self.client.post(self.url.clone()).headers(self.headers.clone());
-        let sent = request.body(body).send().await;
-        let answer = sent.map_err(|fault| fault.without_url().to_string())?;
+        let answer = self.send(body).await?;
         if !answer.status().is_success() {
             return Err(format!("it answered {}", answer.status()));
         }
@@ -51,5 +60,25 @@ impl HttpClient {
             }
         }
         Ok(bytes)
+    }
+    /// Posts `body`; a success is all that is wanted, whatever else the answer says.
+    ///
+    /// # Errors
+    /// When there is no success.
+    pub async fn tell(&self, body: String) -> Result<(), TellFault> {
+        let status = self.send(body).await.map_err(TellFault::Failed)?.status();
+        match status {
+            _ if status.is_success() => Ok(()),
+            StatusCode::BAD_REQUEST
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNPROCESSABLE_ENTITY => Err(TellFault::Refused(status)),
+            _ => Err(TellFault::Failed(format!("it answered {status}"))),
+        }
+    }
+
+    async fn send(&self, body: String) -> Result<Response, String> {
+        let request = self.client.post(self.url.clone()).headers(self.headers.clone());
+        let sent = request.body(body).send().await;
+        sent.map_err(|fault| fault.without_url().to_string())
     }
 }

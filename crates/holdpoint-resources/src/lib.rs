@@ -31,7 +31,7 @@ mod upstream;
 pub use upstream::read_answer;
 
 pub use archive::{Archive, Kept, Label as ArchiveLabel};
-pub use client::HttpClient;
+pub use client::{HttpClient, TellFault};
 pub use credentials::{
     Bearer, ClientIdentity, CredentialFault, GrantKind, Holder, Issued, Login, OAuthSpec, Revoked,
     Sharing, Standing, Vault, VaultFault, log_in_alone, log_out,
@@ -47,7 +47,7 @@ pub use git::{Git, GitLimits, GitPrepared, GitSpec};
 pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};
 pub use postgres::{Postgres, PostgresLimits, PostgresPrepared, PostgresSpec};
 pub use process::{Pipes, Process, ProcessFault, ProcessSpec};
-pub use redaction::redacted;
+pub use redaction::{redacted, redacted_text, redacted_value};
 pub use registry::{Place, Resources, RevertPreview};
 pub use sqlite::{Sqlite, SqliteLimits, SqlitePrepared, SqliteSpec};
 pub use terraform::{Terraform, TerraformLimits, TerraformPrepared, TerraformSpec};

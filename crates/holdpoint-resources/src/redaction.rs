@@ -54,6 +54,21 @@ pub fn redacted(mut preview: Preview) -> Preview {
     preview
 }
 
+/// `value` as it may be told to others.
+#[must_use]
+pub fn redacted_value(mut value: Value) -> Value {
+    hide(&mut value, false);
+    value
+}
+
+/// `text` as it may be told to others.
+#[must_use]
+pub fn redacted_text(text: &str) -> String {
+    let mut told = without_secret(text);
+    hide_in(&mut told);
+    told
+}
+
 fn hide(value: &mut Value, secret: bool) {
     match value {
         Value::Object(members) => {
@@ -138,7 +153,7 @@ fn mark(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::redacted;
+    use super::{redacted, redacted_text, redacted_value};
     use crate::resource::{Change, Preview};
     use holdpoint_types::{Disclosure, Reversibility};
     use serde_json::json;
@@ -182,6 +197,21 @@ mod tests {
         {
             assert!(text.contains(plain), "{plain}: {text}");
         }
+    }
+
+    #[test]
+    fn what_is_told_to_others_holds_no_secret() {
+        let told = redacted_value(json!({ "path": "/x", "auth": { "token": "hunter2" } }));
+        assert_eq!(told["path"], "/x");
+        assert!(!told.to_string().contains("hunter2"), "{told}");
+        for text in [
+            "pg://x/sess/token=hunter2",
+            "PASSWORD=hunter2",
+            "it holds ghp_hunter2hunter2hunter2 here",
+        ] {
+            assert!(!redacted_text(text).contains("hunter2"), "{text}");
+        }
+        assert_eq!(redacted_text("file:///srv/app/x"), "file:///srv/app/x");
     }
 
     #[test]

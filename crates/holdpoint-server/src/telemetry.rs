@@ -65,6 +65,7 @@ pub struct Telemetry {
     upstreams: RwLock<BTreeMap<ServerName, Upstream>>,
     issuer: RwLock<Option<Arc<IssuerKeys>>>,
     policies_refused: Mutex<Option<String>>,
+    told: Mutex<BTreeMap<String, Option<String>>>,
     draining: AtomicBool,
 }
 
@@ -108,6 +109,7 @@ impl Default for Telemetry {
             upstreams: RwLock::default(),
             issuer: RwLock::default(),
             policies_refused: Mutex::default(),
+            told: Mutex::default(),
             draining: AtomicBool::new(false),
         };
         all.register(&mut registry);
@@ -204,6 +206,23 @@ impl Telemetry {
     /// Why the policies that lie there are not in force, if they are not.
     pub fn policies_refused(&self) -> Option<String> {
         self.policies_refused.lock().clone()
+    }
+
+    /// Replaces who is told of approvals.
+    pub(crate) fn tells(&self, names: impl Iterator<Item = String>) {
+        *self.told.lock() = names.map(|name| (name, None)).collect();
+    }
+
+    /// Somebody was told of an approval, or could not be.
+    pub(crate) fn told(&self, name: &str, fault: Option<String>) {
+        if let Some(known) = self.told.lock().get_mut(name) {
+            *known = fault;
+        }
+    }
+
+    /// Who is told of approvals, and why that did not work the last time, if it did not.
+    pub fn those_told(&self) -> BTreeMap<String, Option<String>> {
+        self.told.lock().clone()
     }
 
     /// A connection was opened.

@@ -15,6 +15,7 @@ use holdpoint_resources::Health;
 use holdpoint_resources::mcp::era::Era;
 use holdpoint_types::{ServerName, Stop, StopScope};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A process that governs, as it answers for itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub struct StatusReply {
     /// The issuer whose access tokens it accepts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub issuer: Option<IssuerReply>,
+    /// Who is told of approvals, and why that did not work the last time, if it did not.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub notify: BTreeMap<String, Option<String>>,
 }
 
 /// A guard set in force.

@@ -1,6 +1,7 @@
 //! From the checked configuration to the parts that govern: settings, limits, upstream servers.
 //! Secrets are read here, at the last moment. Must never print one.
 
+mod notify;
 mod own;
 
 pub use own::warnings;
@@ -49,6 +50,7 @@ pub fn runtime_spec(config: Config, kind: Kind) -> anyhow::Result<(RuntimeSpec, 
         operators: config.operators,
         limits: config.limits,
         servers: config.servers,
+        notify: config.notify,
         store: config.store,
         credential_key: config.credential_key,
     };
@@ -113,6 +115,8 @@ pub struct Rest {
     pub limits: config::Limits,
     /// How to reach each upstream server.
     pub servers: BTreeMap<ServerName, config::Upstream>,
+    /// Who is told of approvals.
+    pub notify: Vec<config::Notify>,
     /// The store's folder.
     pub store: std::path::PathBuf,
     /// The key that seals credentials; absent if it lies in the store.

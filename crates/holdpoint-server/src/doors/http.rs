@@ -7,9 +7,11 @@ mod admin;
 mod approvals;
 mod following;
 mod front;
+mod hosts;
 mod hub;
 mod keys;
 mod lines;
+mod link;
 pub mod listen;
 mod methods;
 pub mod oauth;
@@ -44,7 +46,7 @@ use holdpoint_resources::mcp::era::{self, Era};
 use holdpoint_resources::mcp::{
     HeaderFault, Identity, Message, RpcId, RpcRequest, RpcResponse, headers,
 };
-use holdpoint_types::{AgentName, EffectClass, JsonLimits, Reason, ServerName};
+use holdpoint_types::{AgentName, EffectClass, JsonLimits, OperatorName, Reason, ServerName};
 use keys::Keys;
 use lines::Lines;
 use listen::{Counted, Front, FrontLimits};
@@ -73,6 +75,8 @@ pub struct HttpSettings {
     pub anonymous: Option<AgentName>,
     /// Operators that may stop and release over HTTP.
     pub operators: Vec<OperatorKey>,
+    /// Operators who may decide approvals by links.
+    pub links: BTreeSet<OperatorName>,
     /// Whose access tokens are accepted besides agents' keys, if any.
     pub oauth: Option<ResourceServer>,
     /// How much JSON is accepted.
@@ -196,7 +200,7 @@ impl HttpDoor {
         self.keys.refresh(self.governor.store())
     }
 
-    /// The routes: `/mcp`, `/mcp/{server}`, their metadata, `/api/v1/*`.
+    /// The routes: `/mcp`, `/mcp/{server}`, their metadata, `/api/v1/*`, `/approve`.
     pub fn router(self: Arc<Self>) -> Router {
         Router::new()
             .route("/mcp", post(all_servers).get(threads::listen).delete(threads::end))
@@ -208,6 +212,7 @@ impl HttpDoor {
                 get(oauth::metadata_of_one),
             )
             .nest("/api/v1", admin::routes())
+            .route("/approve", get(link::look).post(link::say))
             .with_state(self)
     }
 
@@ -325,23 +330,6 @@ impl HttpDoor {
             },
         };
         Ok(respond(&RpcResponse::result_value(id, &result)))
-    }
-
-    fn check_host(&self, headers: &HeaderMap) -> Result<(), Box<Refused>> {
-        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-        let known = |authority: &str| {
-            self.settings.load().hosts.iter().any(|host| host.eq_ignore_ascii_case(authority))
-        };
-        let host_fits = text(header::HOST).is_some_and(known);
-        let origin = text(header::ORIGIN);
-        let authority = |origin: &str| {
-            origin.strip_prefix("http://").or(origin.strip_prefix("https://")).is_some_and(known)
-        };
-        if host_fits && origin.is_none_or(authority) {
-            return Ok(());
-        }
-        let detail = "the Host or Origin header names another server".to_owned();
-        Err(Refused::new(StatusCode::FORBIDDEN, Reason::OriginRefused, detail))
     }
 
     async fn authenticate(

@@ -79,6 +79,7 @@ pub fn status_of(governor: &Governor) -> StatusReply {
             .map(|(name, one)| UpstreamReply::new(name, one.health()))
             .collect(),
         issuer: governor.telemetry().issuer().map(IssuerReply::from),
+        notify: governor.telemetry().those_told(),
     }
 }
 

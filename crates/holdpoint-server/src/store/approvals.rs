@@ -7,7 +7,7 @@
 use super::batch::Batch;
 use super::fault::StoreFault;
 use super::query::text;
-use super::{Store, schema};
+use super::{Store, StoredRecord, files, schema};
 use holdpoint_types::{
     ActionId, ActionRecord, AgentName, ApprovalAsked, ApprovalDenied, ApprovalFacts,
     ApprovalRecord, DecisionRecord, Digest, Epoch, Record, RecordBody, Ruling, TeamName, Timestamp,
@@ -15,6 +15,12 @@ use holdpoint_types::{
 };
 use rusqlite::{Connection, Row, params};
 use std::collections::BTreeMap;
+use zeroize::Zeroizing;
+
+/// Most positions of the log at which one look for records about approvals looks.
+const SPAN_MAX: u64 = 1_000;
+/// Most records that one such look finds.
+const FOUND_MAX: u32 = 16;
 
 /// An approval that a call waits for, or a no that is still good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +126,51 @@ impl Store {
     /// When the store cannot be read.
     pub fn approvals(&self) -> Result<Vec<ApprovalRow>, StoreFault> {
         all(&self.inner.reader.lock())
+    }
+
+    /// The record of the decision about `action`, if there is one.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn decision(
+        &self,
+        action: ActionId,
+    ) -> Result<Option<ActionRecord<DecisionRecord>>, StoreFault> {
+        let mut records = self.of_action(action)?.into_iter();
+        Ok(records.find_map(|stored| match stored.record.body {
+            RecordBody::Decision(decided) => Some(*decided),
+            _ => None,
+        }))
+    }
+
+    /// The next records about approvals from position `from` on, and where to go on after them.
+    /// Looks at a bounded part of the log: nothing more is there once that is `from` again.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn about_approvals(&self, from: u64) -> Result<(Vec<StoredRecord>, u64), StoreFault> {
+        let reader = self.inner.reader.lock();
+        let before = from.saturating_add(SPAN_MAX).min(super::query::size(&reader)?);
+        let found = super::query::about_approvals(&reader, (from, before), FOUND_MAX)?;
+        let whole = u32::try_from(found.len()).is_ok_and(|found| found < FOUND_MAX);
+        let last = found.last().map_or(from, |last| last.seq.saturating_add(1));
+        Ok((found, if whole { before } else { last }))
+    }
+
+    /// The key that signs links; made if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read or made, or others may read it.
+    pub fn link_key(&self) -> Result<Zeroizing<[u8; 32]>, StoreFault> {
+        files::load_or_create_link_key(&self.inner.layout)
+    }
+
+    /// The same, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read, or others may read it.
+    pub fn known_link_key(&self) -> Result<Option<Zeroizing<[u8; 32]>>, StoreFault> {
+        files::load_link_key(&self.inner.layout)
     }
 
     /// Records what an operator says to an approval, if it can still count.

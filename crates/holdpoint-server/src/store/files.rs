@@ -21,6 +21,9 @@ const OTHERS: u32 = 0o077;
 const LOCK_TRIES: u32 = 16;
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
+/// A private key, as bytes.
+pub(super) type Secret = Zeroizing<[u8; 32]>;
+
 /// Where the files of a store lie.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
@@ -55,6 +58,10 @@ impl Layout {
 
     pub(super) fn verifier(&self) -> PathBuf {
         self.dir.join("ledger.pub")
+    }
+
+    pub(super) fn link_key(&self) -> PathBuf {
+        self.dir.join("links.key")
     }
 
     pub(super) fn run(&self) -> PathBuf {
@@ -218,7 +225,7 @@ pub(super) fn load_or_create_key(layout: &Layout) -> Result<Signer, StoreFault> 
         if layout.database().exists() && !path.exists() {
             return Err(StoreFault::KeyMissing { path: path.display().to_string() });
         }
-        create_key(layout).map_err(|error| StoreFault::file(&path, &error))?;
+        create_secret(&path).map_err(|error| StoreFault::file(&path, &error))?;
     }
     load_key(&path)
 }
@@ -246,13 +253,9 @@ pub(super) fn load_verifier(layout: &Layout) -> Result<Verifier, StoreFault> {
     }
     let text = std::fs::read_to_string(&path);
     let text = text.map_err(|error| StoreFault::file(&path, &error))?;
-    let unusable = |detail: String| {
-        let path = path.display().to_string();
-        StoreFault::KeyUnusable { path, detail }
-    };
     text.trim_end()
         .parse()
-        .map_err(|fault: holdpoint_ledger::NoteFault| unusable(fault.to_string()))
+        .map_err(|fault: holdpoint_ledger::NoteFault| unusable(&path, &fault.to_string()))
 }
 
 /// Whether somebody holds a lock file.
@@ -297,29 +300,48 @@ fn is_same_file(file: &File, path: &Path) -> bool {
     (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
 }
 
-fn create_key(layout: &Layout) -> std::io::Result<()> {
+/// The key that signs links, made if there is none.
+pub(super) fn load_or_create_link_key(layout: &Layout) -> Result<Secret, StoreFault> {
+    let path = layout.link_key();
+    if !path.exists() {
+        create_secret(&path).map_err(|error| StoreFault::file(&path, &error))?;
+    }
+    load_secret(&path)
+}
+
+/// The key that signs links, if there is one.
+pub(super) fn load_link_key(layout: &Layout) -> Result<Option<Secret>, StoreFault> {
+    let path = layout.link_key();
+    if path.exists() { load_secret(&path).map(Some) } else { Ok(None) }
+}
+
+fn create_secret(path: &Path) -> std::io::Result<()> {
     let mut secret = Zeroizing::new([0; 32]);
     let filled = getrandom::fill(secret.as_mut_slice());
     filled.map_err(|error| std::io::Error::other(error.to_string()))?;
     let text = Zeroizing::new(format!("{}\n", hex::encode(*secret)));
-    publish(&layout.key(), text.as_bytes(), 0o600)
+    publish(path, text.as_bytes(), 0o600)
 }
 
 fn load_key(path: &Path) -> Result<Signer, StoreFault> {
-    let unusable = |detail: &str| {
-        let path = path.display().to_string();
-        StoreFault::KeyUnusable { path, detail: detail.to_owned() }
-    };
+    name_by_key(&*load_secret(path)?).map_err(|fault| unusable(path, &fault.to_string()))
+}
+
+fn load_secret(path: &Path) -> Result<Secret, StoreFault> {
     let metadata = std::fs::metadata(path).map_err(|error| StoreFault::file(path, &error))?;
     if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(unusable("others may read it; set its mode to 0600"));
+        return Err(unusable(path, "others may read it; set its mode to 0600"));
     }
     let text = std::fs::read_to_string(path).map_err(|error| StoreFault::file(path, &error))?;
     let text = Zeroizing::new(text);
     let mut secret = Zeroizing::new([0; 32]);
     let decoded = hex::decode_to_slice(text.trim_end(), secret.as_mut_slice());
-    decoded.map_err(|_| unusable("it does not hold 64 hex digits"))?;
-    name_by_key(&secret).map_err(|fault| unusable(&fault.to_string()))
+    decoded.map_err(|_| unusable(path, "it does not hold 64 hex digits"))?;
+    Ok(secret)
+}
+
+fn unusable(path: &Path, detail: &str) -> StoreFault {
+    StoreFault::KeyUnusable { path: path.display().to_string(), detail: detail.to_owned() }
 }
 
 /// The signer of this key; its name is made from its public half, so that no two logs share one.

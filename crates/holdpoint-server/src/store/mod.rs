@@ -8,6 +8,7 @@
 //! DIR/ledger.db     SQLite, WAL, synchronous=FULL
 //! DIR/ledger.key    private key of the log, mode 0600
 //! DIR/ledger.pub    public key, a C2SP verifier key: all that `verify` needs
+//! DIR/links.key     signs links to approvals, mode 0600; made when links are wanted first
 //! DIR/run/ID.lock   held by each live process that governs
 //! ```
 

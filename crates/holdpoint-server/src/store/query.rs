@@ -113,6 +113,19 @@ pub(super) fn of_people(
     read_records(&snapshot, OF_PEOPLE, vec![first_at(&snapshot, since)?.into()])
 }
 
+/// The records about approvals in a span of positions, oldest first, at most so many: what was
+/// held, and what was said.
+pub(super) fn about_approvals(
+    connection: &Connection,
+    (from, before): (u64, u64),
+    most: u32,
+) -> Result<Vec<StoredRecord>, StoreFault> {
+    let sql = "SELECT seq, leaf, body FROM records WHERE seq >= ?1 AND seq < ?2 \
+               AND (ruling = 'hold' OR kind IN ('approved', 'disapproved')) ORDER BY seq LIMIT ?3";
+    let values = vec![int(from)?.into(), int(before)?.into(), i64::from(most).into()];
+    read_records(connection, sql, values)
+}
+
 /// The position of the first record that was written at `at` or later.
 fn first_at(connection: &Connection, at: Timestamp) -> Result<i64, StoreFault> {
     let mut written = connection.prepare_cached("SELECT at_ms FROM records WHERE seq = ?1")?;

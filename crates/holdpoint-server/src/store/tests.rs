@@ -1,5 +1,6 @@
 //! Unit tests of the store: one process, real files.
 
+mod approvals;
 mod checks;
 mod forged;
 mod grants;

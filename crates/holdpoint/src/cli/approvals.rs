@@ -7,6 +7,7 @@ mod proposal;
 
 pub use classes::{APPROVALS_MIN, DAYS, given_before};
 pub use diff::{headline, render};
+pub use holdpoint_server::shown::counted;
 
 use super::approve;
 use super::look::{Look, Table, Tone, count, escaped, json_lines, shortened};
@@ -16,18 +17,14 @@ use crate::gateway;
 use holdpoint_control::Settings;
 use holdpoint_resources::resource::Preview;
 use holdpoint_resources::{Archive, Kept};
+use holdpoint_server::shown::WHOLE_CHARS_MAX;
 use holdpoint_server::store::{Access, ApprovalRow, Store};
 use holdpoint_server::wire::{ApprovalReply, ApprovalState};
-use holdpoint_types::{
-    ActionRecord, ChangeCounts, DecisionRecord, Epoch, IntentSource, PreviewFacts, RecordBody,
-    Timestamp,
-};
+use holdpoint_types::{ActionRecord, DecisionRecord, Epoch, IntentSource, Timestamp};
 use serde_json::json;
 
 /// Longest parameters on a line, in characters.
 const LINE_CHARS_MAX: usize = 100;
-/// Longest parameters in full, in characters.
-const WHOLE_CHARS_MAX: usize = 20_000;
 
 /// Show the calls that wait for approvals, or one of them in full.
 #[derive(Debug, clap::Args)]
@@ -63,7 +60,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
         let id = approve::find(&store, id)?;
         rows.retain(|row| row.facts.asked.id == id);
         let Some(shown) = rows.first() else { return Ok(Exit::Fault) };
-        let record = decision(&store, shown)?;
+        let record = store.decision(shown.facts.asked.id)?;
         let vault = gateway::vault(store.dir(), config.credential_key.as_ref())?;
         let archive = Archive::new(store.dir(), vault);
         let preview = archive.read::<Preview>(id, Kept::Preview)?.map(|(_, preview)| preview);
@@ -144,7 +141,7 @@ fn list(
             (Tone::Dim, look.age(row.asked_ms)),
         ]);
         text.push_str(&table.render("", look));
-        if let Some(record) = decision(store, row)? {
+        if let Some(record) = store.decision(row.facts.asked.id)? {
             let parameters = record.more.request.parameters.to_string();
             text.push_str(&format!("  {}\n", shortened(&parameters, LINE_CHARS_MAX)));
         }
@@ -216,13 +213,6 @@ fn whole(
     text
 }
 
-/// How much a call would change, as its preview says.
-pub fn counted(known: &PreviewFacts) -> String {
-    let exact = if known.exact { "exactly" } else { "at least" };
-    let ChangeCounts { created, updated, deleted } = known.counts;
-    format!("{exact}: make {created}, change {updated}, delete {deleted}")
-}
-
 /// What the call would do, as far as that was seen.
 fn would(
     record: Option<&ActionRecord<DecisionRecord>>,
@@ -248,16 +238,4 @@ fn would(
         None => {}
     }
     text
-}
-
-/// The record of the decision that asked first.
-fn decision(
-    store: &Store,
-    row: &ApprovalRow,
-) -> anyhow::Result<Option<ActionRecord<DecisionRecord>>> {
-    let records = store.of_action(row.facts.asked.id)?;
-    Ok(records.into_iter().find_map(|stored| match stored.record.body {
-        RecordBody::Decision(decided) => Some(*decided),
-        _ => None,
-    }))
 }

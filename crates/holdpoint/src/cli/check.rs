@@ -48,6 +48,7 @@ fn examine(file: &Path) -> anyhow::Result<(Option<Config>, Report)> {
     }
     report.append(config::lapsed_report(&config));
     report.append(validator_report(&config));
+    report.append(notify_report(&config));
     report.append(catalog_report(&config));
     if !report.has_faults() {
         report.append(database_report(&config)?);
@@ -89,6 +90,19 @@ fn database_report(config: &Config) -> anyhow::Result<Report> {
         report.warn(&config.file, format!("server `{server}`: {text}"), suggestion);
     }
     Ok(report)
+}
+
+/// What is not there that is needed to tell others of approvals, as far as this user can tell.
+fn notify_report(config: &Config) -> Report {
+    let mut report = Report::default();
+    for one in &config.notify {
+        let sources = std::iter::once(&one.url).chain(one.headers.values());
+        for fault in sources.filter_map(|source| crate::gateway::value(source).err()) {
+            let message = format!("`notify.{}`: {fault:#}", one.name);
+            report.warn(&config.file, message, "it is read when `serve` begins");
+        }
+    }
+    report
 }
 
 /// True if the program can be found, as whoever starts it would look for it.

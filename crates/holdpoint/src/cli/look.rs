@@ -3,8 +3,11 @@
 //! INVARIANT: text that came from an agent or a server reaches the terminal only through
 //! [`escaped`], [`json_lines`] or what builds on them. Must not know what it shows.
 
+pub use holdpoint_server::shown::{shortened, visible as escaped};
+
 use crate::config::Colour;
 use anstyle::{AnsiColor, Style};
+use holdpoint_server::shown::is_hidden;
 use holdpoint_types::{EffectClass, Ruling, Timestamp};
 use jiff::tz::TimeZone;
 use std::fmt::Write as _;
@@ -172,26 +175,6 @@ fn render_row(row: &[(Tone, String)], widths: &[usize], indent: &str, look: &Loo
     line
 }
 
-/// `text` on one line, without anything that could move the cursor, hide or reorder what is shown.
-pub fn escaped(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for found in text.chars() {
-        push_escaped(&mut shown, found);
-    }
-    shown
-}
-
-/// The first `chars_max` characters of `text`, escaped, and how many more there are.
-pub fn shortened(text: &str, chars_max: usize) -> String {
-    match text.char_indices().nth(chars_max) {
-        None => escaped(text),
-        Some((end, _)) => {
-            let rest = text.get(end..).map_or(0, |rest| rest.chars().count());
-            format!("{}… ({rest} more characters)", escaped(text.get(..end).unwrap_or(text)))
-        }
-    }
-}
-
 /// A JSON value on one line, shortened.
 pub fn short_json(value: &serde_json::Value) -> String {
     shortened(&value.to_string(), SHORT_CHARS_MAX)
@@ -254,28 +237,6 @@ pub fn bytes(bytes: u64) -> String {
         tenths /= 1024;
     }
     format!("{bytes} B")
-}
-
-fn push_escaped(shown: &mut String, found: char) {
-    match found {
-        '\n' => shown.push_str("\\n"),
-        '\r' => shown.push_str("\\r"),
-        '\t' => shown.push_str("\\t"),
-        _ if is_hidden(found) => {
-            // Writing into a string cannot fail.
-            let _ = write!(shown, "\\u{{{:x}}}", u32::from(found));
-        }
-        _ => shown.push(found),
-    }
-}
-
-/// Control characters, and characters that are invisible or change the direction of text.
-fn is_hidden(found: char) -> bool {
-    found.is_control()
-        || matches!(found,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

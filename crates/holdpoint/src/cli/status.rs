@@ -194,6 +194,14 @@ fn render_gateway(reply: &StatusReply, epoch: u64, look: &Look) -> String {
     let mut issuers = Table::default();
     reply.issuer.iter().for_each(|issuer| issuers.push(issuer_row(issuer)));
     let issuer = issuers.render("  ", look);
+    let untold = reply.notify.iter().filter_map(|(name, fault)| Some((name, fault.as_ref()?)));
+    let untold: String = untold
+        .map(|(name, fault)| {
+            let fault = shortened(fault, REFUSED_CHARS_MAX);
+            let text = format!("`{}` cannot be told of approvals: {fault}", escaped(name));
+            format!("  {}\n", look.paint(Tone::Bad, &text))
+        })
+        .collect();
     let policy = escaped(reply.policy.get(..19).unwrap_or(&reply.policy));
     let tools = u64::try_from(reply.tools).unwrap_or(u64::MAX);
     let guards: String = reply.guards.iter().map(|guard| guard_line(guard, look)).collect();
@@ -204,7 +212,7 @@ fn render_gateway(reply: &StatusReply, epoch: u64, look: &Look) -> String {
     let refused = refused.unwrap_or_default();
     format!(
         "{title}\n  version {}, epoch {}{behind}, policy {policy}, {}{ending}\n\
-         {guards}{refused}{upstreams}{issuer}{running}",
+         {guards}{refused}{upstreams}{issuer}{untold}{running}",
         escaped(&reply.version),
         reply.epoch,
         count(tools, "tool"),
@@ -323,6 +331,11 @@ mod tests {
                 age_ms: Some(61_000),
                 last_fault: None,
             }),
+            notify: [
+                ("audit".to_owned(), None),
+                ("chat".to_owned(), Some("it answered 404 Not Found".to_owned())),
+            ]
+            .into(),
         };
         let root = Digest::of(b"root");
         Status {
@@ -359,6 +372,7 @@ mod tests {
               db  down        1 restart  last fault 1 min ago: the server died
               fs  up, legacy
               tokens of https://auth.example.com  2 keys  fetched 1 min ago
+              `chat` cannot be told of approvals: it answered 404 Not Found
               coder  fs__write  began 2 s ago  0198
             silent: 0199: it did not answer
         "#]]

@@ -5,6 +5,7 @@ use holdpoint_control::{Settings, ToolPattern};
 use holdpoint_resources::{Declared, FileShape, GrantKind, Sharing};
 use holdpoint_server::doors::hook::Host;
 use holdpoint_server::doors::http::oauth::{Algorithm, KeySpec, Scopes};
+use holdpoint_server::notify::Shape;
 use holdpoint_server::policies::PolicySpec;
 use holdpoint_server::validators::When;
 use holdpoint_types::{AgentName, EffectClass, FindingResult, OperatorName, ServerName, Severity};
@@ -37,6 +38,34 @@ pub struct Config {
     pub settings: Settings,
     /// Who else has a voice.
     pub validators: Vec<Validator>,
+    /// Who is told of approvals.
+    pub notify: Vec<Notify>,
+}
+
+/// Somebody who is told of approvals.
+#[derive(Clone, Debug)]
+pub struct Notify {
+    /// Its name.
+    pub name: String,
+    /// Where its URL is.
+    pub url: ValueSource,
+    /// Headers on every request.
+    pub headers: BTreeMap<String, ValueSource>,
+    /// What a message looks like.
+    pub shape: Shape,
+    /// True if the parameters of calls are told, too.
+    pub parameters: bool,
+    /// Links by which one operator decides.
+    pub links: Option<Links>,
+}
+
+/// Links by which one operator decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Links {
+    /// Where that operator's browser reaches this server.
+    pub base: String,
+    /// The operator.
+    pub operator: OperatorName,
 }
 
 /// An independent voice about calls.

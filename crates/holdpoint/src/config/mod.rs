@@ -13,7 +13,7 @@ mod secret;
 
 pub use check::{check, is_scope, sanitise};
 pub use checked::{
-    Asked, Config, Limits, Listen, OAuthClient, Served, Serves, Transport, UndoRules,
+    Asked, Config, Limits, Listen, Notify, OAuthClient, Served, Serves, Transport, UndoRules,
     UnknownParameters, Upstream, UpstreamCommand, UpstreamUrl, Validator, ValueSource,
 };
 pub use fault::{Colour, Report, Severity, printable, printable_lines};

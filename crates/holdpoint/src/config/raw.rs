@@ -5,6 +5,7 @@ mod agents;
 mod credentials;
 mod effects;
 mod freezes;
+mod notify;
 mod operators;
 mod plans;
 mod policies;
@@ -19,6 +20,7 @@ pub use effects::{
     RawPlace,
 };
 pub use freezes::{RawFreeze, RawTime};
+pub use notify::{RawLinks, RawNotify, RawShape};
 pub use operators::{RawApproval, RawOperator};
 pub use plans::{RawAccept, RawPlans};
 pub use policies::{RawGuard, RawPolicies};
@@ -77,6 +79,8 @@ pub struct RawConfig {
     pub plans: Option<At<RawPlans>>,
     /// Independent voices about calls; they can only make decisions stricter.
     pub validator: Named<RawValidator>,
+    /// Who is told of approvals.
+    pub notify: Named<RawNotify>,
     /// What breaking an invariant does, by its code; [effects.md](effects.md) lists them.
     pub invariant: Named<RawInvariant>,
 }

@@ -22,6 +22,7 @@ mod hub;
 mod issuer;
 mod kill;
 mod limits;
+mod notify;
 mod oauth;
 mod operate;
 mod operator;

@@ -27,6 +27,8 @@ pub struct Answer {
     pub head: String,
     /// The body; `null` if it is no JSON.
     pub body: Value,
+    /// The body as it came.
+    pub text: String,
 }
 
 // === impl Pipe ===
@@ -258,5 +260,6 @@ fn try_exchange(serve: &Serve, what: &str, headers: &[&str], body: &[u8]) -> Opt
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let head = head.to_owned();
-    Some(Answer { status, head, body: serde_json::from_str(body).unwrap_or_default() })
+    let text = body.to_owned();
+    Some(Answer { status, head, body: serde_json::from_str(body).unwrap_or_default(), text })
 }

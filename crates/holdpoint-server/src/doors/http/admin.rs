@@ -16,7 +16,9 @@ use holdpoint_types::Reason;
 use std::sync::Arc;
 
 /// Longest reason, in characters.
-const REASON_CHARS_MAX: usize = 1000;
+pub(super) const REASON_CHARS_MAX: usize = 1000;
+/// What a reason is.
+pub(super) const BECAUSE: &str = "`because` is one line of at most 1000 characters, and not empty";
 
 pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
 
@@ -100,14 +102,16 @@ pub(super) fn operator(door: &HttpDoor, headers: &HeaderMap) -> Result<String, B
 pub(super) fn speaker(by: &str, because: &str) -> Result<(Speaker, String), Box<Response>> {
     let malformed =
         |detail: &str| Box::new(plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, detail));
-    let because = because.trim().to_owned();
-    let fits = (1..=REASON_CHARS_MAX).contains(&because.chars().count());
-    if !fits || because.contains(char::is_control) {
-        let detail = "`because` is one line of at most 1000 characters, and not empty";
-        return Err(malformed(detail));
-    }
+    let Some(because) = one_line(because) else { return Err(malformed(BECAUSE)) };
     let name = by.parse().map_err(|_| malformed("the operator has no usable name"))?;
     Ok((Speaker { name, way: "api", sole: false }, because))
+}
+
+/// Why somebody says something, if it is a reason that can be recorded.
+pub(super) fn one_line(because: &str) -> Option<String> {
+    let because = because.trim();
+    let fits = (1..=REASON_CHARS_MAX).contains(&because.chars().count());
+    (fits && !because.contains(char::is_control)).then(|| because.to_owned())
 }
 
 /// The body of a request.

@@ -205,6 +205,7 @@ mod tests {
             hosts: Vec::new(),
             anonymous: None,
             operators: Vec::new(),
+            links: Default::default(),
             oauth: None,
             json: JsonLimits::default(),
         };

@@ -9,6 +9,7 @@ use holdpoint_server::doors::http::oauth::IssuerKeys;
 use holdpoint_server::doors::http::{HttpDoor, HttpSettings};
 use holdpoint_server::doors::stdio::host;
 use holdpoint_server::governor::Governor;
+use holdpoint_server::notify::Tellers;
 use holdpoint_server::runtime::{Runtime, RuntimeSpec};
 use holdpoint_server::telemetry::operations;
 use holdpoint_types::ServerName;
@@ -34,6 +35,7 @@ pub struct Service {
     address: SocketAddr,
     operations: Option<(SocketAddr, Arc<Front>)>,
     drain: Duration,
+    tellers: Tellers,
     /// Ends the doors for agents.
     done: CancellationToken,
     serving: JoinHandle<()>,
@@ -49,6 +51,7 @@ impl Service {
     pub async fn start(runtime: Runtime, rest: &Rest) -> anyhow::Result<Self> {
         let upstreams = rest.upstreams()?;
         let governor = runtime.governor().clone();
+        let notify = rest.notify()?;
         governor.replace_resources(rest.resources(&upstreams)?);
         tokio::spawn(warn(governor.clone()));
         let tls = rest.tls()?;
@@ -71,8 +74,20 @@ impl Service {
         let router = Arc::clone(&door).router();
         let how = (Arc::clone(&front), governor);
         let serving = tokio::spawn(listen::serve(listener, router, how, done.clone()));
+        let tellers = Tellers::start(runtime.governor(), notify)?;
         let drain = rest.drain();
-        Ok(Self { runtime, upstreams, door, front, address, operations, drain, done, serving })
+        Ok(Self {
+            runtime,
+            upstreams,
+            door,
+            front,
+            address,
+            operations,
+            drain,
+            tellers,
+            done,
+            serving,
+        })
     }
 
     /// Where it listens.
@@ -121,6 +136,8 @@ impl Service {
         }
         let resources = rest.resources(&upstreams)?;
         let governor = self.runtime.governor();
+        // They begin once those before them have ended.
+        let tellers = Tellers::start(governor, rest.notify()?)?;
         let RuntimeSpec { settings: rules, strict, limits, validators, .. } = spec;
         let differs = governor.replace_settings(rules, strict, limits).await?;
         // From here on nothing can fail.
@@ -133,6 +150,7 @@ impl Service {
                 governor.catalog().forget(name);
             }
         }
+        self.tellers = tellers;
         self.door.replace(upstreams.clone(), settings);
         self.door.limit(rest.turns());
         self.front.replace(rest.front(), tls);
@@ -151,6 +169,7 @@ impl Service {
             let (cancelled, left) = (drained.cancelled, drained.left);
             tracing::warn!(cancelled, left, "calls were stopped because their time was over");
         }
+        drop(self.tellers);
         self.done.cancel();
         if tokio::time::timeout(PARTING, self.door.end_sessions()).await.is_err() {
             tracing::warn!("sessions did not end in time: their servers are killed");
@@ -204,6 +223,7 @@ fn http_settings(
         hosts: rest.listen.hosts.iter().map(bound).collect(),
         anonymous: rest.listen.anonymous_agent.clone(),
         operators: rest.operator_keys()?,
+        links: rest.linked(),
         oauth: rest.oauth(&format!("{scheme}://{address}"), issuer_keys)?,
         json: rest.json(),
     })

@@ -8,6 +8,7 @@ mod edges;
 mod effects;
 mod freezes;
 mod hosts;
+mod notify;
 mod oauth;
 mod openapi;
 mod operators;
@@ -131,6 +132,7 @@ impl Checker<'_> {
             plans: self.plans(raw),
         };
         let validators = self.validators(&raw.validator);
+        let notify = self.notify(&raw.notify, &raw.listen);
         let store = self.path(raw.store.path.as_ref()).unwrap_or(self.folder.join(".holdpoint"));
         let key = raw.store.credential_key.as_ref();
         let credential_key = key.and_then(|key| self.value_reference(key.span(), key.get()));
@@ -166,6 +168,7 @@ impl Checker<'_> {
             hosts,
             settings,
             validators,
+            notify,
         })
     }
 
