@@ -4,8 +4,10 @@
 use crate::raw::{Answer, call, exchange, post, reason};
 use crate::world::{PATIENCE, PEER, Serve, World, text, until};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 const ADA: &str = "ada's key of at least thirty-two characters";
@@ -68,9 +70,14 @@ fn hear(stream: TcpStream, status: u16) -> Option<Heard> {
     Some(Heard { head, body: serde_json::from_slice(&body).unwrap() })
 }
 
-/// A port that nobody listens on yet.
+/// A port that nobody listens on yet, below those that the system gives out by itself.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut ports = std::iter::repeat_with(|| {
+        let number = std::process::id().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        20_000 + u16::try_from(number % 10_000).unwrap()
+    });
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// A world whose `coder` has every write approved, with ada and bob of the owning team and cleo of
@@ -384,6 +391,11 @@ fn a_dead_ear_delays_nobody_and_hears_later_what_it_missed() {
         (&json!("approval_asked"), &json!(first))
     );
     assert_eq!((&heard.body["class"], &heard.body["needs"]["owner"]), (&json!("write"), &json!(1)));
+    let names: BTreeSet<_> = heard.body.as_object().unwrap().keys().map(String::as_str).collect();
+    // As docs/operations.md lists them.
+    let listed = "event approval agent tool class target environment because preview needs \
+                  expires_ms command parameters";
+    assert_eq!(names, listed.split_whitespace().collect());
     let parameters = heard.body["parameters"].as_str().unwrap();
     assert!(parameters.contains("/first"), "{parameters}");
     assert!(heard.body["link"].is_null());

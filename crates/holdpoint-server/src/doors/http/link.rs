@@ -46,7 +46,8 @@ enum Refusal {
     Because,
     #[error("Nothing was said: {0}.")]
     Speak(SpeakFault),
-    #[error("This cannot be answered now: {0}.")]
+    /// What is wrong with it is nobody's business who has but a link, or none.
+    #[error("This cannot be answered now. Nothing was decided.")]
     Store(#[from] StoreFault),
 }
 
@@ -54,6 +55,19 @@ enum Refusal {
 type Fields = BTreeMap<String, String>;
 
 // === impl Refusal ===
+
+impl From<SpeakFault> for Refusal {
+    fn from(fault: SpeakFault) -> Self {
+        match fault {
+            SpeakFault::Store(fault) => Self::Store(fault),
+            fault @ (SpeakFault::Unknown(_)
+            | SpeakFault::Expired
+            | SpeakFault::Void
+            | SpeakFault::Denied { .. }
+            | SpeakFault::Approver(_)) => Self::Speak(fault),
+        }
+    }
+}
 
 impl Refusal {
     fn status(&self) -> StatusCode {
@@ -96,6 +110,9 @@ fn answer(came: Result<Written, Refusal>) -> Response {
     match came {
         Ok(page) => page.respond(StatusCode::OK),
         Err(refusal) => {
+            if let Refusal::Store(fault) = &refusal {
+                tracing::error!(%fault, "a link cannot be followed");
+            }
             tracing::info!(%refusal, "a link was not followed");
             Written::sentence("Not decided", &refusal.to_string()).respond(refusal.status())
         }
@@ -158,8 +175,7 @@ async fn said(door: &HttpDoor, headers: &HeaderMap, body: Body) -> Result<Writte
     let (settings, at) = (door.governor.settings(), door.governor.now());
     let place = (door.governor.store(), &*settings);
     let spoken = (link.approval, answer);
-    let (row, _) =
-        operate::speak(place, &speaker, spoken, (because, at)).await.map_err(Refusal::Speak)?;
+    let (row, _) = operate::speak(place, &speaker, spoken, (because, at)).await?;
     let epoch = door.governor.store().control()?.epoch;
     Ok(page::told(&link, answer, (&row, ApprovalState::of(&row, epoch, at))))
 }
