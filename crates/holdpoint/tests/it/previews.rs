@@ -3,7 +3,7 @@
 
 use crate::postgres::Postgres;
 use crate::raw::{call, post, reason};
-use crate::world::{PEER, Serve, World};
+use crate::world::{PEER, Serve, World, until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -264,8 +264,10 @@ fn what_is_large_runs_whole_after_an_approval_of_its_size_and_is_taken_back() {
     assert_eq!((reason(&done).as_str(), new_rows(&database)), ("answered", 151), "{done}");
     // What somebody changes after it is kept.
     database.execute("UPDATE t SET v = 'mine' WHERE id = 151", []).unwrap();
-    let action = world.json(&["log", "--kind", "outcome"])["records"][0].clone();
-    let action = action["action"].as_str().unwrap_or_else(|| panic!("{action}")).to_owned();
+    let action = until("the outcome is recorded", || {
+        let log = world.json(&["log", "--kind", "outcome"]);
+        Some(log["records"][0]["action"].as_str()?.to_owned())
+    });
     let back = world.run(&["revert", &action, "--because", "wrong table"]);
     let said = crate::world::text(&back.stdout);
     assert!(said.contains("150 changed back"), "{said}");
