@@ -3,7 +3,7 @@
 
 use super::look::{Look, Tone, count, duration, json_lines};
 use super::{Exit, Format, Globals, answer, why};
-use crate::demo::people::{Deed, Operated, word};
+use crate::demo::people::{Deed, Operated, ruling, word};
 use crate::demo::play::{Over, Told, play};
 use crate::demo::scenario::{Act, Lack, SHIPPED, Scenario, Shipped};
 use crate::demo::stage::Stage;
@@ -410,6 +410,16 @@ fn operated_json(operated: &Operated<'_>) -> Value {
             "operator": "revert",
             "by": step.by.to_string(),
             "reverts": ends.iter().map(|(_, record)| json!(record)).collect::<Vec<_>>(),
+        }),
+        Deed::Proposed(_, row) => json!({
+            "plan": row.as_ref().map(|row| row.plan.id.to_string()),
+            "state": row.as_ref().map(|row| row.state.as_str()),
+        }),
+        Deed::Ruled(step, row) => json!({
+            "operator": ruling(step.answer),
+            "by": step.by.to_string(),
+            "plan": row.as_ref().map(|row| row.plan.id.to_string()),
+            "state": row.as_ref().map(|row| row.state.as_str()),
         }),
         Deed::Changed(step) => json!({ "meanwhile": step.database }),
     };

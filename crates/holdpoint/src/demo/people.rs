@@ -1,21 +1,29 @@
-//! What people do in a scenario: they answer approvals, take actions back, and change things past
-//! Holdpoint.
+//! What is said and done in a scenario besides calls: people answer approvals and plans, take
+//! actions back, and change things past Holdpoint; the agent proposes plans.
 //!
 //! They use what the command line uses. Must not print, and must not let anybody do what the
 //! product does not let them.
 
-use super::scenario::{ApprovalStep, MeanwhileStep, RevertOf, RevertStep, counted};
+use super::scenario::{
+    ApprovalStep, MeanwhileStep, PlanWord, ProposalStep, RevertOf, RevertStep, RulingStep, counted,
+};
 use super::stage::Stage;
 use crate::cli::approvals;
 use anyhow::Context as _;
 use holdpoint_server::doors::refusal_text;
 use holdpoint_server::governor::{Reverting, Wanted, Whole};
 use holdpoint_server::operate::{self, Answer, Speaker, Word};
+use holdpoint_server::store::PlanRow;
 use holdpoint_server::wire::ApprovalState;
 use holdpoint_types::{
-    ActionId, AgentName, ChangeCounts, RecordBody, RevertRecord, RevertStatus, ToolRef,
+    ActionId, AgentName, ChangeCounts, PlanId, RecordBody, RevertRecord, RevertStatus, ToolRef,
 };
 use std::time::Duration;
+
+/// The tool by which agents propose plans.
+const PROPOSE: &str = "holdpoint_plan_propose";
+/// The tool by which they learn how their plans stand.
+const STATUS: &str = "holdpoint_plan_status";
 
 /// What a person did.
 #[derive(Debug)]
@@ -49,6 +57,10 @@ pub enum Deed<'a> {
         /// What became of each.
         ends: Vec<(ToolRef, RevertRecord)>,
     },
+    /// Proposed a plan: how it stands.
+    Proposed(&'a ProposalStep, Option<PlanRow>),
+    /// Accepted or refused a plan: how it stands, if that counts.
+    Ruled(&'a RulingStep, Option<PlanRow>),
     /// Changed a database.
     Changed(&'a MeanwhileStep),
 }
@@ -149,6 +161,79 @@ pub async fn revert<'a>(
     Ok(Operated { say: &step.say, deed, at: Duration::ZERO, unmet })
 }
 
+/// Proposes a plan as the agent, through its client.
+///
+/// # Errors
+/// When the machinery fails.
+pub async fn propose<'a>(
+    stage: &Stage,
+    step: &'a ProposalStep,
+) -> anyhow::Result<(Option<PlanId>, Operated<'a>)> {
+    let params = stage.asking(&stage.agent, PROPOSE, stage.plan(step)?)?;
+    let answer = stage.peer(&stage.agent)?.call_tool(params).await?;
+    let told = answer.structured_content.clone().unwrap_or_default();
+    let id: Option<PlanId> = told.get("plan").and_then(|id| id.as_str()?.parse().ok());
+    let row = match id {
+        Some(id) => stage.store().plan(id)?,
+        None => None,
+    };
+    let mut unmet = stands_as(row.as_ref(), step.state);
+    if row.is_none() {
+        let texts = answer.content.iter().filter_map(|content| content.as_text());
+        unmet.extend(texts.map(|text| text.text.clone()));
+    }
+    let deed = Deed::Proposed(step, row);
+    Ok((id, Operated { say: &step.say, deed, at: Duration::ZERO, unmet }))
+}
+
+/// Accepts or refuses `plan`. The agent asks how it stands, as it has to: nobody calls it.
+///
+/// # Errors
+/// When the machinery fails.
+pub async fn rule<'a>(
+    stage: &Stage,
+    step: &'a RulingStep,
+    plan: Option<PlanId>,
+) -> anyhow::Result<Operated<'a>> {
+    let governor = stage.service.runtime().governor();
+    let settings = governor.settings();
+    let sole = settings.parts().operators.is_empty();
+    let speaker = Speaker { name: step.by.clone(), way: "cli", sole };
+    let (mut unmet, mut row) = (Vec::new(), None);
+    match plan {
+        None => unmet.push("expected that a plan waits for an answer".to_owned()),
+        Some(id) => {
+            let word = (step.reason.clone(), governor.now());
+            let place = (stage.store(), &*settings);
+            let ruling = (id, step.answer == Answer::Yes);
+            match operate::rule_plan(place, &speaker, ruling, word).await {
+                Ok(ruled) => row = Some(ruled),
+                Err(fault) => {
+                    unmet.push(format!("what `{}` says does not count: {fault}", step.by))
+                }
+            }
+            let asks = serde_json::Map::from_iter([("plan".to_owned(), id.to_string().into())]);
+            let params = stage.asking(&stage.agent, STATUS, asks)?;
+            let answer = stage.peer(&stage.agent)?.call_tool(params).await?;
+            if answer.is_error == Some(true) {
+                unmet.push("expected that the agent learns how its plan stands".to_owned());
+            }
+        }
+    }
+    unmet.extend(stands_as(row.as_ref(), step.state));
+    let deed = Deed::Ruled(step, row);
+    Ok(Operated { say: &step.say, deed, at: Duration::ZERO, unmet })
+}
+
+fn stands_as(row: Option<&PlanRow>, wanted: PlanWord) -> Vec<String> {
+    let found = row.map_or("none", |row| row.state.as_str());
+    let wanted = wanted.as_str();
+    match found == wanted {
+        true => Vec::new(),
+        false => vec![format!("expected that the plan is `{wanted}`, not `{found}`")],
+    }
+}
+
 /// Changes a database as somebody who has never heard of Holdpoint.
 ///
 /// # Errors
@@ -170,6 +255,14 @@ pub const fn word(answer: Answer) -> &'static str {
     match answer {
         Answer::Yes => "approve",
         Answer::No => "deny",
+    }
+}
+
+/// The word of what is said to a plan.
+pub const fn ruling(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Yes => "accept",
+        Answer::No => "refuse",
     }
 }
 

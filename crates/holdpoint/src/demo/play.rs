@@ -2,7 +2,7 @@
 //!
 //! The evidence is the ledger, never what the client or the agent says. Must not print.
 
-use super::people::{Operated, approve, change, revert};
+use super::people::{Operated, approve, change, propose, revert, rule};
 use super::scenario::{
     Act, Call, CallStep, Ending, Expectation, Lack, Need, PendingStep, Showing, Step, StopStep,
 };
@@ -15,8 +15,8 @@ use holdpoint_server::operate::{self, Word};
 use holdpoint_server::store::RecordQuery;
 use holdpoint_server::wire::Acknowledgement;
 use holdpoint_types::{
-    ActionId, AgentName, Decision, Digest, Field, FindingResult, OutcomeRecord, PreviewFacts,
-    Reason, RecordBody, Ruling, ToolOutput,
+    ActionId, AgentName, Decision, Digest, Field, FindingResult, OutcomeRecord, PlanId,
+    PreviewFacts, Reason, RecordBody, Ruling, ToolOutput,
 };
 use rmcp::model::{CallToolRequestParams, CallToolResult};
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,6 +103,7 @@ struct Course<'a> {
     agent: &'a AgentName,
     held: Option<ActionId>,
     permitted: Option<ActionId>,
+    plan: Option<PlanId>,
 }
 
 /// An answer as the agent gets it.
@@ -161,7 +162,7 @@ pub async fn play(
     let mut over = Over::default();
     let mut before = digests(&act.unchanged, |name| stage.digest(name))?;
     let rows = digests(&act.restored, |name| stage.rows(name))?;
-    let mut course = Course { agent: &stage.agent, held: None, permitted: None };
+    let mut course = Course { agent: &stage.agent, held: None, permitted: None, plan: None };
     for step in &act.steps {
         let told = play_step(stage, step, (&mut course, &mut before, &mut over)).await?;
         let at = began.elapsed();
@@ -215,6 +216,14 @@ async fn play_step<'a>(
         Step::Revert(back) => {
             let what = (course.permitted, course.agent);
             return Ok(Told::Operated(Box::new(revert(stage, back, what).await?)));
+        }
+        Step::Proposal(proposal) => {
+            let (plan, operated) = propose(stage, proposal).await?;
+            course.plan = plan;
+            return Ok(Told::Operated(Box::new(operated)));
+        }
+        Step::Ruling(ruling) => {
+            return Ok(Told::Operated(Box::new(rule(stage, ruling, course.plan).await?)));
         }
         Step::Meanwhile(moves) => {
             // What the agent did before must not pass for what somebody else does now.

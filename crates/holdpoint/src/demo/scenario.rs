@@ -100,6 +100,10 @@ pub enum Step {
     Approval(ApprovalStep),
     /// An operator takes back what was done.
     Revert(RevertStep),
+    /// The agent says beforehand what it wants to do, step by step.
+    Proposal(ProposalStep),
+    /// An operator accepts or refuses the plan that was proposed last.
+    Ruling(RulingStep),
     /// Somebody else changes a database, past Holdpoint.
     Meanwhile(MeanwhileStep),
     /// Something that cannot be played yet.
@@ -184,6 +188,44 @@ pub enum RevertOf {
     Last,
     /// Every action of the task of whoever made the last call, the newest first.
     Task,
+}
+
+/// The agent says beforehand what it wants to do, step by step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProposalStep {
+    /// What the timeline says about it.
+    pub say: String,
+    /// The plan, as written: [`ProposalStep::plan`] fills it in.
+    pub plan: Map<String, Value>,
+    /// How the plan must stand then.
+    pub state: PlanWord,
+}
+
+/// An operator accepts or refuses the plan that was proposed last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RulingStep {
+    /// What the timeline says about it.
+    pub say: String,
+    /// Whether it is accepted.
+    pub answer: Answer,
+    /// Who says so.
+    pub by: OperatorName,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// How the plan must stand then.
+    pub state: PlanWord,
+}
+
+/// How a plan may stand after somebody did something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlanWord {
+    /// It waits for an operator.
+    Proposed,
+    /// It is in force.
+    Accepted,
+    /// It was refused.
+    Refused,
 }
 
 /// Somebody else changes a database, past Holdpoint.
@@ -291,11 +333,7 @@ impl Act {
     pub fn agents(&self) -> impl Iterator<Item = &AgentName> {
         self.steps.iter().filter_map(|step| match step {
             Step::Call(step) => step.agent.as_ref(),
-            Step::Stop(_)
-            | Step::Approval(_)
-            | Step::Revert(_)
-            | Step::Meanwhile(_)
-            | Step::Pending(_) => None,
+            _ => None,
         })
     }
 
@@ -323,6 +361,33 @@ impl Lack {
             Self::Labels => "labels",
             Self::Secrets => "secrets",
         }
+    }
+}
+
+// === impl PlanWord ===
+
+impl PlanWord {
+    /// The word, as Holdpoint writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Proposed => "proposed",
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+// === impl ProposalStep ===
+
+impl ProposalStep {
+    /// The plan with every `${…}` filled in.
+    ///
+    /// # Errors
+    /// When `places` lacks something that it names.
+    pub fn plan(&self, places: &Places) -> Result<Map<String, Value>, ScenarioFault> {
+        let mut plan = self.plan.clone();
+        plan.values_mut().try_for_each(|value| fill_json(value, &|name| places.get(name)))?;
+        Ok(plan)
     }
 }
 

@@ -4,7 +4,7 @@
 //! Must never leave the folder it was given.
 
 use super::endpoint::Endpoint;
-use super::scenario::{Act, Call, Places, Scenario, WORKSPACE};
+use super::scenario::{Act, Call, Places, ProposalStep, Scenario, WORKSPACE};
 use crate::cli::serve::Service;
 use crate::config;
 use crate::gateway::runtime_spec;
@@ -15,7 +15,7 @@ use holdpoint_server::doors::local::Kind;
 use holdpoint_server::runtime::Runtime;
 use holdpoint_server::store::{NewKey, Store};
 use holdpoint_types::{AgentName, Digest, TaskId};
-use rmcp::model::{CallToolRequestParams, RequestMetaObject};
+use rmcp::model::{CallToolRequestParams, JsonObject, RequestMetaObject};
 use rmcp::service::{RoleClient, RunningService};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
@@ -125,11 +125,32 @@ impl Stage {
     /// # Errors
     /// When a parameter names what is not there.
     pub fn params(&self, agent: &AgentName, call: &Call) -> anyhow::Result<CallToolRequestParams> {
-        let params = CallToolRequestParams::new(call.tool.to_string());
-        let mut params = params.with_arguments(call.parameters(&self.places)?);
+        self.asking(agent, &call.tool.to_string(), call.parameters(&self.places)?)
+    }
+
+    /// The plan of a proposal.
+    ///
+    /// # Errors
+    /// When it names what is not there.
+    pub fn plan(&self, step: &ProposalStep) -> anyhow::Result<JsonObject> {
+        Ok(step.plan(&self.places)?)
+    }
+
+    /// What `agent` sends to call a tool of this name.
+    ///
+    /// # Errors
+    /// When it plays no part.
+    pub fn asking(
+        &self,
+        agent: &AgentName,
+        tool: &str,
+        arguments: JsonObject,
+    ) -> anyhow::Result<CallToolRequestParams> {
+        let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
         if let Some(intent) = &self.ask {
             let mut meta = RequestMetaObject::new();
-            meta.insert(TASK_KEY.to_owned(), json!({ "id": self.task(agent)?, "intent": intent }));
+            let task = json!({ "id": self.task(agent)?, "intent": intent });
+            meta.insert(TASK_KEY.to_owned(), task);
             params.meta = Some(meta);
         }
         Ok(params)

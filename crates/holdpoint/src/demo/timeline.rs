@@ -1,14 +1,16 @@
 //! The timeline that a person follows: what happens, what Holdpoint said, what became of it.
 //! Must not know how a scenario is played.
 
-use super::people::{Deed, Operated, word};
+use super::people::{Deed, Operated, ruling, word};
 use super::play::{Over, Played, Told};
 use super::scenario::{Act, Call, PendingStep, counted};
 use crate::cli::approvals;
 use crate::cli::look::{Look, Tone, duration, escaped, shortened};
 use holdpoint_server::operate::Answer;
+use holdpoint_server::store::PlanRow;
 use holdpoint_types::{
-    ChangeCounts, OutcomeStatus, Reason, Reversibility, RevertRecord, RevertStatus, Ruling, ToolRef,
+    ChangeCounts, OutcomeStatus, PlanState, PreviewFacts, Reason, Reversibility, RevertRecord,
+    RevertStatus, Ruling, ToolRef,
 };
 use serde_json::Value;
 
@@ -112,6 +114,17 @@ fn by_person(operated: &Operated<'_>, look: &Look) -> String {
                 text.push_str(&line("", &taken_back(tool, record, look), look));
             }
         }
+        Deed::Proposed(step, row) => {
+            let purpose = step.plan.get("purpose").and_then(Value::as_str).unwrap_or_default();
+            text.push_str(&line("proposal", &escaped(purpose), look));
+            text.push_str(&row.as_ref().map_or_else(String::new, |row| plan(row, look)));
+        }
+        Deed::Ruled(step, row) => {
+            let spoken = format!("{}: {}", step.by, escaped(&step.reason));
+            text.push_str(&line(ruling(step.answer), &spoken, look));
+            let state = row.as_ref().map(|row| plan_state(row, look));
+            text.push_str(&state.map_or_else(String::new, |state| line("plan", &state, look)));
+        }
         Deed::Changed(step) => {
             let sql = step.sql.split_whitespace().collect::<Vec<_>>().join(" ");
             let sql = shortened(&sql, PART_CHARS_MAX);
@@ -120,6 +133,29 @@ fn by_person(operated: &Operated<'_>, look: &Look) -> String {
     }
     text.push_str(&unmet(&operated.unmet, look));
     text
+}
+
+/// The steps of a plan, what each would do, and how the plan stands.
+fn plan(row: &PlanRow, look: &Look) -> String {
+    let mut text = String::new();
+    for step in &row.plan.steps {
+        let targets = step.targets.join(", ");
+        let head = format!("{} ({}) {}", step.tool, step.class, escaped(&targets));
+        text.push_str(&line("step", &head, look));
+        if let Some(seen) = row.plan.basis.targets.get(&step.id) {
+            text.push_str(&line("", &would(seen), look));
+        }
+    }
+    text + &line("plan", &plan_state(row, look), look)
+}
+
+fn plan_state(row: &PlanRow, look: &Look) -> String {
+    let (tone, means) = match row.state {
+        PlanState::Proposed => (Tone::Careful, "  it waits for somebody to accept it"),
+        PlanState::Accepted => (Tone::Good, "  from here on this is what may be changed"),
+        PlanState::Refused | PlanState::Ended(_) => (Tone::Bad, ""),
+    };
+    format!("{}{means}", look.paint(tone, row.state.as_str()))
 }
 
 fn taken_back(tool: &ToolRef, record: &RevertRecord, look: &Look) -> String {
@@ -241,14 +277,7 @@ fn previewed(played: &Played<'_>, look: &Look) -> String {
     if facts.guarantee == Reversibility::NoEffect {
         return String::new();
     }
-    let would = match (facts.counts.total(), facts.exact) {
-        (0, false) => "nobody can tell exactly".to_owned(),
-        (_, exact) => {
-            format!("{} {}", if exact { "exactly" } else { "about" }, counted(facts.counts))
-        }
-    };
-    let back = facts.guarantee.as_str();
-    let mut text = line("preview", &format!("{would}; to be taken back: {back}"), look);
+    let mut text = line("preview", &would(facts), look);
     let Some(preview) = &played.preview else { return text };
     let rendered = approvals::render(preview, look);
     let lines = rendered.lines().count();
@@ -263,6 +292,15 @@ fn previewed(played: &Played<'_>, look: &Look) -> String {
         text.push_str(&line("", &format!("… {} more lines", lines - PREVIEW_LINES_MAX), look));
     }
     text
+}
+
+fn would(facts: &PreviewFacts) -> String {
+    let would = match (facts.counts.total(), facts.exact) {
+        (0, false) => "nobody can tell exactly".to_owned(),
+        (_, true) => format!("exactly {}", counted(facts.counts)),
+        (_, false) => format!("about {}", counted(facts.counts)),
+    };
+    format!("{would}; to be taken back: {}", facts.guarantee.as_str())
 }
 
 fn ended(played: &Played<'_>, look: &Look) -> String {

@@ -64,7 +64,7 @@ fn a_scenario_is_told_in_a_line_for_each_act_or_in_full() {
     for line in [
         "toxic-flow       incident  ok  3 of 3 steps as expected, 2 pending: labels 2",
         "tf-stale-state   twin      ok  7 of 7 steps as expected",
-        "2 scenarios, 28 steps as expected, 2 pending: labels 2",
+        "2 scenarios, 32 steps as expected, 2 pending: labels 2",
     ] {
         assert!(said.contains(line), "`{line}` is missing:\n{said}");
     }
@@ -80,6 +80,9 @@ fn a_scenario_is_told_in_a_line_for_each_act_or_in_full() {
         "approval  given  exactly this call may be made, once",
         "approval  denied  the agent reads why when it asks again",
         "meanwhile cloud: INSERT INTO resources",
+        "plan      proposed  it waits for somebody to accept it",
+        "accept    ada: a name, nothing else",
+        "the plan is void: the target of step `rename` moved",
     ] {
         assert!(said.contains(line), "`{line}` is missing:\n{said}");
     }
@@ -129,6 +132,14 @@ fn what_people_do_is_compared_with_what_was_expected() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("expected `hold`, not `permit`"), "{said}");
     assert!(said.contains("`cloud` was changed"), "{said}");
+    // A plan whose state did not move is not void: its call waits as any other in production.
+    let moved = moved.replace(".web'", ".api'");
+    let (code, said) = doctored("tf-stale-state", &moved, unmoved);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("expected `deny`, not `hold`"), "{said}");
+    let (code, said) = doctored("tf-stale-state", "operator = \"accept\"", "operator = \"refuse\"");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("expected that the plan is `accepted`, not `refused`"), "{said}");
     // Who is of no team cannot approve for it.
     let (code, said) = doctored("bulk-inbox", "teams = [\"office\"]", "teams = []");
     assert_eq!(code, Some(1), "{said}");

@@ -2,17 +2,16 @@
 //!
 //! Owns the keys of the file and the checks. Must never be seen outside `scenario`.
 
+mod expected;
+
 use super::{
     Act, ApprovalStep, Call, CallStep, Expectation, Lack, MeanwhileStep, Need, PendingStep,
-    PreviewExpectation, RevertOf, RevertStep, Scenario, ScenarioFault, Step, StopStep, WORKSPACE,
-    fill, fill_json,
+    ProposalStep, RevertOf, RevertStep, RulingStep, Scenario, ScenarioFault, Step, StopStep,
+    WORKSPACE, fill, fill_json,
 };
+use expected::RawExpectation;
 use holdpoint_server::operate::Answer;
-use holdpoint_server::wire::ApprovalState;
-use holdpoint_types::{
-    AgentName, ChangeCounts, FindingResult, OperatorName, OutcomeStatus, Reason, RevertStatus,
-    Ruling, StopScope, ToolRef,
-};
+use holdpoint_types::{AgentName, OperatorName, Ruling, StopScope, ToolRef};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +79,7 @@ struct RawStep {
     #[serde(rename = "while")]
     during: Option<RawCall>,
     meanwhile: Option<RawChange>,
+    propose: Option<Table>,
     expect: Option<RawExpectation>,
 }
 
@@ -105,34 +105,8 @@ enum Operator {
     Approve,
     Deny,
     Revert,
-}
-
-/// What any kind of step may expect; which keys fit is checked with the step.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawExpectation {
-    ruling: Option<Ruling>,
-    reasons: Option<BTreeSet<Reason>>,
-    rules: Option<BTreeSet<String>>,
-    outcome: Option<OutcomeStatus>,
-    outcome_reason: Option<Reason>,
-    output: Option<String>,
-    checks: Option<BTreeMap<String, FindingResult>>,
-    preview: Option<PreviewExpectation>,
-    state: Option<ApprovalState>,
-    status: Option<RevertStatus>,
-    restored: Option<RawCounts>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCounts {
-    #[serde(default)]
-    created: u64,
-    #[serde(default)]
-    updated: u64,
-    #[serde(default)]
-    deleted: u64,
+    Accept,
+    Refuse,
 }
 
 /// What messages need to say where a fault is.
@@ -221,9 +195,11 @@ impl Shared<'_> {
         let (call, agent) = match step {
             Step::Call(step) => (&step.call, step.agent.as_ref()),
             Step::Stop(step) => (&step.during, None),
-            Step::Approval(_) | Step::Revert(_) | Step::Meanwhile(_) | Step::Pending(_) => {
-                return Ok(());
+            Step::Proposal(step) => {
+                let mut filled = step.plan.clone();
+                return self.check_places(&mut filled);
             }
+            _ => return Ok(()),
         };
         if let Some(agent) = agent.filter(|agent| !declares(config, "agent", agent.as_str())) {
             return Err(format!("no `[config.agent.{agent}]` is declared"));
@@ -232,8 +208,12 @@ impl Shared<'_> {
             let tool = &call.tool;
             return Err(format!("no `[config.server.{}]` is declared for `{tool}`", tool.server()));
         }
-        let mut filled = call.parameters.clone();
-        let done = filled.values_mut().try_for_each(|v| fill_json(v, &|name| self.place(name)));
+        self.check_places(&mut call.parameters.clone())
+    }
+
+    fn check_places(&self, parameters: &mut Map<String, Value>) -> Result<(), String> {
+        let mut values = parameters.values_mut();
+        let done = values.try_for_each(|value| fill_json(value, &|name| self.place(name)));
         done.map_err(|fault| fault.to_string())
     }
 
@@ -248,9 +228,7 @@ impl Shared<'_> {
             let rules = |step: &Step| match step {
                 Step::Call(step) => step.expect.ruling == ruling,
                 Step::Stop(step) => step.expect.ruling == ruling,
-                Step::Approval(_) | Step::Revert(_) | Step::Meanwhile(_) | Step::Pending(_) => {
-                    false
-                }
+                _ => false,
             };
             before.iter().any(rules)
         };
@@ -267,9 +245,16 @@ impl Shared<'_> {
             Step::Meanwhile(step) if !self.databases.contains_key(&step.database) => {
                 return Err(format!("no `[database.{}]` is declared", step.database));
             }
+            Step::Ruling(_) if !before.iter().any(|step| matches!(step, Step::Proposal(_))) => {
+                return Err("no plan is proposed before it".to_owned());
+            }
+            Step::Proposal(_) if !config.contains_key("plans") => {
+                return Err("no `[config.plans]` lets agents propose plans".to_owned());
+            }
             Step::Approval(step) => &step.by,
             Step::Revert(step) => &step.by,
-            Step::Call(_) | Step::Stop(_) | Step::Meanwhile(_) | Step::Pending(_) => return Ok(()),
+            Step::Ruling(step) => &step.by,
+            _ => return Ok(()),
         };
         // As in configuration: where nobody is declared, whoever owns the store may.
         match config.contains_key("operator") && !declares(config, "operator", by.as_str()) {
@@ -305,11 +290,14 @@ impl RawStep {
         let expect = self.expect.take();
         let expect = expect.ok_or("a step needs `expect`, or `pending`, or `meanwhile`")?;
         match self.operator {
+            None if self.propose.is_some() => self.proposal(&expect),
             None => self.call(expect.of_call()?),
             Some(Operator::Stop) => self.stop(expect.of_call()?),
             Some(Operator::Approve) => self.approval(Answer::Yes, &expect),
             Some(Operator::Deny) => self.approval(Answer::No, &expect),
-            Some(Operator::Revert) => self.revert(expect),
+            Some(Operator::Revert) => self.revert(&expect),
+            Some(Operator::Accept) => self.ruling(Answer::Yes, &expect),
+            Some(Operator::Refuse) => self.ruling(Answer::No, &expect),
         }
     }
 
@@ -328,6 +316,7 @@ impl RawStep {
             ("reason", self.reason.is_some()),
             ("while", self.during.is_some()),
             ("meanwhile", self.meanwhile.is_some()),
+            ("propose", self.propose.is_some()),
             ("expect", self.expect.is_some()),
         ];
         let astray = written.iter().find(|(key, there)| *there && !keys.contains(key));
@@ -340,6 +329,8 @@ impl RawStep {
             Some(Operator::Stop) => "a stop",
             Some(Operator::Approve | Operator::Deny) => "an answer to an approval",
             Some(Operator::Revert) => "a revert",
+            Some(Operator::Accept | Operator::Refuse) => "an answer to a plan",
+            None if self.propose.is_some() => "a proposal",
             None if self.tool.is_some() => "a call",
             None => "a step of this kind",
         }
@@ -373,64 +364,34 @@ impl RawStep {
 
     fn approval(self, answer: Answer, expect: &RawExpectation) -> Result<Step, String> {
         self.has_only(&["operator", "by", "reason"])?;
-        expect.has_only(&["state"], "an answer to an approval")?;
         let by = self.by.ok_or("an answer to an approval needs `by`, an operator")?;
         let reason = self.reason.ok_or("an answer to an approval needs `reason`")?;
-        let state = expect.state.ok_or("expect the `state` of the approval: `given`, `waits` …")?;
+        let state = expect.state("an approval")?;
         Ok(Step::Approval(ApprovalStep { say: self.say, answer, by, reason, state }))
     }
 
-    fn revert(self, expect: RawExpectation) -> Result<Step, String> {
+    fn proposal(self, expect: &RawExpectation) -> Result<Step, String> {
+        self.has_only(&["propose"])?;
+        let state = expect.state("a plan")?;
+        let plan = to_object(self.propose.unwrap_or_default())?;
+        Ok(Step::Proposal(ProposalStep { say: self.say, plan, state }))
+    }
+
+    fn ruling(self, answer: Answer, expect: &RawExpectation) -> Result<Step, String> {
+        self.has_only(&["operator", "by", "reason"])?;
+        let state = expect.state("a plan")?;
+        let by = self.by.ok_or("an answer to a plan needs `by`, an operator")?;
+        let reason = self.reason.ok_or("an answer to a plan needs `reason`")?;
+        Ok(Step::Ruling(RulingStep { say: self.say, answer, by, reason, state }))
+    }
+
+    fn revert(self, expect: &RawExpectation) -> Result<Step, String> {
         self.has_only(&["operator", "by", "of", "reason"])?;
-        expect.has_only(&["status", "restored"], "a revert")?;
         let of = self.of.ok_or("a revert needs `of`: `last` or `task`")?;
         let by = self.by.ok_or("a revert needs `by`, an operator")?;
         let reason = self.reason.ok_or("a revert needs `reason`")?;
-        let status = expect.status.ok_or("expect the `status` of the revert: `restored` …")?;
-        let restored = expect.restored.ok_or("expect how much is `restored`")?;
-        let RawCounts { created, updated, deleted } = restored;
-        let restored = ChangeCounts { created, updated, deleted };
+        let (status, restored) = expect.of_revert()?;
         Ok(Step::Revert(RevertStep { say: self.say, of, by, reason, status, restored }))
-    }
-}
-
-// === impl RawExpectation ===
-
-impl RawExpectation {
-    fn has_only(&self, keys: &[&str], kind: &str) -> Result<(), String> {
-        let written = [
-            ("ruling", self.ruling.is_some()),
-            ("reasons", self.reasons.is_some()),
-            ("rules", self.rules.is_some()),
-            ("outcome", self.outcome.is_some()),
-            ("outcome_reason", self.outcome_reason.is_some()),
-            ("output", self.output.is_some()),
-            ("checks", self.checks.is_some()),
-            ("preview", self.preview.is_some()),
-            ("state", self.state.is_some()),
-            ("status", self.status.is_some()),
-            ("restored", self.restored.is_some()),
-        ];
-        let astray = written.iter().find(|(key, there)| *there && !keys.contains(key));
-        astray.map_or(Ok(()), |(key, _)| Err(format!("`{key}` is nothing to expect of {kind}")))
-    }
-
-    fn of_call(self) -> Result<Expectation, String> {
-        let keys = ["ruling", "reasons", "rules", "outcome", "outcome_reason", "output", "checks"];
-        self.has_only(&[&keys[..], &["preview"]].concat(), "a call")?;
-        let expect = Expectation {
-            ruling: self.ruling.ok_or("expect the `ruling` of the call")?,
-            reasons: self.reasons.unwrap_or_default(),
-            rules: self.rules.unwrap_or_default(),
-            outcome: self.outcome,
-            outcome_reason: self.outcome_reason,
-            output: self.output,
-            checks: self.checks.unwrap_or_default(),
-            preview: self.preview,
-        };
-        check_expectation(&expect)?;
-        check_shows(&expect)?;
-        Ok(expect)
     }
 }
 
@@ -491,29 +452,6 @@ fn files(
         files.insert(path.into_inner(), text);
     }
     Ok(files)
-}
-
-fn check_expectation(expect: &Expectation) -> Result<(), String> {
-    let ends = expect.outcome.is_some() || expect.outcome_reason.is_some();
-    if expect.ruling != Ruling::Permit && (ends || expect.output.is_some()) {
-        let ruling = expect.ruling;
-        return Err(format!("`{ruling}` runs nothing, so expect no `outcome` or `output`"));
-    }
-    if expect.ruling != Ruling::Permit && expect.reasons.is_empty() {
-        return Err(format!("say by which `reasons` the call gets `{}`", expect.ruling));
-    }
-    Ok(())
-}
-
-/// A preview is kept for people where somebody is to decide.
-fn check_shows(expect: &Expectation) -> Result<(), String> {
-    let shows = expect.preview.as_ref().is_some_and(|preview| !preview.shows.is_empty());
-    match (shows, expect.ruling) {
-        (true, Ruling::Permit | Ruling::Deny | Ruling::Halt) => {
-            Err(format!("nobody reads a preview of what gets `{}`: no `shows`", expect.ruling))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn declares(config: &Table, section: &str, name: &str) -> bool {

@@ -74,6 +74,7 @@ fn the_shipped_incident_reads_as_its_story_says() {
                     course.push_str(&format!("{name}: revert {of:?} by {}: {status}\n", step.by));
                     continue;
                 }
+                Step::Proposal(_) | Step::Ruling(_) => continue,
                 Step::Meanwhile(step) => {
                     course.push_str(&format!("{name}: meanwhile {}\n", step.database));
                     continue;
@@ -119,11 +120,7 @@ fn the_twin_makes_the_same_calls_on_the_other_database() {
     let calls = |act: &super::Act| -> BTreeSet<String> {
         let called = act.steps.iter().filter_map(|step| match step {
             Step::Call(step) => Some(&step.call),
-            Step::Stop(_)
-            | Step::Approval(_)
-            | Step::Revert(_)
-            | Step::Meanwhile(_)
-            | Step::Pending(_) => None,
+            _ => None,
         });
         let text = |call: &super::Call| format!("{} {:?}", call.tool.name(), call.parameters);
         called.map(text).collect()
@@ -181,7 +178,7 @@ fn unknown_keys_and_words_are_refused_with_their_line() {
                |
             19 | expected = 1
                | ^^^^^^^^
-            unknown field `expected`, expected one of `say`, `pending`, `agent`, `needs`, `tool`, `parameters`, `operator`, `by`, `scope`, `of`, `reason`, `while`, `meanwhile`, `expect`
+            unknown field `expected`, expected one of `say`, `pending`, `agent`, `needs`, `tool`, `parameters`, `operator`, `by`, `scope`, `of`, `reason`, `while`, `meanwhile`, `propose`, `expect`
         "#]],
     );
     refused(
@@ -377,8 +374,8 @@ fn an_answer_to_nothing_or_of_nobody_is_refused() {
         HELD,
         &format!("{yes}expect = {{ status = \"restored\" }}"),
         expect![[r#"
-        a.toml:18: `status` is nothing to expect of an answer to an approval
-    "#]],
+            a.toml:18: `status` is nothing to expect of an approval
+        "#]],
     );
     second_refused(
         HELD,
@@ -436,6 +433,50 @@ fn a_revert_of_nothing_is_refused() {
         expect![[r#"
             a.toml:19: expect how much is `restored`
         "#]],
+    );
+}
+
+#[test]
+fn a_plan_that_nobody_may_propose_or_did_is_refused() {
+    let plan = "propose = { purpose = \"p\", steps = [] }\nexpect = { state = \"proposed\" }";
+    let text = with_step(&format!("say = \"s\"\n{plan}"));
+    refused(
+        &text,
+        expect![[r#"
+        a.toml:12: no `[config.plans]` lets agents propose plans
+    "#]],
+    );
+    let plans =
+        |text: &str| text.replace("[config.agent.coder]", "[config.plans]\n[config.agent.coder]");
+    assert!(Scenario::parse("a.toml", &plans(&text)).is_ok());
+    refused(
+        &plans(&text.replace("\"proposed\"", "\"given\"")),
+        expect![[r#"
+        a.toml:13: `state` of a plan: unknown variant `given`, expected one of `proposed`, `accepted`, `refused`
+    "#]],
+    );
+    let accept =
+        "operator = \"accept\"\nby = \"ada\"\nreason = \"r\"\nexpect = { state = \"accepted\" }";
+    second_refused(
+        STEP,
+        accept,
+        expect![[r#"
+        a.toml:19: no plan is proposed before it
+    "#]],
+    );
+    second_refused(
+        STEP,
+        &accept.replace("by = \"ada\"\n", ""),
+        expect![[r#"
+        a.toml:19: an answer to a plan needs `by`, an operator
+    "#]],
+    );
+    let text = with_step(&format!("say = \"s\"\nof = \"last\"\n{plan}"));
+    refused(
+        &plans(&text),
+        expect![[r#"
+        a.toml:13: `of` does not belong to a proposal
+    "#]],
     );
 }
 
@@ -571,11 +612,7 @@ fn every_file_of_the_folder_is_shipped_and_has_an_incident_and_a_twin_that_runs(
         let rulings = |act: &super::Act| -> Vec<Ruling> {
             let of = act.steps.iter().filter_map(|step| match step {
                 Step::Call(step) => Some(step.expect.ruling),
-                Step::Stop(_)
-                | Step::Approval(_)
-                | Step::Revert(_)
-                | Step::Meanwhile(_)
-                | Step::Pending(_) => None,
+                _ => None,
             });
             of.collect()
         };
