@@ -160,4 +160,13 @@ fn what_no_rule_can_let_pass_is_said_so() {
     let shown = world.must(&["approvals", "--propose"]);
     assert!(shown.contains("no rule") && !shown.contains("nothing was changed"), "{shown}");
     serve.end();
+    // What holds now counts, not what held then.
+    let file = world.path().join("holdpoint.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    world.write_config(&config.replace("mode = \"approve-writes\"", "mode = \"auto\""));
+    let all = proposals(&world);
+    assert_eq!((all.len(), &all[0]["impossible"]), (1, &Value::Null), "{all:?}");
+    assert!(all[0]["rule"]["text"].as_str().unwrap().contains("context.deleted <= 1"));
+    world.write_config(&config.replace("[agent.coder]", "[agent.other]"));
+    assert_eq!(proposals(&world), Vec::<Value>::new());
 }

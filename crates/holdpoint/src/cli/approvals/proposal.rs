@@ -6,12 +6,12 @@ use crate::cli::look::{Look, SHORT_CHARS_MAX, Tone, count, escaped, json_lines, 
 use crate::cli::operator::StoreArgs;
 use crate::cli::{Exit, Format, Globals, answer};
 use crate::config::Config;
-use holdpoint_control::decide;
+use holdpoint_control::{Settings, decide};
 use holdpoint_policy::{PolicySets, Rule, Suggestion};
 use holdpoint_server::store::Access;
 use holdpoint_types::{Cause, ChangeCounts, Decision, Facts, Reason, Request, Ruling};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most approvals that are shown to people for one class.
 const SHOWN_MAX: usize = 20;
@@ -46,8 +46,13 @@ pub fn run(args: &StoreArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let store = args.open(globals, Access::ReadOnly)?;
     let look = Look::of_terminal();
     let policies = config.policies.load(look.now, store.dir())?;
-    let classes = gather(&store, look.now)?;
-    let all = classes.into_iter().filter_map(|class| Proposal::of(class, &policies));
+    let mut classes = gather(&store, look.now)?;
+    let pins = store.pins()?.into_iter().map(|pin| (pin.tool, pin.definition));
+    let pins: BTreeMap<_, _> = pins.collect();
+    // Nobody said yes to what another definition of the tool may do.
+    classes.retain(|class| pins.get(&class.shape.tool).copied() == class.definition);
+    let all = classes.into_iter();
+    let all = all.filter_map(|class| Proposal::of(class, (&policies, &config.settings)));
     let all: Vec<_> = all.collect();
     answer(&match globals.format {
         Format::Json => json_lines(&json!({
@@ -63,9 +68,11 @@ pub fn run(args: &StoreArgs, globals: &Globals) -> anyhow::Result<Exit> {
 // === impl Proposal ===
 
 impl Proposal {
-    /// What could be said about `class`; nothing if its calls are permitted already.
-    fn of(class: Class, policies: &PolicySets) -> Option<Self> {
-        let (request, facts) = largest(&class);
+    /// What could be said about `class`; nothing if its calls are permitted already, or its agent
+    /// is declared no more.
+    fn of(class: Class, (policies, settings): (&PolicySets, &Settings)) -> Option<Self> {
+        let (request, mut facts) = largest(&class);
+        facts.agent = Some(settings.agent(&request.agent)?);
         let now = decide(&request, &facts, policies);
         if now.ruling() == Ruling::Permit {
             return None;
