@@ -8,6 +8,7 @@ mod answer;
 mod catalog;
 mod change;
 mod drawn;
+mod expired;
 mod image;
 mod kept;
 mod link;
@@ -154,6 +155,18 @@ impl Postgres {
         Ok(reach.escapes)
     }
 
+    async fn expired(&self, now: Timestamp) -> Result<Vec<String>, Failed> {
+        let link = self.target.look(&looking(&self.spec.limits)).await?;
+        let found = expired::find(&link, now).await?;
+        self.target.rest(link).await;
+        Ok(found.into_iter().map(|schema| format!("{}/{schema}", self.spec.place)).collect())
+    }
+
+    async fn drop_expired(&self, schema: &str, now: Timestamp) -> Result<(), Failed> {
+        let link = self.target.connect().await?;
+        expired::let_go(&link, (schema, now), &self.spec.limits).await
+    }
+
     async fn beyond(&self) -> Result<Vec<String>, Failed> {
         let link = self.target.look(&looking(&self.spec.limits)).await?;
         let rights = rights::beyond(&link).await?;
@@ -277,6 +290,18 @@ impl Resource for Postgres {
 
     fn keeps_busy(&self, tool: &ToolRef) -> bool {
         tool.name() == spec::EXECUTE
+    }
+
+    async fn expired(&self, now: Timestamp) -> Result<Vec<String>, ResourceFault> {
+        Self::expired(self, now).await.map_err(Failed::fault)
+    }
+
+    async fn let_go(&self, expired: &str, now: Timestamp) -> Result<(), ResourceFault> {
+        let place = expired.strip_prefix(&self.spec.place);
+        let schema = place.and_then(|rest| rest.strip_prefix('/'));
+        let other = || ResourceFault::Gone("it belongs to another database".to_owned());
+        let schema = schema.ok_or_else(other)?;
+        self.drop_expired(schema, now).await.map_err(Failed::fault)
     }
 
     async fn warnings(&self) -> Result<Vec<String>, ResourceFault> {

@@ -59,6 +59,12 @@ trait Standing: Send + Sync {
         proposed: Proposed<'a>,
         whole: bool,
     ) -> BoxFuture<'a, Result<Option<Preview>, ResourceFault>>;
+    fn expired(&self, now: Timestamp) -> BoxFuture<'_, Result<Vec<String>, ResourceFault>>;
+    fn let_go<'a>(
+        &'a self,
+        expired: &'a str,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<(), ResourceFault>>;
     fn warnings(&self) -> BoxFuture<'_, Result<Vec<String>, ResourceFault>>;
     fn keeps_busy(&self, tool: &ToolRef) -> bool;
     fn holds(&self, action: ActionId) -> bool;
@@ -109,6 +115,31 @@ impl Resources {
     /// True if a resource stands for `server`.
     pub fn stands_for(&self, server: &ServerName) -> bool {
         self.standing.contains_key(server)
+    }
+
+    /// What is kept in the targets themselves and is over at `now`, by server and address. Targets
+    /// that cannot be asked have nothing.
+    pub async fn expired(&self, now: Timestamp) -> Vec<(ServerName, String)> {
+        let mut all = Vec::new();
+        for (server, (_, standing)) in &self.standing {
+            match standing.expired(now).await {
+                Ok(found) => all.extend(found.into_iter().map(|one| (server.clone(), one))),
+                Err(fault) => tracing::debug!(%server, %fault, "what is over cannot be looked for"),
+            }
+        }
+        all
+    }
+
+    /// Deletes, for good, what [`Self::expired`] named.
+    ///
+    /// # Errors
+    /// When it is not over, not ours, or cannot be deleted; it is all there then.
+    pub async fn let_go(
+        &self,
+        server: &ServerName,
+        (expired, now): (&str, Timestamp),
+    ) -> Result<(), ResourceFault> {
+        self.standing(server)?.let_go(expired, now).await
     }
 
     /// What an operator should know of how targets are reached, by server; what cannot be asked is
@@ -355,6 +386,18 @@ impl<R: Resource> Standing for Stand<R> {
             self.hold(action, proposed, prepared)?;
             Ok(Some(preview))
         })
+    }
+
+    fn expired(&self, now: Timestamp) -> BoxFuture<'_, Result<Vec<String>, ResourceFault>> {
+        Box::pin(self.resource.expired(now))
+    }
+
+    fn let_go<'a>(
+        &'a self,
+        expired: &'a str,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<(), ResourceFault>> {
+        Box::pin(self.resource.let_go(expired, now))
     }
 
     fn warnings(&self) -> BoxFuture<'_, Result<Vec<String>, ResourceFault>> {

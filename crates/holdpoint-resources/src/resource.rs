@@ -161,6 +161,24 @@ pub trait Resource: Send + Sync + 'static {
         false
     }
 
+    /// What is kept in the target to take actions back and is over at `now`, by address: a bounded
+    /// number.
+    fn expired(
+        &self,
+        _now: Timestamp,
+    ) -> impl Future<Output = Result<Vec<String>, ResourceFault>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    /// Deletes, for good, what [`Self::expired`] named, if it still is over and our own.
+    fn let_go(
+        &self,
+        _expired: &str,
+        _now: Timestamp,
+    ) -> impl Future<Output = Result<(), ResourceFault>> + Send {
+        std::future::ready(Err(ResourceFault::Impossible("nothing is kept there".to_owned())))
+    }
+
     /// What an operator should know of how the target is reached, in words that hold no secret.
     fn warnings(&self) -> impl Future<Output = Result<Vec<String>, ResourceFault>> + Send {
         std::future::ready(Ok(Vec::new()))

@@ -17,6 +17,7 @@ mod hosted;
 mod looks;
 mod plans;
 mod preview;
+mod pruning;
 mod questions;
 mod revert;
 mod tasks;
@@ -75,6 +76,8 @@ struct Inner {
     settings: ArcSwap<Settings>,
     validators: ArcSwap<Validators>,
     resources: ArcSwap<Resources>,
+    /// Told when other resources come into force.
+    targets: tokio::sync::Notify,
     cancels: Mutex<BTreeMap<ActionId, Cancels>>,
     given_up: GivenUp,
     endings: Endings,
@@ -114,6 +117,7 @@ impl Governor {
             settings: ArcSwap::from_pointee(settings),
             validators: ArcSwap::default(),
             resources: ArcSwap::default(),
+            targets: tokio::sync::Notify::new(),
             cancels: Mutex::default(),
             given_up: GivenUp::default(),
             endings: Endings::default(),

@@ -20,8 +20,6 @@ use tokio_util::sync::CancellationToken;
 /// How often the store is looked at for what other processes wrote. Stops do not wait for it: who
 /// stops something also tells every process through its socket.
 const STORE_LOOK: Duration = Duration::from_millis(50);
-/// How often the archive is looked through for what is kept no longer.
-const PRUNE_LOOK: Duration = Duration::from_secs(600);
 /// How often the policies' folders are looked at.
 const POLICY_LOOK: Duration = Duration::from_millis(500);
 
@@ -101,7 +99,7 @@ impl Runtime {
         tokio::spawn(watch_store(governor.clone(), tell, done.clone()));
         let (checking, until) = (governor.clone(), done.clone());
         tokio::spawn(async move { checking.make_checks(until).await });
-        tokio::spawn(prune(governor.clone(), done.clone()));
+        tokio::spawn(governor.clone().prune_until(done.clone()));
         if spec.policies.has_files() {
             let files = (spec.policies, seen);
             tokio::spawn(watch_policies(governor.clone(), files, done.clone()));
@@ -139,22 +137,6 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         self.done.cancel();
-    }
-}
-
-/// Deletes what takes actions back once its time is over.
-async fn prune(governor: Governor, done: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = done.cancelled() => return,
-            () = tokio::time::sleep(PRUNE_LOOK) => {}
-        }
-        let (resources, now) = (governor.resources(), governor.now());
-        match tokio::task::spawn_blocking(move || resources.prune(now)).await {
-            Ok(Ok(0)) | Err(_) => {}
-            Ok(Ok(files)) => tracing::info!(files, "what was kept for undo is kept no longer"),
-            Ok(Err(fault)) => tracing::warn!(%fault, "the archive cannot be looked through"),
-        }
     }
 }
 

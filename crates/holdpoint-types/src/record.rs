@@ -179,6 +179,14 @@ pub enum RecordBody {
         /// Who took it back.
         by: String,
     },
+    /// What was kept in a target to take an action back is about to be deleted there: its time is
+    /// over.
+    Expired {
+        /// The server whose target it is in.
+        server: ServerName,
+        /// What, as a typed address.
+        resource: String,
+    },
     /// A credential for an upstream server was deleted.
     CredentialDeleted {
         /// The agent; absent if all agents shared the credential.
@@ -504,6 +512,7 @@ impl RecordBody {
             Self::Reverted(_) => "reverted",
             Self::Granted(_) => "granted",
             Self::GrantRevoked { .. } => "grant_revoked",
+            Self::Expired { .. } => "expired",
         }
     }
 }

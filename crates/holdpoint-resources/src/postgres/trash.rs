@@ -2,10 +2,11 @@
 //!
 //! Owns the schemas `holdpoint_trash_…`. Must never look at definitions by changing them: what a
 //! drop would do is found by reading, and the move waits for its permit. Must never let go of a
-//! table for good.
+//! table for good: that is for `expired`.
 
 use super::catalog::get;
 use super::change::{Changing, timeouts};
+use super::expired::Mark;
 use super::kept::Kept;
 use super::link::{Failed, Link, Target};
 use super::spec::PostgresLimits;
@@ -17,7 +18,7 @@ use serde_json::{Map, Value, json};
 use tokio_postgres::types::Type;
 
 /// What a schema with dropped tables is called, before its number.
-const TRASH: &str = "holdpoint_trash_";
+pub(super) const TRASH: &str = "holdpoint_trash_";
 
 /// One table on its way out or back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -258,8 +259,9 @@ impl Moving {
         let link = target.connect().await?;
         link.run(&format!("BEGIN; {}", timeouts(limits))).await?;
         let count = match self {
-            Self::Away { statement, found, trash, .. } => {
-                move_away(&link, (statement, found), trash).await?
+            Self::Away { statement, found, trash, undo } => {
+                let until = undo.as_ref().and_then(|undo| undo.until);
+                move_away(&link, (statement, found), (trash, until)).await?
             }
             Self::Back { tables, trash } => move_back(&link, tables, trash).await?,
         };
@@ -301,7 +303,7 @@ async fn free_of_others(link: &Link, tables: &[Moved]) -> Result<(), Failed> {
 async fn move_away(
     link: &Link,
     (statement, found): (&Statement, &Drop),
-    trash: &str,
+    (trash, until): (&str, Option<Timestamp>),
 ) -> Result<usize, Failed> {
     let Drop::Movable { tables, .. } = found else {
         return link.run_alone(&statement.text).await.map(|_| 1);
@@ -310,6 +312,10 @@ async fn move_away(
         return Ok(0);
     }
     link.run(&format!("CREATE SCHEMA {}", name(trash))).await?;
+    if let Some(until) = until {
+        let mark = Mark { until, tables: tables.iter().map(|table| table.oid).collect() };
+        link.run(&format!("COMMENT ON SCHEMA {} IS '{}'", name(trash), mark.text())).await?;
+    }
     for table in tables {
         link.run(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", table.home())).await?;
     }

@@ -173,3 +173,58 @@ async fn a_table_that_cannot_come_back_is_reported() {
     let late = postgres.revert(&undo, Timestamp(NOW.0 + 10_000)).await.unwrap_err();
     assert!(matches!(late, ResourceFault::Impossible(_)), "{late:?}");
 }
+
+#[tokio::test]
+async fn dropped_tables_whose_time_is_over_are_deleted_and_nothing_else_is() {
+    let database = Database::new(SHOP).await;
+    let postgres = database.postgres();
+    let (_, undo) = change(&postgres, "DROP TABLE orders, users").await;
+    let undo = undo.unwrap();
+    let over = undo.until.unwrap();
+    let schema = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'holdpoint\\_trash\\_%' \
+                  AND obj_description(oid) LIKE '%tables % %'";
+    let trash = database.value(schema).await;
+    // Others that look like ours: no mark, another name, another owner, another's mark.
+    let mark = |name: &str| {
+        format!(
+            "CREATE SCHEMA {name}; CREATE TABLE {name}.t (a int);
+             COMMENT ON SCHEMA {name} IS 'holdpoint: kept until 1, tables 1'"
+        )
+    };
+    database.run("CREATE SCHEMA holdpoint_trash_1_1").await;
+    database.run(&mark("holdpoint_trash_mine")).await;
+    database.root().await.batch_execute(&mark("holdpoint_trash_2_2")).await.unwrap();
+    database.run(&mark("holdpoint_trash_3_3")).await;
+    let others = ["holdpoint_trash_1_1", "holdpoint_trash_mine", "holdpoint_trash_2_2"];
+    let address = |schema: &str| format!("pg://shop/{schema}");
+    let early = Timestamp(over.0 - 1);
+    assert_eq!(postgres.expired(early).await.unwrap(), [address("holdpoint_trash_3_3")]);
+    let mut found = [address(&trash), address("holdpoint_trash_3_3")];
+    found.sort();
+    assert_eq!(postgres.expired(over).await.unwrap(), found);
+    assert!(postgres.let_go(&address(&trash), early).await.is_err(), "its time is not over");
+    for other in others {
+        assert!(postgres.let_go(&address(other), over).await.is_err(), "{other}");
+    }
+    assert!(postgres.let_go(&format!("pg://other/{trash}"), over).await.is_err());
+    // Its mark names no table that is in it.
+    assert!(postgres.let_go(&address("holdpoint_trash_3_3"), over).await.is_err());
+    // Somebody put something of their own there, or depends on what is there.
+    for (own, away) in [
+        (format!("CREATE TABLE {trash}.own (a int)"), format!("DROP TABLE {trash}.own")),
+        (format!("CREATE VIEW own AS SELECT * FROM {trash}.users"), "DROP VIEW own".to_owned()),
+    ] {
+        database.run(&own).await;
+        assert!(postgres.let_go(&address(&trash), over).await.is_err(), "{own}");
+        assert_eq!(database.value(&format!("SELECT count(*) FROM {trash}.users")).await, "2");
+        database.run(&away).await;
+    }
+    postgres.let_go(&address(&trash), over).await.unwrap();
+    assert_eq!(database.value(schema).await, "");
+    assert_eq!(postgres.expired(over).await.unwrap(), [address("holdpoint_trash_3_3")]);
+    assert!(postgres.let_go(&address(&trash), over).await.is_err(), "it is gone");
+    let left = "SELECT count(*) FROM pg_class WHERE relname = 't' AND relkind = 'r'";
+    assert_eq!(database.value(left).await, "3");
+    let gone = postgres.verify(&undo).await.unwrap();
+    assert!(matches!(gone, TargetState::Changed(_)), "{gone:?}");
+}

@@ -47,6 +47,7 @@ impl Governor {
     /// Replaces what stands for servers; calls being decided keep what they began with.
     pub fn replace_resources(&self, resources: Resources) {
         self.inner.resources.store(Arc::new(resources));
+        self.inner.targets.notify_one();
     }
 
     /// What stands for servers.

@@ -143,6 +143,7 @@ impl Columns {
             | RecordBody::CredentialDeleted { agent, .. } => {
                 self.agent = agent.as_ref().map(ToString::to_string);
             }
+            RecordBody::Expired { resource, .. } => self.resource = Some(resource.clone()),
             RecordBody::Started { .. }
             | RecordBody::FoundInDoubt { .. }
             | RecordBody::SettingsLoaded { .. }

@@ -174,6 +174,7 @@ impl Derived {
             | RecordBody::Reverted(_)
             | RecordBody::Granted(_)
             | RecordBody::GrantRevoked { .. }
+            | RecordBody::Expired { .. }
             | RecordBody::CredentialDeleted { .. } => {}
         }
     }

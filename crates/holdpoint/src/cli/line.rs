@@ -58,8 +58,7 @@ fn said(body: &RecordBody, look: &Look) -> String {
             loaded((policy, sources), guard.as_deref())
         }
         RecordBody::ToolPinned { tool, definition, previous, by } => {
-            let before = previous.map(|previous| format!(", was {}", previous.short()));
-            let before = before.unwrap_or_default();
+            let before = previous.map_or_else(String::new, |was| format!(", was {}", was.short()));
             format!("{tool} at {}{before}, by {}", definition.short(), escaped(by))
         }
         RecordBody::ToolQuarantined { tool, pinned, seen } => {
@@ -92,6 +91,7 @@ fn said(body: &RecordBody, look: &Look) -> String {
         | RecordBody::Reverted(_)
         | RecordBody::Granted(_)
         | RecordBody::GrantRevoked { .. }
+        | RecordBody::Expired { .. }
         | RecordBody::PlanProposed(_)
         | RecordBody::PlanAccepted(_)
         | RecordBody::PlanRefused(_)
@@ -157,6 +157,9 @@ fn people(body: &RecordBody, look: &Look) -> Option<String> {
         }
         RecordBody::GrantRevoked { id, agent, because, by } => {
             format!("grant {id} of {agent}{}", word(because, by))
+        }
+        RecordBody::Expired { server, resource } => {
+            format!("{} of {server} is deleted", escaped(resource))
         }
         other => return plans::said(other, look),
     })
@@ -333,7 +336,8 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #33 plan_proposed    blocked    coder  019826f1-3a00-7909-8909-090909090909, revises 019826f1-3a00-7808-8808-080808080808, by ada, 1 step, 1 note: tidy \u{1b}[2J up
             2025-07-20T08:26:40.000+00:00 #34 plan_accepted    accepted   coder  019826f1-3a00-7909-8909-090909090909, by ada: it is fine
             2025-07-20T08:26:40.000+00:00 #35 plan_refused     refused    coder  019826f1-3a00-7909-8909-090909090909, by ada: not \u{1b}[2J now
-            2025-07-20T08:26:40.000+00:00 #36 plan_ended       void       coder  019826f1-3a00-7909-8909-090909090909: the policies moved"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #36 plan_ended       void       coder  019826f1-3a00-7909-8909-090909090909: the policies moved
+            2025-07-20T08:26:40.000+00:00 #37 expired          pg://shop/holdpoint_trash_1_2\u{1b} of orders is deleted"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

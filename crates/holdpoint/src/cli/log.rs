@@ -14,7 +14,7 @@ use serde_json::json;
 /// How many records are shown unless `--limit` says otherwise.
 const LIMIT: u32 = 100;
 /// The kinds of records.
-const KINDS: [&str; 27] = [
+const KINDS: [&str; 28] = [
     "decision",
     "outcome",
     "task_given",
@@ -42,6 +42,7 @@ const KINDS: [&str; 27] = [
     "reverted",
     "granted",
     "grant_revoked",
+    "expired",
 ];
 
 /// Show records, newest last. For programs: `records`, or with `--follow` one record on a line.

@@ -114,7 +114,13 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(34, RecordBody::PlanAccepted(plan_ruled("it is fine"))),
         stored(35, RecordBody::PlanRefused(plan_ruled("not \u{1b}[2J now"))),
         stored(36, plan_ended()),
+        stored(37, expired()),
     ]
+}
+
+fn expired() -> RecordBody {
+    let resource = "pg://shop/holdpoint_trash_1_2\u{1b}".to_owned();
+    RecordBody::Expired { server: "orders".parse().unwrap(), resource }
 }
 
 fn said(counts_for: &[&str]) -> ApprovalRecord {

@@ -350,3 +350,39 @@ fn check_and_serve_warn_of_a_role_that_leaves_its_transactions() {
     let told = warned();
     assert!(told.contains("server `orders`: it cannot be looked at"), "{told}");
 }
+
+#[test]
+fn a_dropped_table_is_deleted_and_that_recorded_when_its_time_is_over() {
+    let postgres = Postgres::start();
+    postgres.run("CREATE TABLE t (id int PRIMARY KEY)");
+    let servers = "[server.orders]\nenvironment = \"dev\"\n\
+                   serves = { postgres = { from_file = \"orders.url\" } }\n\
+                   [invariant.stateful_delete]\nresult = \"off\"\n";
+    let world = world(servers, &rules(&["granted"]));
+    let url = format!("postgresql://shop@/shop?host={}", postgres.host());
+    std::fs::write(world.path().join("orders.url"), url).unwrap();
+    let key = world.key("coder");
+    let serve = world.serve();
+    let done = execute(&serve, &key, "DROP TABLE t");
+    assert_eq!(reason(&done), "answered", "{done}");
+    serve.end();
+    let trash = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'holdpoint%'";
+    let schema = postgres.ask(trash);
+    // The time passes.
+    postgres.run(&format!(
+        "DO $$ BEGIN EXECUTE format('COMMENT ON SCHEMA {schema} IS %L', regexp_replace( \
+         obj_description('{schema}'::regnamespace), 'until [0-9]+', 'until 1')); END $$"
+    ));
+    let serve = world.serve();
+    let began = Instant::now();
+    while !postgres.ask(trash).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(30), "it is not deleted");
+    }
+    let records = world.json(&["log", "--kind", "expired"]);
+    let records = records["records"].as_array().unwrap();
+    assert_eq!(records.len(), 1, "{records:?}");
+    assert_eq!(records[0]["server"], "orders");
+    let address = format!("pg://orders/{schema}");
+    assert_eq!(records[0]["resource"], address.as_str());
+    proved(&world, serve);
+}
