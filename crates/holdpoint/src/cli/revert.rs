@@ -112,11 +112,16 @@ async fn revert_all(
 
 fn find(store: &Store, text: &why::Wanted) -> anyhow::Result<ActionId> {
     match find_action(store, text)? {
-        Found::One(action) if *text == why::Wanted::Last && is_revert(store, action)? => {
-            let why = "the last action is a revert itself: name the action".to_owned();
-            Err(WrongUsage(why).into())
-        }
-        Found::One(action) => Ok(action),
+        Found::One(action) => match reverted_by(store, action)? {
+            None => Ok(action),
+            Some(of) => {
+                let why = format!(
+                    "{action} is a revert itself{of}; taking it back would do again what was taken \
+                     back, unseen: have the call made again instead, or name another action"
+                );
+                Err(WrongUsage(why).into())
+            }
+        },
         Found::None => Err(WrongUsage(format!("no action is known as `{text}`")).into()),
         Found::Many(some) => {
             Err(WrongUsage(format!("`{text}` fits {} actions; write more", some.len())).into())
@@ -124,11 +129,15 @@ fn find(store: &Store, text: &why::Wanted) -> anyhow::Result<ActionId> {
     }
 }
 
-fn is_revert(store: &Store, action: ActionId) -> anyhow::Result<bool> {
+/// Of what `action` is a revert, in words; `None` if it is none.
+fn reverted_by(store: &Store, action: ActionId) -> anyhow::Result<Option<String>> {
     let records = store.of_action(action)?;
-    Ok(records.iter().any(|stored| match &stored.record.body {
-        RecordBody::Decision(decided) => decided.more.request.door == Door::Operator,
-        _ => false,
+    Ok(records.iter().find_map(|stored| match &stored.record.body {
+        RecordBody::Decision(decided) if decided.more.request.door == Door::Operator => {
+            let of = decided.more.request.parameters.get("action").and_then(Value::as_str);
+            Some(of.map_or_else(String::new, |of| format!(", of {}", escaped(of))))
+        }
+        _ => None,
     }))
 }
 

@@ -111,6 +111,18 @@ fn a_change_of_rows_is_seen_approved_made_and_taken_back() {
     assert_eq!(run.status.code(), Some(5), "{told}{}", text(&run.stderr));
     assert!(told.contains("partly") && told.contains("kept"), "{told}");
     assert_eq!(sqlite(&world, "SELECT name FROM users"), "ada\nBobby\ncleo\n");
+    // A revert is not taken back: that would make the change again, and nobody would see it.
+    let revert = last_permitted(&world);
+    assert_ne!(revert, action);
+    for words in [&["revert", &revert, "--dry-run"][..], &["revert", &revert, "--because", "oops"]]
+    {
+        let run = world.run(words);
+        let told = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{told}{}", text(&run.stdout));
+        assert!(told.contains(&format!("is a revert itself, of {action}")), "{told}");
+        assert!(told.contains("have the call made again instead"), "{told}");
+    }
+    assert_eq!(sqlite(&world, "SELECT name FROM users"), "ada\nBobby\ncleo\n");
     // The second time changes nothing.
     let again = world.run(&["revert", &action, "--because", "once more"]);
     assert!(text(&again.stdout).contains("partly"), "{}", text(&again.stdout));
