@@ -156,6 +156,8 @@ struct Unminted {
     parameters: Digest,
     policy: Digest,
     epoch: Epoch,
+    /// True if a person approved the call.
+    approved: bool,
 }
 
 // === impl Control ===
@@ -224,7 +226,8 @@ impl Control {
         let epoch = facts.epoch;
         let permit = match decision.ruling() {
             Ruling::Permit => {
-                Some(Unminted { tool: request.tool.clone(), parameters, policy, epoch })
+                let (tool, approved) = (request.tool.clone(), facts.approval.is_some());
+                Some(Unminted { tool, parameters, policy, epoch, approved })
             }
             Ruling::PlanOnly | Ruling::Hold | Ruling::Deny | Ruling::Halt => None,
         };
@@ -261,8 +264,9 @@ impl Control {
             return vec![Output::RecordLater(outcome), Output::Refuse(id, refused)];
         }
         let expires = Timestamp(now.0.saturating_add(PERMIT_LIFETIME_MS));
-        let what = (permit.tool, permit.parameters);
-        let permit = Permit::mint(id, what, permit.policy, permit.epoch, expires);
+        let Unminted { tool, parameters, policy, epoch, approved } = permit;
+        let permit = Permit::mint(id, (tool, parameters), policy, epoch, expires);
+        let permit = if approved { permit.after_approval() } else { permit };
         self.actions.insert(id, action);
         vec![Output::Execute(permit)]
     }

@@ -29,6 +29,7 @@ pub struct Permit {
     policy: Digest,
     epoch: Epoch,
     expires: Timestamp,
+    approved: bool,
 }
 
 /// Why a permit does not fit what is about to be executed.
@@ -60,7 +61,17 @@ impl Permit {
         epoch: Epoch,
         expires: Timestamp,
     ) -> Self {
-        Self { action, tool, parameters, policy, epoch, expires }
+        Self { action, tool, parameters, policy, epoch, expires, approved: false }
+    }
+
+    /// The same, where a person approved the call.
+    pub(crate) fn after_approval(self) -> Self {
+        Self { approved: true, ..self }
+    }
+
+    /// True if a person approved the call: what they did not see is not sent.
+    pub fn is_approved(&self) -> bool {
+        self.approved
     }
 
     /// The action it lets run.

@@ -208,7 +208,14 @@ impl PassageSender {
         let digest = canonical_digest(&governed::governed_parameters(request));
         let digest = digest.map_err(|_| PermitFault::OtherParameters)?;
         permit.check(tool, digest, now)?;
-        self.write(call_bytes(request)).await
+        if !permit.is_approved() {
+            return self.write(call_bytes(request)).await;
+        }
+        let mut request = request.clone();
+        if let Some(params) = &mut request.params {
+            era::strip_unseen_meta(params);
+        }
+        self.write(call_bytes(&request)).await
     }
 
     /// Sends a request of our own, whose response comes as [`Received::Injected`]. Never a call.

@@ -36,6 +36,8 @@ pub const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 pub const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// Opts a request into log notifications, from a level on.
 pub const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+/// Name the trace that a request belongs to.
+const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 /// Opts a request into progress notifications.
 pub const META_PROGRESS: &str = "progressToken";
 
@@ -186,6 +188,16 @@ pub fn forwarded_meta(meta: Option<&Value>) -> Option<Map<String, Value>> {
     let meta = meta?.as_object()?.iter().filter(|(key, _)| kept(key));
     let meta: Map<_, _> = meta.map(|(key, value)| (key.clone(), value.clone())).collect();
     (!meta.is_empty()).then_some(meta)
+}
+
+/// Leaves in the `_meta` of `params` only what speaks about the connection, or names a trace. The
+/// rest could mean something to a server, and whoever approved the call did not see it.
+pub fn strip_unseen_meta(params: &mut Value) {
+    if let Some(meta) = params.get_mut("_meta").and_then(Value::as_object_mut) {
+        meta.retain(|key, _| {
+            key == META_PROGRESS || key.starts_with(META_PREFIX_MCP) || TRACE.contains(&&**key)
+        });
+    }
 }
 
 /// Asks for progress notifications under `token`.

@@ -13,7 +13,7 @@ use crate::mcp::headers::ParamHeader;
 use crate::mcp::{Era, Outcome, RpcResponse, governed, tasks};
 use holdpoint_control::{Permit, PermitFault};
 use holdpoint_types::{Reason, Timestamp, canonical_digest};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::pin::pin;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -246,9 +246,14 @@ impl Early {
 }
 
 /// The one way from a permit to a call.
-fn clear(permit: &Permit, call: ToolCall, now: Timestamp) -> Result<Cleared, PermitFault> {
+fn clear(permit: &Permit, mut call: ToolCall, now: Timestamp) -> Result<Cleared, PermitFault> {
     let digest = canonical_digest(&call.parameters).map_err(|_| PermitFault::OtherParameters)?;
     permit.check(&call.tool, digest, now)?;
+    if permit.is_approved() {
+        let mut whole = json!({ "_meta": call.meta });
+        era::strip_unseen_meta(&mut whole);
+        call.meta = whole.get_mut("_meta").map(Value::take).filter(|meta| !meta.is_null());
+    }
     Ok(Cleared(call))
 }
 

@@ -1,7 +1,7 @@
 //! Calls on a well-behaved stdio server of either era.
 
 use crate::peer::{ODD, call, limits, said, spec, tool, upstream};
-use crate::permits::{NOW, permit};
+use crate::permits::{NOW, approved, permit};
 use expect_test::expect;
 use holdpoint_resources::mcp::Era;
 use holdpoint_resources::{
@@ -37,6 +37,24 @@ async fn results_come_back_byte_for_byte() {
         let ended = call(&upstream(role), "odd", json!({})).await;
         let Ended::Answered { body, tool_error: false } = ended else { panic!("{ended:?}") };
         assert_eq!(body.raw().get(), ODD);
+    }
+}
+
+#[tokio::test]
+async fn a_call_after_an_approval_carries_no_metadata_that_nobody_approved() {
+    let parameters = json!({});
+    for role in ["modern", "legacy"] {
+        for (approval, shown) in [(false, true), (true, false)] {
+            let tool = tool("echo");
+            let permit =
+                if approval { approved(&tool, &parameters) } else { permit(&tool, &parameters) };
+            let mut call = ToolCall::new(tool, parameters.clone());
+            call.meta =
+                Some(json!({ "traceparent": "00-1-2-01", "example.com/tenant": "another" }));
+            let sent = said(&upstream(role).call(permit, call, NOW, Cancels::default()).await);
+            assert!(sent.contains("00-1-2-01"), "{role}: {sent}");
+            assert_eq!(sent.contains("another"), shown, "{role}: {sent}");
+        }
     }
 }
 

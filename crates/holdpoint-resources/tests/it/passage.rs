@@ -1,7 +1,7 @@
 //! Messages that pass through to a wrapped server and back.
 
 use crate::peer::{ODD, spec, tool};
-use crate::permits::{NOW, permit};
+use crate::permits::{NOW, approved, permit};
 use expect_test::expect;
 use holdpoint_resources::mcp::{Message, RpcId, RpcRequest};
 use holdpoint_resources::{Passage, PassageReceiver, PassageSender, Received, SendFault};
@@ -143,4 +143,23 @@ async fn a_child_whose_input_closes_may_end_by_itself() {
     drop(to);
     from.close(Duration::from_secs(20)).await;
     assert!(from.wait().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn metadata_that_nobody_approved_is_not_sent_after_an_approval() {
+    let (to, mut from) = passage();
+    let arguments = json!({ "a": 1 });
+    let meta = json!({
+        "progressToken": 5, "traceparent": "00-1-2-01", "example.com/tenant": "another",
+    });
+    let echo = tool("echo");
+    let request = call("echo", json!({ "arguments": arguments, "_meta": meta }));
+    for (permit, sent) in [
+        (permit(&echo, &arguments), meta.clone()),
+        (approved(&echo, &arguments), json!({ "progressToken": 5, "traceparent": "00-1-2-01" })),
+    ] {
+        to.send_call(permit, &echo, &request, NOW).await.unwrap();
+        let heard: Value = serde_json::from_str(&heard(from.receive().await)).unwrap();
+        assert_eq!(heard["result"]["params"]["_meta"], sent);
+    }
 }

@@ -2,17 +2,38 @@
 
 use holdpoint_control::{Control, Input, Output, Permit, Proposal};
 use holdpoint_types::{
-    ActionId, Cause, Decision, Digest, Door, Epoch, Facts, GrantFacts, Reason, Request, Ruling,
-    TargetFacts, Timestamp, ToolRef, canonical_digest,
+    ActionId, ApprovalAsked, ApprovalFacts, Cause, Decision, Digest, Door, Epoch, Facts,
+    GrantFacts, Reason, Request, Ruling, TargetFacts, Timestamp, ToolRef, canonical_digest,
 };
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The time of every test.
 pub const NOW: Timestamp = Timestamp(1_000_000);
 
 /// A permit for one call.
 pub fn permit(tool: &ToolRef, parameters: &Value) -> Permit {
+    permit_with(tool, parameters, None)
+}
+
+/// A permit for one call that a person approved.
+pub fn approved(tool: &ToolRef, parameters: &Value) -> Permit {
+    let (id, binding) = (ActionId::new(NOW, [6; 10]), Digest::of(b"binding"));
+    let asked = ApprovalAsked {
+        id,
+        binding,
+        needs: Default::default(),
+        expires_ms: Timestamp(NOW.0 + 1000),
+        requester: None,
+    };
+    permit_with(
+        tool,
+        parameters,
+        Some(ApprovalFacts { asked, given: BTreeMap::new(), denied: None }),
+    )
+}
+
+fn permit_with(tool: &ToolRef, parameters: &Value, approval: Option<ApprovalFacts>) -> Permit {
     let action = ActionId::new(NOW, [7; 10]);
     let proposal = Proposal {
         request: Request {
@@ -45,7 +66,7 @@ pub fn permit(tool: &ToolRef, parameters: &Value) -> Permit {
             findings: Vec::new(),
             preview: None,
             unseen: None,
-            approval: None,
+            approval,
             plan: None,
         },
         decision: Decision::from_iter([Cause::new(Ruling::Permit, Reason::PermittedByPolicy, "")]),
