@@ -94,7 +94,7 @@ impl Prepared {
 
 impl Governor {
     /// Reads anew whose calls may be held to plans.
-    pub(super) fn read_plans(&self) -> Result<(), StoreFault> {
+    pub(crate) fn read_plans(&self) -> Result<(), StoreFault> {
         let held = self.inner.store.held_agents()?;
         self.inner.plans.held.store(Arc::new(held.into_iter().collect()));
         Ok(())

@@ -85,7 +85,13 @@ pub(super) async fn rule(
     let (settings, at) = (door.governor.settings(), door.governor.now());
     let place = (door.governor.store(), &*settings);
     match operate::rule_plan(place, &speaker, (id, ask.accept), (because, at)).await {
-        Ok(row) => Json(plan_json(&row)).into_response(),
+        Ok(row) => {
+            // Binding from this answer on, not only from the next look at the store.
+            if let Err(fault) = door.governor.read_plans() {
+                return unavailable(&fault);
+            }
+            Json(plan_json(&row)).into_response()
+        }
         Err(fault) => refused(&fault),
     }
 }
