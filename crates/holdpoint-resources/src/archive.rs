@@ -50,6 +50,8 @@ pub struct Label {
 pub struct Archive {
     dir: PathBuf,
     vault: Vault,
+    /// Largest sealed file, in bytes.
+    bytes_max: u64,
 }
 
 // === impl Archive ===
@@ -57,13 +59,13 @@ pub struct Archive {
 impl Archive {
     /// The archive of the store in `store`, sealed with the key of its vault.
     pub fn new(store: &Path, vault: Vault) -> Self {
-        Self { dir: store.join("archive"), vault }
+        Self { dir: store.join("archive"), vault, bytes_max: SEALED_BYTES_MAX }
     }
 
     /// Keeps `value` under `label`, in place of what was kept there; durable when it is back.
     ///
     /// # Errors
-    /// When it cannot be sealed or written; what was there before stays.
+    /// When it is too large, or cannot be sealed or written; what was there before stays.
     pub fn keep<T: Serialize>(&self, label: &Label, value: &T) -> Result<(), VaultFault> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
         made.map_err(|error| fault(&self.dir, &error))?;
@@ -73,6 +75,10 @@ impl Archive {
         let plain = zeroize::Zeroizing::new(serde_json::to_vec(value).map_err(not_json)?);
         let sealed = self.vault.seal(head.as_bytes(), &plain)?;
         let bytes: Vec<u8> = head.into_bytes().into_iter().chain(sealed).collect();
+        if bytes.len() as u64 > self.bytes_max {
+            let detail = format!("{} bytes, and at most {} are kept", bytes.len(), self.bytes_max);
+            return Err(VaultFault::File { path: path.display().to_string(), detail });
+        }
         let draft = draft(&path);
         let written = write_new(&draft, &bytes).and_then(|()| std::fs::rename(&draft, &path));
         if let Err(error) = written {
@@ -92,7 +98,7 @@ impl Archive {
         kept: Kept,
     ) -> Result<Option<(Label, T)>, VaultFault> {
         let path = self.path(action, kept);
-        let Some((bytes, _)) = read_limited(&path, SEALED_BYTES_MAX)? else { return Ok(None) };
+        let Some((bytes, _)) = read_limited(&path, self.bytes_max)? else { return Ok(None) };
         let (label, at) = label_of(&bytes).ok_or_else(|| altered(&path, "it is cut short"))?;
         if label.action != action || label.kept != kept {
             return Err(altered(&path, "it belongs to another action"));
@@ -122,7 +128,7 @@ impl Archive {
             if !sealed {
                 continue;
             }
-            let Some((bytes, _)) = read_limited(&path, SEALED_BYTES_MAX)? else { continue };
+            let Some((bytes, _)) = read_limited(&path, self.bytes_max)? else { continue };
             let over = label_of(&bytes).is_some_and(|(label, _)| label.until_ms <= now);
             gone += usize::from(over && std::fs::remove_file(&path).is_ok());
         }
@@ -198,6 +204,25 @@ mod tests {
         assert_eq!(archive.read::<String>(preview.action, Kept::Preview), Ok(None));
         assert_eq!(archive.prune(Timestamp(100)), Ok(1));
         assert_eq!(archive.read::<String>(undo.action, Kept::Undo), Ok(None));
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_kept_and_what_was_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = Archive { bytes_max: 1000, ..archive(dir.path()) };
+        let undo = label(1, Kept::Undo, 100);
+        archive.keep(&undo, &"small").unwrap();
+        let whole = archive.keep(&undo, &"x".repeat(1000));
+        let Err(VaultFault::File { detail, .. }) = whole else { panic!("{whole:?}") };
+        assert!(detail.ends_with("bytes, and at most 1000 are kept"), "{detail}");
+        let found = archive.read::<String>(undo.action, Kept::Undo).unwrap();
+        assert_eq!(found.map(|(_, value)| value).as_deref(), Some("small"));
+        assert_eq!(files(dir.path()).len(), 1, "nothing else is left there");
+        // What is exactly as large as may be is kept, and can be read.
+        let room = 1000 - std::fs::metadata(&files(dir.path())[0]).unwrap().len();
+        let most = "x".repeat(usize::try_from(room).unwrap() + "small".len());
+        archive.keep(&undo, &most).unwrap();
+        assert_eq!(archive.read::<String>(undo.action, Kept::Undo).unwrap(), Some((undo, most)));
     }
 
     #[test]

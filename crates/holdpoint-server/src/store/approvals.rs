@@ -87,7 +87,10 @@ impl Derived {
 
     /// True if the list is what follows from the records.
     pub(super) fn fits(&self, connection: &Connection) -> Result<bool, StoreFault> {
-        let rows = all(connection)?.into_iter();
+        let rows = match all(connection) {
+            Err(StoreFault::Corrupt { .. }) => return Ok(false),
+            rows => rows?.into_iter(),
+        };
         let listed: BTreeMap<_, _> = rows.map(|row| (row.facts.asked.id, row)).collect();
         Ok(listed == self.rows)
     }
@@ -356,14 +359,23 @@ fn rows(
     if !schema::lists_approvals(connection)? {
         return Ok(Vec::new());
     }
-    let sql = format!("SELECT agent, tool, epoch, asked_ms, facts, owner FROM approvals {which}");
+    let sql = format!(
+        "SELECT agent, tool, epoch, asked_ms, facts, owner, id, binding, expires_ms \
+         FROM approvals {which}"
+    );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(values)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let facts: String = row.get(4)?;
-        let facts = serde_json::from_str(&facts)
+        let facts: ApprovalFacts = serde_json::from_str(&facts)
             .map_err(|fault| StoreFault::corrupt(format!("an approval cannot be read: {fault}")))?;
+        // INVARIANT: it is found by what it is for.
+        let ApprovalAsked { id, binding, expires_ms, .. } = &facts.asked;
+        let listed = (text::<ActionId>(row, 6)?, row.get(7)?, Timestamp(row.get(8)?));
+        if listed != (*id, *binding.as_bytes(), *expires_ms) {
+            return Err(StoreFault::corrupt("an approval is listed as another one"));
+        }
         found.push(ApprovalRow {
             facts,
             agent: text(row, 0)?,

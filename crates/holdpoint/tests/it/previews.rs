@@ -386,3 +386,81 @@ fn a_dropped_table_is_deleted_and_that_recorded_when_its_time_is_over() {
     assert_eq!(records[0]["resource"], address.as_str());
     proved(&world, serve);
 }
+
+#[test]
+fn what_cannot_be_taken_back_is_not_sent() {
+    let world = world(ORDERS, &rules(&["granted"]));
+    let database = orders(&world);
+    let key = world.key("coder");
+    let serve = world.serve();
+    // Where undo is kept there is no folder, and there cannot be one.
+    std::fs::write(world.store().join("archive"), "in the way").unwrap();
+    let told = execute(&serve, &key, "UPDATE t SET v = 'new' WHERE id = 1");
+    assert_eq!(reason(&told), "target_moved", "{told}");
+    assert!(told.to_string().contains("what would take it back cannot be kept"), "{told}");
+    assert_eq!(new_rows(&database), 0);
+    std::fs::remove_file(world.store().join("archive")).unwrap();
+    assert_eq!(reason(&execute(&serve, &key, "UPDATE t SET v = 'new' WHERE id = 1")), "answered");
+    assert_eq!(new_rows(&database), 1);
+    proved(&world, serve);
+}
+
+#[test]
+fn approvals_and_grants_that_do_not_follow_from_the_records_are_found() {
+    let held_rows = rules(&["irreversible-waits"]).replace("irreversible\"", "exact\"");
+    let world = world(ORDERS, &format!("{}{held_rows}", rules(&["granted"])));
+    let _database = orders(&world);
+    let key = world.key("coder");
+    let serve = world.serve();
+    let ask = |id: u32| execute(&serve, &key, &format!("UPDATE t SET v = 'new' WHERE id = {id}"));
+    let (one, two) = (held(&ask(1)), held(&ask(2)));
+    world.must(&["approve", &one, "--because", "fine"]);
+    world.must(&["deny", &two, "--because", "no"]);
+    let grant = ["--tools", "orders__sql_query", "--for", "2h", "--because", "today"];
+    world.must(&[&["grant", "coder", "--class", "read"][..], &grant].concat());
+    serve.end();
+    world.must(&["verify"]);
+    let file = world.store().join("ledger.db");
+    let tamper = |sql: &str| {
+        let ledger = rusqlite::Connection::open(&file).unwrap();
+        ledger.execute_batch("BEGIN").unwrap();
+        assert!(ledger.execute(sql, []).unwrap() > 0, "{sql} changes nothing");
+        ledger.execute_batch("COMMIT; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    };
+    let sound = {
+        rusqlite::Connection::open(&file)
+            .unwrap()
+            .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+            .unwrap();
+        std::fs::read(&file).unwrap()
+    };
+    for (sql, list) in [
+        ("DELETE FROM approvals", "approvals"),
+        ("UPDATE approvals SET binding = zeroblob(32)", "approvals"),
+        ("UPDATE approvals SET expires_ms = expires_ms + 86400000", "approvals"),
+        ("UPDATE approvals SET epoch = epoch + 1", "approvals"),
+        ("UPDATE approvals SET facts = replace(facts, '\"denied\"', '\"x\"')", "approvals"),
+        (
+            "INSERT INTO approvals SELECT '01' || substr(id, 3, 33) || '0', binding, agent, owner, \
+          tool, epoch, asked_ms, expires_ms, facts FROM approvals LIMIT 1",
+            "approvals",
+        ),
+        ("DELETE FROM grants", "grants"),
+        ("UPDATE grants SET until_ms = until_ms + 1", "grants"),
+        ("UPDATE grants SET class = 'destructive'", "grants"),
+        ("UPDATE grants SET tools = replace(tools, 'sql_query', '*')", "grants"),
+        (
+            "INSERT INTO grants SELECT id + 1, agent, class, tools, until_ms, by, because FROM grants",
+            "grants",
+        ),
+    ] {
+        tamper(sql);
+        let run = world.run(&["verify"]);
+        let told = [run.stdout.as_slice(), &run.stderr].concat();
+        let told = String::from_utf8_lossy(&told);
+        assert!(!run.status.success(), "{sql}: {told}");
+        assert!(told.contains(&format!("list of {list}")), "{sql}: {told}");
+        std::fs::write(&file, &sound).unwrap();
+    }
+    world.must(&["verify"]);
+}
