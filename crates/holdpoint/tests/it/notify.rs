@@ -515,7 +515,7 @@ fn markup_of_an_agent_is_text_in_messages_and_pages() {
 
 #[test]
 fn the_page_behind_a_link_shows_what_would_change_and_no_secret() {
-    let served = "[server.orders]\nenvironment = \"dev\"\nserves = { sqlite = \"orders.db\" }\n";
+    let served = "[server.orders]\nenvironment = \"dev\"\nserves = { sqlite = \"orders.db\", rows_max = 1 }\n";
     let world = world(&(told("direct", &links("ada")) + served));
     let config = std::fs::read_to_string(world.path().join("holdpoint.toml")).unwrap();
     let all = "{ class = \"write\", tools = [\"*\"] }";
@@ -550,6 +550,14 @@ fn the_page_behind_a_link_shows_what_would_change_and_no_secret() {
     held(&execute());
     database.execute("UPDATE t SET v = 'old <b>' WHERE id = 1", []).unwrap();
     assert_eq!(reason(&execute()), "answered");
+    assert!(ear.next().body["text"].as_str().unwrap().starts_with("*Approved*"));
+    assert!(ear.next().body["text"].as_str().unwrap().contains("change 1,"));
+    // Where it is more than a preview shows, people are told so.
+    let all = json!({ "sql": "UPDATE t SET password = 'hunter4' WHERE id < 3" });
+    held(&post(&serve, ("/orders", &key), &call(1, "sql_execute", all)).body);
+    let told = ear.next().body["text"].as_str().unwrap().to_owned();
+    assert!(told.contains("would do: `too large"), "{told}");
+    assert!(!told.contains("hunter") && told.contains("/approve"), "{told}");
     serve.end();
     world.must(&["verify"]);
     world.must(&["replay"]);
