@@ -212,8 +212,8 @@ impl PassageSender {
             return self.write(call_bytes(request)).await;
         }
         let mut request = request.clone();
-        if let Some(params) = &mut request.params {
-            era::strip_unseen_meta(params);
+        if let Some(params) = request.params.as_mut().and_then(serde_json::Value::as_object_mut) {
+            era::strip_unapproved(params);
         }
         self.write(call_bytes(&request)).await
     }

@@ -36,6 +36,9 @@ pub const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 pub const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// Opts a request into log notifications, from a level on.
 pub const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+/// What the protocol itself knows of the `params` of a call.
+const CALL_MEMBERS: [&str; 6] =
+    ["name", "arguments", "_meta", "task", "inputResponses", "requestState"];
 /// Name the trace that a request belongs to.
 const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 /// Opts a request into progress notifications.
@@ -190,9 +193,11 @@ pub fn forwarded_meta(meta: Option<&Value>) -> Option<Map<String, Value>> {
     (!meta.is_empty()).then_some(meta)
 }
 
-/// Leaves in the `_meta` of `params` only what speaks about the connection, or names a trace. The
-/// rest could mean something to a server, and whoever approved the call did not see it.
-pub fn strip_unseen_meta(params: &mut Value) {
+/// Leaves of the `params` of a call only what the protocol knows, and of its `_meta` what speaks
+/// about the connection or names a trace. The rest could mean something to a server, and whoever
+/// approved the call did not see it.
+pub fn strip_unapproved(params: &mut Map<String, Value>) {
+    params.retain(|key, _| CALL_MEMBERS.contains(&&**key));
     if let Some(meta) = params.get_mut("_meta").and_then(Value::as_object_mut) {
         meta.retain(|key, _| {
             key == META_PROGRESS || key.starts_with(META_PREFIX_MCP) || TRACE.contains(&&**key)

@@ -13,7 +13,7 @@ use crate::mcp::headers::ParamHeader;
 use crate::mcp::{Era, Outcome, RpcResponse, governed, tasks};
 use holdpoint_control::{Permit, PermitFault};
 use holdpoint_types::{Reason, Timestamp, canonical_digest};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::pin::pin;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -250,9 +250,9 @@ fn clear(permit: &Permit, mut call: ToolCall, now: Timestamp) -> Result<Cleared,
     let digest = canonical_digest(&call.parameters).map_err(|_| PermitFault::OtherParameters)?;
     permit.check(&call.tool, digest, now)?;
     if permit.is_approved() {
-        let mut whole = json!({ "_meta": call.meta });
-        era::strip_unseen_meta(&mut whole);
-        call.meta = whole.get_mut("_meta").map(Value::take).filter(|meta| !meta.is_null());
+        call.more.extend(call.meta.take().map(|meta| ("_meta".to_owned(), meta)));
+        era::strip_unapproved(&mut call.more);
+        call.meta = call.more.remove("_meta");
     }
     Ok(Cleared(call))
 }

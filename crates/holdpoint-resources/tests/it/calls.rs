@@ -51,6 +51,7 @@ async fn a_call_after_an_approval_carries_no_metadata_that_nobody_approved() {
             let mut call = ToolCall::new(tool, parameters.clone());
             call.meta =
                 Some(json!({ "traceparent": "00-1-2-01", "example.com/tenant": "another" }));
+            call.more.insert("dryRun".to_owned(), "another".into());
             let sent = said(&upstream(role).call(permit, call, NOW, Cancels::default()).await);
             assert!(sent.contains("00-1-2-01"), "{role}: {sent}");
             assert_eq!(sent.contains("another"), shown, "{role}: {sent}");
