@@ -9,8 +9,8 @@ use holdpoint_policy::PolicySets;
 use holdpoint_resources::resource::{Preview, Proposed, ResourceFault};
 use holdpoint_resources::{Place, Resources, redacted};
 use holdpoint_types::{
-    ActionId, ApprovalAsked, Decision, Facts, PreviewFacts, Reason, Request, Ruling, ToolRef,
-    Unseen,
+    ActionId, ApprovalAsked, Cause, Decision, Facts, PreviewFacts, Reason, Request, Ruling,
+    ToolRef, Unseen,
 };
 use std::sync::Arc;
 
@@ -95,7 +95,8 @@ impl Governor {
     }
 
     /// Looks at a change that people approved by its size, so that it runs as it is seen then and
-    /// can be taken back. Whoever decides about what is seen is asked as usual.
+    /// can be taken back. Whoever decides about what is seen is asked as usual: a yes to the size
+    /// is none to what holds it only now.
     pub(super) async fn look_whole(
         &self,
         request: &Request,
@@ -105,9 +106,14 @@ impl Governor {
         let (tool, parameters, now) = (&request.tool, &request.parameters, request.at);
         let proposed = Proposed { tool, parameters, effects: &[], now };
         let resources = self.resources();
+        let size = facts.approval.take();
+        let before = decide(request, &facts, policy);
         let seen = resources.preview_whole(request.action, proposed).await;
         let preview = match known(seen) {
-            Ok(None) => return (facts, decision, None),
+            Ok(None) => {
+                facts.approval = size;
+                return (facts, decision, None);
+            }
             Ok(Some((preview, known))) => {
                 (facts.preview, facts.unseen) = (Some(known), None);
                 Some(preview)
@@ -121,6 +127,11 @@ impl Governor {
                 None
             }
         };
+        let decision = decide(request, &facts, policy);
+        if holds_anew(&decision, &before) {
+            return (facts, decision, preview);
+        }
+        facts.approval = size;
         let decision = decide(request, &facts, policy);
         (facts, decision, preview)
     }
@@ -163,6 +174,13 @@ impl Governor {
             }
         }
     }
+}
+
+/// True if something holds a call in `now` that did not hold it `before`.
+fn holds_anew(now: &Decision, before: &Decision) -> bool {
+    let voice = |cause: &Cause| (cause.reason, cause.rule.clone(), cause.approval.clone());
+    let known: Vec<_> = before.deciding().map(voice).collect();
+    now.ruling() == Ruling::Hold && now.deciding().any(|cause| !known.contains(&voice(cause)))
 }
 
 /// What was seen, with what decisions and records see of it.

@@ -276,6 +276,33 @@ fn what_is_large_runs_whole_after_an_approval_of_its_size_and_is_taken_back() {
 }
 
 #[test]
+fn an_approval_of_a_size_is_none_of_what_a_policy_holds_once_it_is_seen() {
+    let small = ORDERS.replace("\"orders.db\"", "\"orders.db\", rows_max = 100");
+    let many = rules(&["irreversible-waits"])
+        .replace("irreversible-waits", "many-wait")
+        .replace("context.guarantee == \"irreversible\"", "context.changes > 120");
+    let world = world(&small, &format!("{}{many}", rules(&["granted"])));
+    let database = orders(&world);
+    let key = world.key("coder");
+    let serve = world.serve();
+    let update = "UPDATE t SET v = 'new' WHERE v = 'old'";
+    let approve = |id: &str| world.must(&["approve", id, "--because", "so many are fine"]);
+    let first = execute(&serve, &key, update);
+    assert_eq!(reason(&first), "preview_too_large", "{first}");
+    approve(&held(&first));
+    // What is seen now is what the rule is about, and nobody has said yes to that.
+    let second = execute(&serve, &key, update);
+    assert_eq!(reason(&second), "policy_holds", "{second}");
+    assert!(against(&second).contains("many-wait"), "{second}");
+    assert_ne!(held(&first), held(&second));
+    assert_eq!(new_rows(&database), 0);
+    approve(&held(&second));
+    assert_eq!(reason(&execute(&serve, &key, update)), "answered");
+    assert_eq!(new_rows(&database), 150);
+    proved(&world, serve);
+}
+
+#[test]
 fn what_is_too_large_to_see_is_refused_at_once_where_no_approval_could_make_it_run() {
     let small = ORDERS.replace("\"orders.db\"", "\"orders.db\", rows_max = 10");
     let world = world(&small, &rules(&["granted"]));
