@@ -11,8 +11,8 @@ use std::fmt::Write as _;
 
 /// Most changes of a preview that are shown.
 pub const CHANGES_MAX: usize = 200;
-/// Longest parameters that are shown in full, in characters.
-pub const WHOLE_CHARS_MAX: usize = 20_000;
+/// Longest text that is shown in full, in characters.
+const WHOLE_CHARS_MAX: usize = 20_000;
 /// Most lines of one change.
 const LINES_MAX: usize = 60;
 /// Longest line, in characters.
@@ -91,6 +91,18 @@ pub fn shortened(text: &str, chars_max: usize) -> String {
             format!("{}… ({rest} more characters)", visible(text.get(..end).unwrap_or(text)))
         }
     }
+}
+
+/// The lines of a text that is shown in full, visible. The last one says how much is not shown:
+/// nobody shall take a part for all of it.
+pub fn whole(text: &str) -> Vec<String> {
+    let shown: String = text.chars().take(WHOLE_CHARS_MAX).collect();
+    let mut lines: Vec<_> = shown.lines().map(visible).collect();
+    let more = text.chars().skip(WHOLE_CHARS_MAX).count();
+    if more > 0 {
+        lines.push(format!("… ({more} more characters, which `--format json` shows)"));
+    }
+    lines
 }
 
 /// Control characters, and characters that are invisible or change the direction of text.

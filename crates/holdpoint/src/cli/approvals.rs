@@ -17,7 +17,7 @@ use crate::gateway;
 use holdpoint_control::Settings;
 use holdpoint_resources::resource::Preview;
 use holdpoint_resources::{Archive, Kept};
-use holdpoint_server::shown::WHOLE_CHARS_MAX;
+use holdpoint_server::shown;
 use holdpoint_server::store::{Access, ApprovalRow, Store};
 use holdpoint_server::wire::{ApprovalReply, ApprovalState};
 use holdpoint_types::{ActionRecord, DecisionRecord, Epoch, IntentSource, Timestamp};
@@ -207,8 +207,8 @@ fn whole(
     }
     let pretty = serde_json::to_string_pretty(&more.request.parameters).unwrap_or_default();
     text.push_str("  parameters\n");
-    for part in pretty.chars().take(WHOLE_CHARS_MAX).collect::<String>().lines() {
-        text.push_str(&format!("    {}\n", escaped(part)));
+    for line in shown::whole(&pretty) {
+        text.push_str(&format!("    {line}\n"));
     }
     text
 }

@@ -241,6 +241,32 @@ fn who_reads_a_link_looks_as_often_as_they_like_and_decides_once() {
     }
 }
 
+#[test]
+fn what_is_too_long_to_be_shown_is_not_hidden() {
+    let world = world(&told("direct", &links("ada")));
+    let ear_port = free_port();
+    write_url(&world, "direct", ear_port);
+    let ear = Ear::open(ear_port, &[]);
+    let key = world.key("coder");
+    let serve = world.serve();
+    let long = format!("{}end", "x".repeat(30_000));
+    let id = held(&touch(&world, (&serve, &key), &long));
+    let page = get(&serve, &link(&ear.next()));
+    assert_eq!(page.status, 200, "{}", page.head);
+    let told = world.must(&["approvals", &id]);
+    for shown in [&page.text, &told] {
+        let begin = shown.to_lowercase().find("parameters").unwrap();
+        let rest = &shown[begin..];
+        assert!(!rest.contains("xend"), "it is shown whole");
+        assert!(
+            rest.contains(" more characters, which `--format json` shows)"),
+            "{}",
+            &rest[rest.len() - 500..]
+        );
+    }
+    serve.end();
+}
+
 /// Refuses what did not come from our page, though it had the link, and what says nothing.
 fn refuses_what_is_no_answer(serve: &Serve, link: &str) {
     for from in [

@@ -4,7 +4,7 @@
 
 use crate::notify::Link;
 use crate::operate::Answer;
-use crate::shown::{CHANGES_MAX, Difference, Side, WHOLE_CHARS_MAX, counted, visible};
+use crate::shown::{CHANGES_MAX, Difference, Side, counted, visible, whole};
 use crate::store::ApprovalRow;
 use crate::wire::{ApprovalReply, ApprovalState};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -171,7 +171,7 @@ fn rows(shown: &Shown<'_>, body: &mut String) {
             IntentSource::AgentDeclared => "the agent says",
             IntentSource::Operator => "an operator says",
         };
-        row("intent", &format!("\"{}\" ({says})", first(&intent.text)));
+        row("intent", &format!("\"{}\" ({says})", whole(&intent.text).join(" ")));
     }
 }
 
@@ -179,8 +179,8 @@ fn parameters(shown: &Shown<'_>, body: &mut String) {
     let Some(ActionRecord { more, .. }) = shown.decided else { return };
     let pretty = serde_json::to_string_pretty(&more.request.parameters).unwrap_or_default();
     body.push_str("<h2>Parameters</h2>\n<pre>");
-    for line in first(&pretty).lines() {
-        let _ = writeln!(body, "{}", Safe(line));
+    for line in whole(&pretty) {
+        let _ = writeln!(body, "{}", Safe(&line));
     }
     body.push_str("</pre>\n");
 }
@@ -274,11 +274,6 @@ fn form(shown: &Shown<'_>, body: &mut String) {
 fn join(all: impl Iterator<Item = String>) -> String {
     let all: Vec<_> = all.collect();
     if all.is_empty() { "nobody".to_owned() } else { all.join(", ") }
-}
-
-/// As much of `text` as is shown in full.
-fn first(text: &str) -> String {
-    text.chars().take(WHOLE_CHARS_MAX).collect()
 }
 
 fn time(at: Timestamp) -> String {
