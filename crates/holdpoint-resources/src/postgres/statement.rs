@@ -7,6 +7,7 @@ use super::answer::Answer;
 use super::link::{Failed, Link};
 use super::spec::{EXECUTE, PostgresLimits, QUERY};
 use super::text::{self, Statement};
+use super::trash::TRASH;
 use crate::resource::{Proposed, ResourceFault};
 use serde_json::Value;
 
@@ -70,6 +71,11 @@ impl Asked {
         if let (true, Some(statement)) = (single, statements.first())
             && is_definition(statement)
         {
+            if statement.text.to_ascii_lowercase().contains(TRASH) {
+                return Err(refused(
+                    "what is kept of dropped tables is Holdpoint's: revert the drop",
+                ));
+            }
             if !params.is_empty() {
                 return Err(invalid("a statement that changes definitions takes no `params`"));
             }

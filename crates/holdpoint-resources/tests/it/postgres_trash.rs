@@ -175,6 +175,35 @@ async fn a_table_that_cannot_come_back_is_reported() {
 }
 
 #[tokio::test]
+async fn nobody_shortens_the_time_of_dropped_tables_by_a_statement() {
+    let database = Database::new(SHOP).await;
+    let postgres = database.postgres();
+    change(&postgres, "DROP TABLE orders").await;
+    let trash = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'holdpoint\\_trash\\_%'";
+    let trash = database.value(trash).await;
+    let oid = trash.split('_').nth(2).unwrap();
+    for sql in [
+        format!("COMMENT ON SCHEMA {trash} IS 'holdpoint: kept until 1, tables {oid}'"),
+        format!("COMMENT ON SCHEMA \"{trash}\" IS NULL"),
+        format!("ALTER SCHEMA {trash} RENAME TO mine"),
+        format!("drop schema Holdpoint_TRASH_{oid}_1 cascade"),
+        format!("DROP TABLE {trash}.orders"),
+        format!("ALTER TABLE users SET SCHEMA {trash}"),
+    ] {
+        let fault = match preview(&postgres, &sql).await {
+            Err(fault) => fault,
+            Ok((_, prepared)) => {
+                must(execute(&postgres, &sql, prepared).await);
+                let over = postgres.expired(NOW).await.unwrap();
+                panic!("{sql} was done; its time is over: {over:?}");
+            }
+        };
+        assert!(matches!(&fault, ResourceFault::Refused(_)), "{sql}: {fault:?}");
+    }
+    assert_eq!(postgres.expired(NOW).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn dropped_tables_whose_time_is_over_are_deleted_and_nothing_else_is() {
     let database = Database::new(SHOP).await;
     let postgres = database.postgres();
