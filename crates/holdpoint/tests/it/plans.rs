@@ -740,6 +740,38 @@ fn a_plan_is_bound_to_what_its_call_would_have_done() {
 }
 
 #[test]
+fn nobody_looks_at_targets_for_a_plan_that_is_not_even_recorded() {
+    let world = orders("auto");
+    sqlite(&world, "CREATE TABLE more (n INTEGER)");
+    let config = std::fs::read_to_string(world.path().join("holdpoint.toml")).unwrap();
+    let short = config.replace("\"orders.db\" }", "\"orders.db\", statement_timeout_ms = 1500 }");
+    assert_ne!(config, short);
+    std::fs::write(world.path().join("holdpoint.toml"), short).unwrap();
+    let key = world.key("coder");
+    let serve = world.serve();
+    let ask = |message: &Value| post(&serve, ("/orders", &key), message).body;
+    ask(&json!({ "jsonrpc": "2.0", "id": 0, "method": "tools/list" }));
+    let propose = |task: &str, sql: &str| {
+        let step = json!({ "id": "fill", "tool": "sql_execute", "class": "write",
+                           "targets": ["sqlite://orders/**"], "call": { "sql": sql } });
+        let plan = json!({ "purpose": "fill", "task": task, "steps": [step] });
+        ask(&call(2, "holdpoint_plan_propose", plan))["result"]["structuredContent"].clone()
+    };
+    let one = "00000000-0000-7000-8000-000000000001";
+    let first = propose(one, "INSERT INTO more VALUES (1)");
+    assert_eq!(first["state"], "accepted", "{first}");
+    let endless = "INSERT INTO more WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                   SELECT i FROM n WHERE i < 0";
+    let taken = propose(one, endless);
+    assert_eq!(taken["reason"], "plan_conflict", "{taken}");
+    // A long look would keep the agent away for as long.
+    let sql = json!({ "sql": "INSERT INTO more VALUES (1)" });
+    assert_eq!(reason(&ask(&call(3, "sql_execute", sql))), "answered");
+    serve.end();
+    world.must(&["verify"]);
+}
+
+#[test]
 fn a_held_call_of_a_step_takes_it_once_it_is_approved() {
     let world = orders("approve-writes");
     let key = world.key("coder");

@@ -103,8 +103,11 @@ impl Governor {
             tracing::error!(%fault, "the checker of plans failed inside");
             PlanRefused::plain(Reason::CouldNotDecide)
         })?;
-        // Nobody looks at targets for a plan that is refused anyway.
+        // Nobody looks at targets for a plan that is refused anyway, or not even recorded.
         if !notes.iter().any(|note| note.severity == PlanSeverity::Blocking) {
+            if let Some(barred) = self.inner.store.bars_plan(&plan)?.and_then(barred) {
+                return Err(barred);
+            }
             notes.extend(self.foresee(&mut plan).await);
         }
         self.record_plan(PlanProposed { plan, notes, by }, accept, now).await
@@ -222,26 +225,31 @@ impl Governor {
             (false, PlanAccept::Operator) => OnProposal::Wait,
         };
         let notes = proposed.notes.len();
-        match self.inner.store.propose_plan(proposed, then, now).await? {
-            Proposed::Recorded => {}
-            Proposed::TaskTaken(other) => {
-                let text = format!("plan {other} is open for this task; revise that one");
-                return Err(PlanRefused::new(Reason::PlanConflict, text));
-            }
-            Proposed::TooMany(most) => {
-                let text = format!("{most} plans are open already; revise one, or let it end");
-                return Err(PlanRefused::new(Reason::PlanConflict, text));
-            }
-            Proposed::ParentClosed => {
-                let text = "the plan that it revises is not open any more; propose a new one";
-                return Err(PlanRefused::new(Reason::PlanConflict, text));
-            }
+        if let Some(barred) = barred(self.inner.store.propose_plan(proposed, then, now).await?) {
+            return Err(barred);
         }
         tracing::info!(plan = %id, %agent, notes, then = ?then, "a plan was proposed");
         self.read_plans()?;
         let row = self.inner.store.plan(id)?;
         row.ok_or_else(|| PlanRefused::plain(Reason::PlanUnknown))
     }
+}
+
+/// Why the store did not take a plan in, if it did not.
+fn barred(proposed: Proposed) -> Option<PlanRefused> {
+    let text = match proposed {
+        Proposed::Recorded => return None,
+        Proposed::TaskTaken(other) => {
+            format!("plan {other} is open for this task; revise that one")
+        }
+        Proposed::TooMany(most) => {
+            format!("{most} plans are open already; revise one, or let it end")
+        }
+        Proposed::ParentClosed => {
+            "the plan that it revises is not open any more; propose a new one".to_owned()
+        }
+    };
+    Some(PlanRefused::new(Reason::PlanConflict, text))
 }
 
 fn notes(

@@ -2,7 +2,7 @@
 
 use super::{OnProposal, PlanRow, PlanRuling, Proposed, changes};
 use crate::store::{Store, StoreFault};
-use holdpoint_types::{AgentName, PlanEnd, PlanId, PlanProposed, TaskId, Timestamp};
+use holdpoint_types::{AgentName, Plan, PlanEnd, PlanId, PlanProposed, TaskId, Timestamp};
 
 // === impl Store: plans ===
 
@@ -18,6 +18,15 @@ impl Store {
         at: Timestamp,
     ) -> Result<Proposed, StoreFault> {
         self.change(move |batch| changes::propose(batch, proposed, then, at)).await
+    }
+
+    /// Why `plan` would not be recorded if it were proposed and nothing refused it, if so.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn bars_plan(&self, plan: &Plan) -> Result<Option<Proposed>, StoreFault> {
+        let open = changes::open(&self.inner.reader.lock(), &plan.agent)?;
+        changes::bar(&open, plan, OnProposal::Wait)
     }
 
     /// Accepts or refuses a plan that waits. `word` is by whom and why.

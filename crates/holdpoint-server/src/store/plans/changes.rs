@@ -1,19 +1,54 @@
 //! What becomes of plans: each change and its records are one transaction. Must not decide who may
 //! change what.
 
-use super::{OnProposal, PlanRuling, Proposed, id_of, lines, one, unexpected};
+use super::{Line, OnProposal, PlanRuling, Proposed, id_of, lines, one, unexpected};
 use crate::store::batch::Batch;
 use crate::store::fault::StoreFault;
 use holdpoint_types::{
-    AgentName, PlanEnd, PlanEnded, PlanId, PlanProposed, PlanRuled, PlanState, RecordBody,
+    AgentName, Plan, PlanEnd, PlanEnded, PlanId, PlanProposed, PlanRuled, PlanState, RecordBody,
     Timestamp,
 };
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 /// Most plans of one agent that are proposed or in force at one time.
 const OPEN_MAX: u64 = 16;
 /// Who accepts and refuses by notes alone.
 const CHECKER: &str = "checker";
+
+/// The plans of `agent` that are proposed or in force.
+pub(super) fn open(
+    connection: &Connection,
+    agent: &AgentName,
+) -> Result<Vec<(String, Line)>, StoreFault> {
+    let of_agent = "WHERE agent = ?1 AND state IN ('proposed', 'accepted')";
+    lines(connection, of_agent, params![agent.as_str()])
+}
+
+/// Why `plan` cannot be taken in beside those that are `open`, if it cannot.
+pub(super) fn bar(
+    open: &[(String, Line)],
+    plan: &Plan,
+    then: OnProposal,
+) -> Result<Option<Proposed>, StoreFault> {
+    let (task, parent) = (plan.task.to_string(), plan.basis.parent);
+    let revised = |(found, line): &(String, Line)| is_parent(parent, found) && line.task == task;
+    if parent.is_some() && !open.iter().any(revised) {
+        return Ok(Some(Proposed::ParentClosed));
+    }
+    if then == OnProposal::Refuse {
+        return Ok(None);
+    }
+    let others = open.iter().filter(|(found, _)| !is_parent(parent, found));
+    if others.clone().count() as u64 >= OPEN_MAX {
+        return Ok(Some(Proposed::TooMany(OPEN_MAX)));
+    }
+    let mut of_task = others.filter(|(_, line)| line.task == task);
+    of_task.next().map(|(other, _)| Ok(Proposed::TaskTaken(id_of(other)?))).transpose()
+}
+
+fn is_parent(parent: Option<PlanId>, found: &str) -> bool {
+    parent.is_some_and(|parent| parent.to_string() == found)
+}
 
 /// Proposes a plan, and rules about it at once if that is wanted.
 pub(super) fn propose(
@@ -24,28 +59,14 @@ pub(super) fn propose(
 ) -> Result<Proposed, StoreFault> {
     let at = batch.written_at(at);
     let (id, agent) = (proposed.plan.id, proposed.plan.agent.clone());
-    let (task, parent) = (proposed.plan.task, proposed.plan.basis.parent);
-    let of_agent = "WHERE agent = ?1 AND state IN ('proposed', 'accepted')";
-    let open = lines(batch.txn(), of_agent, params![agent.as_str()])?;
-    let is_parent = |found: &str| parent.is_some_and(|parent| parent.to_string() == found);
-    if let Some(parent) = parent
-        && !open.iter().any(|(found, line)| is_parent(found) && line.task == task.to_string())
-    {
-        tracing::debug!(%parent, "a plan that is not open cannot be revised");
-        return Ok(Proposed::ParentClosed);
+    let parent = proposed.plan.basis.parent;
+    let open = open(batch.txn(), &agent)?;
+    if let Some(bar) = bar(&open, &proposed.plan, then)? {
+        return Ok(bar);
     }
-    let others = open.iter().filter(|(found, _)| !is_parent(found));
-    let count = others.clone().count() as u64;
-    if then != OnProposal::Refuse && count >= OPEN_MAX {
-        return Ok(Proposed::TooMany(OPEN_MAX));
-    }
-    let mut of_task = others.filter(|(_, line)| line.task == task.to_string());
-    if let Some((other, _)) = of_task.next().filter(|_| then != OnProposal::Refuse) {
-        return Ok(Proposed::TaskTaken(id_of(other)?));
-    }
-    let waits = open
-        .iter()
-        .any(|(found, line)| is_parent(found) && line.state == PlanState::Proposed.as_str());
+    let waits = open.iter().any(|(found, line)| {
+        is_parent(parent, found) && line.state == PlanState::Proposed.as_str()
+    });
     batch.write(RecordBody::PlanProposed(Box::new(proposed)), at)?;
     let ruled = |reason: &str| PlanRuled {
         plan: id,
