@@ -30,7 +30,8 @@ pub struct Args {
     /// The name of the team that owns it.
     #[arg(long, value_name = "NAME", default_value = "platform")]
     team: TeamName,
-    /// Also write the starter pack into a `policies` folder, to be changed there.
+    /// Also write the starter pack into a `policies` folder, to be changed there; where there is a
+    /// `holdpoint.toml` already, nothing but that.
     #[arg(long)]
     policies: bool,
     /// Overwrite files that exist; the old ones are kept beside them.
@@ -47,6 +48,8 @@ struct Done {
     /// Servers that only the replaced configuration declares.
     dropped: Vec<String>,
     client: Option<(PathBuf, Client)>,
+    /// The configuration was there already, and is as it was.
+    policies_only: bool,
 }
 
 /// Runs `holdpoint init`.
@@ -66,6 +69,9 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
 /// Plans everything, then writes: a fault in the plan leaves every file as it was.
 fn init(args: &Args, program: &str) -> anyhow::Result<Done> {
     let file = std::path::absolute(&args.dir)?.join(config::FILE_NAME);
+    if args.policies && args.from.is_none() && !args.force && file.is_file() {
+        return add_policies(args);
+    }
     let mut client = match &args.from {
         None => None,
         Some(from) => Some((from.clone(), read_client(from, &file)?)),
@@ -78,9 +84,7 @@ fn init(args: &Args, program: &str) -> anyhow::Result<Done> {
     };
     let mut outputs = vec![(args.dir.join(config::FILE_NAME), text)];
     if args.policies {
-        let pack = holdpoint_policy::starter_pack().into_iter();
-        outputs
-            .extend(pack.map(|source| (args.dir.join("policies").join(source.name), source.text)));
+        outputs.extend(starter_pack(args));
     }
     refuse_to_overwrite(args, &outputs)?;
     let mut done = Done { dropped: dropped(&file, &checked), ..Done::default() };
@@ -102,6 +106,24 @@ fn init(args: &Args, program: &str) -> anyhow::Result<Done> {
     }
     done.client = client;
     Ok(done)
+}
+
+/// Writes the starter pack beside a configuration that stays as it is.
+fn add_policies(args: &Args) -> anyhow::Result<Done> {
+    let outputs: Vec<_> = starter_pack(args).collect();
+    refuse_to_overwrite(args, &outputs)?;
+    let mut done = Done { policies_only: true, ..Done::default() };
+    for (path, text) in outputs {
+        files::write(&path, &text)?;
+        done.written.push(path);
+    }
+    Ok(done)
+}
+
+fn starter_pack(args: &Args) -> impl Iterator<Item = (PathBuf, String)> {
+    let folder = args.dir.join("policies");
+    let pack = holdpoint_policy::starter_pack().into_iter();
+    pack.map(move |source| (folder.join(source.name), source.text))
 }
 
 /// The servers that the file which is there declares, and `new` does not.
@@ -170,6 +192,11 @@ impl Done {
             for (name, why) in &client.unusable {
                 writeln!(text, "skipped `{name}`: {why}")?;
             }
+        }
+        if self.policies_only {
+            writeln!(text, "\nNext: let {} say, if it does not yet,", config.display())?;
+            writeln!(text, "  [policies]\n  path = \"policies\"")?;
+            return writeln!(text, "then restart what governs: only that takes a new path up");
         }
         writeln!(text, "\nNext: review {}, then run", config.display())?;
         writeln!(text, "  holdpoint check --config {}", config.display())

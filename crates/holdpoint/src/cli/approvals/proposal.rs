@@ -280,8 +280,8 @@ fn render(all: &[Proposal], config: &Config, look: &Look) -> String {
     );
     if config.policies.ordinary.is_none() {
         text.push_str(
-            "first copy the starter pack with `holdpoint init --policies`, and name its folder in \
-             `[policies] path`\n",
+            "first copy the starter pack with `holdpoint init --policies`, name its folder in \
+             `[policies] path`, and\nrestart what governs: from then on changes are taken up\n",
         );
     }
     text.push_str(

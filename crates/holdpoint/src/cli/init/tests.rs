@@ -91,6 +91,28 @@ fn a_first_configuration_is_fit_and_never_overwritten() {
 }
 
 #[test]
+fn the_starter_pack_can_be_added_to_a_configuration_that_stays_as_it_is() {
+    let folder = TempDir::new().unwrap();
+    run(&folder, &["--agent", "mine"]).unwrap();
+    let before = file(&folder, "holdpoint.toml");
+    expect![[r#"
+        wrote   DIR/policies/starter.cedar
+
+        Next: let DIR/holdpoint.toml say, if it does not yet,
+          [policies]
+          path = "policies"
+        then restart what governs: only that takes a new path up
+    "#]]
+    .assert_eq(&run(&folder, &["--policies"]).unwrap());
+    assert_eq!(file(&folder, "holdpoint.toml"), before);
+    assert_eq!(names(&folder), ["holdpoint.toml", "policies"]);
+    let own = folder.path().join("policies/starter.cedar");
+    std::fs::write(&own, "// mine").unwrap();
+    run(&folder, &["--policies"]).unwrap_err();
+    assert_eq!(std::fs::read_to_string(&own).unwrap(), "// mine");
+}
+
+#[test]
 fn the_starter_pack_can_be_copied() {
     let folder = TempDir::new().unwrap();
     run(&folder, &["--policies"]).unwrap();
