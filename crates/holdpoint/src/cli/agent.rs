@@ -98,7 +98,9 @@ fn add(args: &AddArgs, config: Config, format: Format) -> anyhow::Result<Exit> {
         let file = config.file.display();
         operator::note(&format!("added [agent.{}] to `{file}`", args.name));
         if !local::live(&config.store)?.is_empty() {
-            operator::note("a process that governs already knows the agent once it is restarted");
+            operator::note(
+                "a `serve` that runs knows the agent after SIGHUP, a `wrap` once it is restarted",
+            );
         }
     }
     answer(&match format {
