@@ -52,7 +52,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
         return proposal::run(&args.store, globals);
     }
     let config = globals.load()?;
-    let store = args.store.open(globals, Access::ReadOnly)?;
+    let store = args.store.open_by(&config, Access::ReadOnly)?;
     let look = Look::of_terminal();
     let epoch = store.control()?.epoch;
     let mut rows = store.approvals()?;

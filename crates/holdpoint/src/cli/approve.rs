@@ -35,7 +35,7 @@ pub struct Args {
 /// When what is said does not count, or cannot be recorded.
 pub fn run(args: &Args, said: Answer, globals: &Globals) -> anyhow::Result<Exit> {
     let config = globals.load()?;
-    let store = args.store.open(globals, Access::Operate)?;
+    let store = args.store.open_by(&config, Access::Operate)?;
     let id = find(&store, &args.id)?;
     let speaker = speaker(&config)?;
     let word = operator::word(&store, &args.because)?;

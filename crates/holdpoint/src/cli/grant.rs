@@ -81,7 +81,7 @@ fn give(args: &GrantArgs, globals: &Globals) -> anyhow::Result<Exit> {
         return Err(WrongUsage("say what to grant, to whom, and for how long".to_owned()).into());
     };
     let config = globals.load()?;
-    let store = args.store.open(globals, Access::Operate)?;
+    let store = args.store.open_by(&config, Access::Operate)?;
     let speaker = approve::speaker(&config)?;
     let word = operator::word(&store, args.because.as_deref().unwrap_or_default())?;
     let (tools, for_ms) = (args.tools.clone(), *for_ms);
@@ -127,7 +127,7 @@ fn list(store: &StoreArgs, globals: &Globals) -> anyhow::Result<Exit> {
 
 fn revoke(id: u64, because: &str, store: &StoreArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let config = globals.load()?;
-    let store = store.open(globals, Access::Operate)?;
+    let store = store.open_by(&config, Access::Operate)?;
     let speaker = approve::speaker(&config)?;
     let word = operator::word(&store, because)?;
     let revoked = operator::wait(async {

@@ -80,11 +80,23 @@ impl StoreArgs {
         access: Access,
     ) -> anyhow::Result<(Store, Option<Config>)> {
         let (dir, config) = self.dir_and_config(globals)?;
-        if !dir.join(DATABASE).is_file() {
-            return Err(StoreFault::Absent { dir: dir.display().to_string() }.into());
-        }
-        open(&dir, access).map(|store| (store, config))
+        open_existing(&dir, access).map(|store| (store, config))
     }
+
+    /// As [`Self::open`], for who has read the configuration: its warnings are told once.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_by(&self, config: &Config, access: Access) -> anyhow::Result<Store> {
+        open_existing(self.store.as_deref().unwrap_or(&config.store), access)
+    }
+}
+
+fn open_existing(dir: &Path, access: Access) -> anyhow::Result<Store> {
+    if !dir.join(DATABASE).is_file() {
+        return Err(StoreFault::Absent { dir: dir.display().to_string() }.into());
+    }
+    open(dir, access)
 }
 
 /// Opens the store in `dir`. One that the operator changes may be made; one to look at must exist.

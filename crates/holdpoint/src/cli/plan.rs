@@ -109,7 +109,7 @@ fn show(id: &str, store: &StoreArgs, globals: &Globals) -> anyhow::Result<Exit> 
 
 fn rule(ruling: &Ruling, said: Said, globals: &Globals) -> anyhow::Result<Exit> {
     let config = globals.load()?;
-    let store = ruling.store.open(globals, Access::Operate)?;
+    let store = ruling.store.open_by(&config, Access::Operate)?;
     let id = find(&store, &ruling.id)?.plan.id;
     let speaker = approve::speaker(&config)?;
     let word = operator::word(&store, &ruling.because)?;

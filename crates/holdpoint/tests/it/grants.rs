@@ -33,6 +33,18 @@ fn grant<'a>(tools: &'a str, length: &'a str) -> Vec<&'a str> {
 }
 
 #[test]
+fn warnings_of_the_configuration_are_told_once() {
+    let world = world("[agent.idle]\nowner = \"platform\"");
+    pipe(&world).end();
+    for command in [&["approvals"][..], &grant("peer__touch", "1h"), &["grant", "list"]] {
+        let run = world.run(command);
+        let told = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(0), "{told}");
+        assert_eq!(told.matches("`idle` has no grants").count(), 1, "{command:?}: {told}");
+    }
+}
+
+#[test]
 fn a_grant_for_a_limited_time_opens_what_it_names_until_it_ends() {
     let world = world("");
     let mut pipe = pipe(&world);
