@@ -5,7 +5,7 @@ use super::approvals::headline;
 use super::approve;
 use super::look::{Look, Tone, count, escaped, json_lines};
 use super::operator;
-use super::why::{self, Found, find_action};
+use super::why::{self, Found, find_action, used_by};
 use super::{Exit, Format, Globals, WrongUsage, answer};
 use crate::gateway::{Rest, runtime_spec};
 use clap::ArgGroup;
@@ -112,15 +112,9 @@ async fn revert_all(
 
 fn find(store: &Store, text: &why::Wanted) -> anyhow::Result<ActionId> {
     match find_action(store, text)? {
-        Found::One(action) => match reverted_by(store, action)? {
+        Found::One(action) => match nothing_of(store, action)? {
             None => Ok(action),
-            Some(of) => {
-                let why = format!(
-                    "{action} is a revert itself{of}; taking it back would do again what was taken \
-                     back, unseen: have the call made again instead, or name another action"
-                );
-                Err(WrongUsage(why).into())
-            }
+            Some(why) => Err(WrongUsage(why).into()),
         },
         Found::None => Err(WrongUsage(format!("no action is known as `{text}`")).into()),
         Found::Many(some) => {
@@ -129,15 +123,37 @@ fn find(store: &Store, text: &why::Wanted) -> anyhow::Result<ActionId> {
     }
 }
 
-/// Of what `action` is a revert, in words; `None` if it is none.
-fn reverted_by(store: &Store, action: ActionId) -> anyhow::Result<Option<String>> {
-    let records = store.of_action(action)?;
-    Ok(records.iter().find_map(|stored| match &stored.record.body {
-        RecordBody::Decision(decided) if decided.more.request.door == Door::Operator => {
-            let of = decided.more.request.parameters.get("action").and_then(Value::as_str);
-            Some(of.map_or_else(String::new, |of| format!(", of {}", escaped(of))))
+/// Why `action` is none that can be taken back, and which one may be meant.
+fn nothing_of(store: &Store, action: ActionId) -> anyhow::Result<Option<String>> {
+    let decided = store.of_action(action)?.into_iter().find_map(|stored| {
+        let at = stored.record.at_ms;
+        match stored.record.body {
+            RecordBody::Decision(decided) => Some((decided.more, at)),
+            _ => None,
         }
-        _ => None,
+    });
+    let Some((decided, at)) = decided else { return Ok(None) };
+    if decided.request.door == Door::Operator {
+        let of = decided.request.parameters.get("action").and_then(Value::as_str);
+        let of = of.map_or_else(String::new, |of| format!(", of {}", escaped(of)));
+        return Ok(Some(format!(
+            "{action} is a revert itself{of}; taking it back would do again what was taken back, \
+             unseen: have the call made again instead, or name another action"
+        )));
+    }
+    let ruling = decided.decision.ruling();
+    if ruling == Ruling::Permit {
+        return Ok(None);
+    }
+    let made = match &decided.approval {
+        Some(asked) => used_by(store, asked, (&decided.request, at))?,
+        None => None,
+    };
+    Ok(Some(match made {
+        Some(made) => format!(
+            "{action} was held and never ran; what ran after its approval is {made}: revert that"
+        ),
+        None => format!("{action} never ran ({ruling}), so there is nothing to take back"),
     }))
 }
 

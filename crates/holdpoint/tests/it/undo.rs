@@ -514,6 +514,28 @@ fn a_revert_waits_for_somebody_else_where_a_policy_wants_that() {
 }
 
 #[test]
+fn a_held_call_is_not_taken_back_and_leads_to_what_ran_after_its_approval() {
+    let world = world("approve-writes", ORDERS);
+    sqlite(&world, "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')");
+    let key = world.key("coder");
+    let serve = world.serve();
+    let change = || execute(&serve, &key, "UPDATE t SET v = 'b' WHERE id = 1");
+    let id = held(&change());
+    let refused = || {
+        let run = world.run(&["revert", &id, "--because", "wrong"]);
+        assert_eq!(run.status.code(), Some(2), "{}", text(&run.stdout));
+        text(&run.stderr)
+    };
+    assert!(refused().contains("never ran (hold)"), "{}", refused());
+    world.must(&["approve", &id, "--because", "fine"]);
+    assert_eq!(reason(&change()), "answered");
+    let action = last_permitted(&world);
+    assert!(refused().contains(&format!("{action}: revert that")), "{}", refused());
+    assert!(world.must(&["revert", &action, "--because", "wrong"]).contains("restored"));
+    serve.end();
+}
+
+#[test]
 fn a_kill_at_any_moment_leaves_a_state_that_is_known() {
     let world = world("approve-writes", ORDERS);
     sqlite(&world, "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 0)");
