@@ -4,7 +4,7 @@
 mod approvals;
 mod plans;
 
-pub use approvals::{ApprovalAnswer, ApprovalAsk, ApprovalReply, ApprovalState};
+pub use approvals::{ApprovalAnswer, ApprovalAsk, ApprovalReply, ApprovalState, could_approve};
 pub use plans::{PlanAsk, PlanProposeAsk, next_steps, plan_json};
 
 use crate::doors::http::oauth::KeyHealth;

@@ -43,7 +43,7 @@ pub struct ApprovalReply {
     pub given: BTreeMap<String, BTreeSet<OperatorName>>,
     /// Who said no.
     pub denied: Option<ApprovalDenied>,
-    /// Who could say yes.
+    /// Who could say yes, and did not yet.
     pub could_approve: Vec<OperatorName>,
     /// The epoch that it is good in.
     pub epoch: Epoch,
@@ -126,10 +126,17 @@ impl ApprovalReply {
             needs: asked.needs.clone(),
             given: row.facts.given.clone(),
             denied: row.facts.denied.clone(),
-            could_approve: settings.approvers((&row.agent, row.owner.as_ref()), asked),
+            could_approve: could_approve(row, settings),
             epoch: row.epoch,
             asked_ms: row.asked_ms,
             expires_ms: asked.expires_ms,
         }
     }
+}
+
+/// The operators who could still say yes: each counts once.
+pub fn could_approve(row: &ApprovalRow, settings: &Settings) -> Vec<OperatorName> {
+    let mut able = settings.approvers((&row.agent, row.owner.as_ref()), &row.facts.asked);
+    able.retain(|name| !row.facts.given.values().any(|given| given.contains(name)));
+    able
 }

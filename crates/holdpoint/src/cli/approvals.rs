@@ -19,7 +19,7 @@ use holdpoint_resources::resource::Preview;
 use holdpoint_resources::{Archive, Kept};
 use holdpoint_server::shown;
 use holdpoint_server::store::{Access, ApprovalRow, Store};
-use holdpoint_server::wire::{ApprovalReply, ApprovalState};
+use holdpoint_server::wire::{ApprovalReply, ApprovalState, could_approve};
 use holdpoint_types::{ActionRecord, DecisionRecord, Epoch, IntentSource, Timestamp};
 use serde_json::json;
 
@@ -167,7 +167,7 @@ fn needed(row: &ApprovalRow, settings: &Settings, look: &Look) -> String {
     if missing.is_empty() {
         return format!("approved; waits for the agent to make the call again, until {until}");
     }
-    let able = settings.approvers((&row.agent, row.owner.as_ref()), &row.facts.asked);
+    let able = could_approve(row, settings);
     let able = match (able.as_slice(), settings.parts().operators.is_empty()) {
         (_, true) => "whoever owns the store".to_owned(),
         ([], false) => "nobody who is declared".to_owned(),

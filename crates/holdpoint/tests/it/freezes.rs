@@ -81,6 +81,8 @@ fn a_freeze_lets_a_single_call_through_that_two_people_except() {
     let id = held(&first);
     let one = say(&serve, ADA, &id);
     assert_eq!((&one["state"], &one["needs"]), (&json!("waits"), &json!({"freeze-exception": 2})));
+    // Who said yes is none of those who still could.
+    assert_eq!(one["could_approve"], json!(["bob"]));
     assert_eq!(held(&touch(2)), id);
     assert!(!world.files().join("made").exists());
     assert_eq!(say(&serve, BOB, &id)["state"], "given");
