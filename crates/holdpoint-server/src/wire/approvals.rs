@@ -2,10 +2,13 @@
 
 use crate::store::ApprovalRow;
 use holdpoint_control::Settings;
+use holdpoint_resources::resource::Preview;
 use holdpoint_types::{
-    ActionId, AgentName, ApprovalDenied, Digest, Epoch, OperatorName, Timestamp, ToolRef,
+    ActionId, ActionRecord, AgentName, ApprovalDenied, DecisionRecord, Digest, Epoch, OperatorName,
+    Timestamp, ToolRef,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether an approval can still be given.
@@ -131,6 +134,18 @@ impl ApprovalReply {
             asked_ms: row.asked_ms,
             expires_ms: asked.expires_ms,
         }
+    }
+
+    /// The same with what was decided and what the call would do.
+    pub fn whole(
+        &self,
+        decided: Option<&ActionRecord<DecisionRecord>>,
+        preview: Option<&Preview>,
+    ) -> Value {
+        let mut told = json!(self);
+        told["preview"] = json!(preview);
+        told["decision"] = json!(decided.map(|record| &record.more));
+        told
     }
 }
 

@@ -67,10 +67,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
         answer(&match globals.format {
             Format::Json => {
                 let reply = ApprovalReply::new(shown, &config.settings, (epoch, look.now));
-                let mut told = json!(reply);
-                told["preview"] = json!(preview);
-                told["decision"] = json!(record.map(|record| record.more));
-                json_lines(&told)
+                json_lines(&reply.whole(record.as_ref(), preview.as_ref()))
             }
             Format::Text => {
                 let mut text = whole(shown, record.as_ref(), (&config.settings, epoch), &look);

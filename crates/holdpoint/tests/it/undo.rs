@@ -2,7 +2,7 @@
 //! afterwards, through real clients and on real databases and repositories.
 
 use crate::postgres::Postgres;
-use crate::raw::{call, post, reason};
+use crate::raw::{call, exchange, post, reason};
 use crate::world::{Serve, World, left_out, text};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -504,7 +504,7 @@ fn a_revert_waits_for_somebody_else_where_a_policy_wants_that() {
     let head: Vec<&str> = head.iter().map(String::as_str).collect();
     let body = json!({ "answer": "yes", "because": "right" }).to_string();
     let what = format!("POST /api/v1/approvals/{id}");
-    assert_eq!(crate::raw::exchange(&serve, &what, &head, body.as_bytes()).status, 200);
+    assert_eq!(exchange(&serve, &what, &head, body.as_bytes()).status, 200);
     let back = world.must(&["revert", &action, "--because", "wrong"]);
     assert!(back.contains("restored"), "{back}");
     assert_eq!(sqlite(&world, "SELECT v FROM t"), "a\n");
@@ -532,6 +532,35 @@ fn a_held_call_is_not_taken_back_and_leads_to_what_ran_after_its_approval() {
     let action = last_permitted(&world);
     assert!(refused().contains(&format!("{action}: revert that")), "{}", refused());
     assert!(world.must(&["revert", &action, "--because", "wrong"]).contains("restored"));
+    serve.end();
+}
+
+#[test]
+fn an_operator_sees_over_http_what_a_held_call_would_do() {
+    let bob = "bob's key of at least thirty-two characters";
+    let people = "[operator.bob]\nkey = { from_file = \"bob.key\" }\nteams = [\"platform\"]\n";
+    let world = world("approve-writes", &format!("{ORDERS}{people}"));
+    std::fs::write(world.path().join("bob.key"), bob).unwrap();
+    sqlite(
+        &world,
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v, password);
+         INSERT INTO t VALUES (1, 'a', 'hunter2')",
+    );
+    let key = world.key("coder");
+    let serve = world.serve();
+    let id = held(&execute(&serve, &key, "DELETE FROM t WHERE id = 1"));
+    let see = |id: &str, key: &str| {
+        let head = format!("Authorization: Bearer {key}");
+        exchange(&serve, &format!("GET /api/v1/approvals/{id}"), &[&head], b"")
+    };
+    let seen = see(&id, bob);
+    assert_eq!((seen.status, &seen.body), (200, &world.json(&["approvals", &id])));
+    let change = &seen.body["preview"]["changes"][0];
+    assert_eq!(change["before"]["v"], "a", "{change}");
+    assert!(!seen.body.to_string().contains("hunter2"), "a secret shows: {}", seen.body);
+    assert_eq!(see(&id, &key).status, 401);
+    assert_eq!(see("01a21990", bob).status, 400);
+    assert_eq!(see("01a21990-95f4-7571-81ee-c6980006268e", bob).status, 404);
     serve.end();
 }
 

@@ -29,7 +29,7 @@ pub(super) fn routes() -> Router<Arc<HttpDoor>> {
         .route("/stop", post(stop))
         .route("/release", post(release))
         .route("/approvals", get(approvals::list))
-        .route("/approvals/{id}", post(approvals::speak))
+        .route("/approvals/{id}", get(approvals::show).post(approvals::speak))
         .route("/plans", get(plans::list).post(plans::propose))
         .route("/plans/{id}", post(plans::rule))
 }

@@ -1,4 +1,4 @@
-//! Approvals over HTTP, behind an operator's key: what waits, yes and no.
+//! Approvals over HTTP, behind an operator's key: what waits, what each would do, yes and no.
 //! Must never accept an agent's key.
 
 use super::admin::{Body, operator, read, speaker};
@@ -10,8 +10,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use holdpoint_resources::resource::Preview;
 use holdpoint_types::{ActionId, Reason};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// `GET /api/v1/approvals`.
@@ -29,6 +30,41 @@ pub(super) async fn list(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) 
     }
 }
 
+/// `GET /api/v1/approvals/{id}`.
+pub(super) async fn show(
+    State(door): State<Arc<HttpDoor>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = operator(&door, &headers) {
+        return *refused;
+    }
+    let Ok(id) = id.parse::<ActionId>() else { return malformed("the id is none") };
+    match whole(&door, id).await {
+        Ok(Some(told)) => Json(told).into_response(),
+        Ok(None) => refused(&SpeakFault::Unknown(id)),
+        Err(fault) => unavailable(&fault),
+    }
+}
+
+/// What `holdpoint approvals ID` shows.
+async fn whole(door: &HttpDoor, id: ActionId) -> Result<Option<Value>, StoreFault> {
+    let store = door.governor.store();
+    let mut rows = store.approvals()?.into_iter();
+    let Some(row) = rows.find(|row| row.facts.asked.id == id) else { return Ok(None) };
+    let (settings, now) = (door.governor.settings(), door.governor.now());
+    let reply = ApprovalReply::new(&row, &settings, (store.control()?.epoch, now));
+    let decided = store.decision(id)?;
+    Ok(Some(reply.whole(decided.as_ref(), preview_of(door, id).await.as_ref())))
+}
+
+/// What the call that asked for the approval would do, as far as that is kept.
+pub(super) async fn preview_of(door: &HttpDoor, id: ActionId) -> Option<Preview> {
+    let resources = door.governor.resources();
+    let kept = tokio::task::spawn_blocking(move || resources.kept_preview(id)).await.ok()?;
+    kept.inspect_err(|fault| tracing::warn!(%fault, "a preview cannot be shown")).ok()?
+}
+
 /// `POST /api/v1/approvals/{id}`.
 pub(super) async fn speak(
     State(door): State<Arc<HttpDoor>>,
@@ -40,7 +76,6 @@ pub(super) async fn speak(
         Ok(asked) => asked,
         Err(refused) => return *refused,
     };
-    let malformed = |detail: &str| plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, detail);
     let Ok(id) = id.parse::<ActionId>() else { return malformed("the id is none") };
     let (speaker, because) = match speaker(&by, &ask.because) {
         Ok(speaks) => speaks,
@@ -63,6 +98,10 @@ pub(super) async fn speak(
 
 fn epoch(door: &HttpDoor) -> Result<holdpoint_types::Epoch, StoreFault> {
     Ok(door.governor.store().control()?.epoch)
+}
+
+fn malformed(detail: &str) -> Response {
+    plain(StatusCode::BAD_REQUEST, Reason::MessageMalformed, detail)
 }
 
 fn refused(fault: &SpeakFault) -> Response {

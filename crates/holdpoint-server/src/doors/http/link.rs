@@ -7,6 +7,7 @@ mod page;
 
 use super::HttpDoor;
 use super::admin::{BECAUSE, one_line};
+use super::approvals::preview_of;
 use super::timely::Late;
 use crate::notify::{Link, LinkKey};
 use crate::operate::{self, Answer, SpeakFault, Speaker};
@@ -128,11 +129,7 @@ async fn shown(door: &HttpDoor, query: &str, headers: &HeaderMap) -> Result<Writ
     let epoch = door.governor.store().control()?.epoch;
     let decided: Option<ActionRecord<DecisionRecord>> =
         door.governor.store().decision(link.approval)?;
-    let (resources, id) = (door.governor.resources(), link.approval);
-    let preview = tokio::task::spawn_blocking(move || resources.kept_preview(id)).await;
-    let preview = preview.ok().and_then(|kept| {
-        kept.inspect_err(|fault| tracing::warn!(%fault, "a preview cannot be shown")).ok()
-    });
+    let preview = preview_of(door, link.approval).await;
     let counts =
         settings.counts_for(&link.operator, (&row.agent, row.owner.as_ref()), &row.facts.asked);
     let reply = ApprovalReply::new(&row, &settings, (epoch, now));
@@ -141,7 +138,7 @@ async fn shown(door: &HttpDoor, query: &str, headers: &HeaderMap) -> Result<Writ
         mac,
         reply: &reply,
         decided: decided.as_ref(),
-        preview: preview.flatten().as_ref(),
+        preview: preview.as_ref(),
         cannot: counts.err().map(|fault| fault.to_string()),
     }))
 }
