@@ -141,6 +141,9 @@ fn list(
         if let Some(record) = store.decision(row.facts.asked.id)? {
             let parameters = record.more.request.parameters.to_string();
             text.push_str(&format!("  {}\n", shortened(&parameters, LINE_CHARS_MAX)));
+            if let Some(known) = &record.more.facts.preview {
+                text.push_str(&format!("  would do {}\n", counted(known)));
+            }
         }
         let needed = needed(row, settings, look);
         text.push_str(&format!("  {needed}\n"));

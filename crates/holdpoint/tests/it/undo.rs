@@ -526,6 +526,8 @@ fn a_held_call_is_not_taken_back_and_leads_to_what_ran_after_its_approval() {
         assert_eq!(run.status.code(), Some(2), "{}", text(&run.stdout));
         text(&run.stderr)
     };
+    let list = text(&world.run(&["approvals"]).stdout);
+    assert!(list.contains("would do exactly: make 0, change 1, delete 0"), "{list}");
     assert!(refused().contains("never ran (hold)"), "{}", refused());
     world.must(&["approve", &id, "--because", "fine"]);
     assert_eq!(reason(&change()), "answered");
