@@ -529,8 +529,12 @@ fn a_held_call_is_not_taken_back_and_leads_to_what_ran_after_its_approval() {
     let list = text(&world.run(&["approvals"]).stdout);
     assert!(list.contains("would do exactly: make 0, change 1, delete 0"), "{list}");
     assert!(refused().contains("never ran (hold)"), "{}", refused());
+    // What somebody can do is told as long as somebody can.
+    let can = || world.must(&["why", &id]).contains("you can");
+    assert!(can());
     world.must(&["approve", &id, "--because", "fine"]);
     assert_eq!(reason(&change()), "answered");
+    assert!(!can());
     let action = last_permitted(&world);
     assert!(refused().contains(&format!("{action}: revert that")), "{}", refused());
     assert!(world.must(&["revert", &action, "--because", "wrong"]).contains("restored"));

@@ -84,6 +84,12 @@ impl Asked {
         (tone(state), state.as_str())
     }
 
+    /// True if somebody can still decide it.
+    pub fn waits(&self, now: Timestamp) -> bool {
+        self.used_by.is_none()
+            && ApprovalState::of(&self.row, self.epoch, now) == ApprovalState::Waits
+    }
+
     /// For people.
     pub fn branch(&self, look: &Look) -> Branch {
         let ApprovalAsked { id, needs, expires_ms, requester, binding } = &self.row.facts.asked;

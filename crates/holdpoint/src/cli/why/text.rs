@@ -10,8 +10,8 @@ use crate::cli::tools::source_word;
 use crate::cli::tree::Branch;
 use crate::cli::try_call::effect_line;
 use holdpoint_types::{
-    AskedRuling, Cause, DecisionRecord, Door, Facts, Field, Finding, FindingResult, Lineage,
-    OutcomeRecord, Request, Ruling, Stop, ToolFacts, ToolOutput, ToolState,
+    AskedRuling, Cause, Door, Facts, Field, Finding, FindingResult, Lineage, OutcomeRecord,
+    Request, Ruling, Stop, ToolFacts, ToolOutput, ToolState,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ pub fn render(chain: &Chain, look: &Look) -> String {
         facts(&decision.facts, look),
         findings(&decision.facts.findings),
         policy(chain),
-        decided(&chain.decision, look),
+        decided(chain, look),
     ]);
     let tree = tree
         .with(chain.approval.iter().map(|asked| asked.branch(look)))
@@ -223,12 +223,15 @@ fn policy(chain: &Chain) -> Branch {
         }))
 }
 
-fn decided(said: &Said<DecisionRecord>, look: &Look) -> Branch {
+fn decided(chain: &Chain, look: &Look) -> Branch {
+    let said = &chain.decision;
     let decision = &said.record.more.decision;
     let ruling = decision.ruling();
     let gateway = Branch::new("by", format!("{} at {}", said.gateway, look.time(said.at)));
     let advice: BTreeSet<_> = decision.deciding().map(|cause| cause.reason).collect();
-    let advice = advice.into_iter().filter(|_| ruling != Ruling::Permit);
+    // Nobody can do anything about an approval that is used, over or denied.
+    let open = chain.approval.as_ref().is_none_or(|asked| asked.waits(look.now));
+    let advice = advice.into_iter().filter(|_| ruling != Ruling::Permit && open);
     let silent = Branch::new("deny", "nobody said anything, and silence denies");
     let causes: Vec<_> = decision.causes().rev().map(cause).collect();
     let causes = if causes.is_empty() { vec![silent] } else { causes };
