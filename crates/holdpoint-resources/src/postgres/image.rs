@@ -99,8 +99,13 @@ impl Budget {
     fn take(&mut self, image: &Image) -> Result<(), Failed> {
         let bytes: usize = image.iter().flatten().map(String::len).sum();
         let left = self.bytes_left.checked_sub(bytes as u64);
-        self.bytes_left = left
-            .ok_or_else(|| ResourceFault::Large(format!("more than {} bytes", self.bytes_max)))?;
+        self.bytes_left = left.ok_or_else(|| {
+            // Who approves this approves so many rows: more of them are another size.
+            let (rows, bytes_max) = (self.written, self.bytes_max);
+            let bytes = format!("more than {bytes_max} bytes");
+            let of_rows = format!("{rows} rows with {bytes}");
+            ResourceFault::Large(if rows > 0 { of_rows } else { bytes })
+        })?;
         Ok(())
     }
 }

@@ -237,8 +237,15 @@ async fn too_many_rows_and_too_many_bytes_are_not_looked_at() {
     assert!(matches!(&never, ResourceFault::TooLarge(_)), "{never}");
     let limits = PostgresLimits { preview_bytes_max: 10_000, ..LIMITS };
     let postgres = database.postgres_as("app", limits);
-    let heavy = fault(&postgres, "DELETE FROM many WHERE id <= 20").await;
-    assert_eq!(heavy.to_string(), "too large: more than 10000 bytes");
+    // The same statement is of another size once there are more rows.
+    let sql = "DELETE FROM many WHERE fat LIKE 'y%'";
+    let fat = "INSERT INTO many SELECT n, repeat('y', 1000) FROM generate_series";
+    for (rows, more) in [(20, "(9001, 9020) n"), (21, "(9021, 9021) n")] {
+        database.run(&format!("{fat}{more}")).await;
+        let heavy = fault(&postgres, sql).await;
+        let told = format!("too large: {rows} rows with more than 10000 bytes");
+        assert_eq!(heavy.to_string(), told);
+    }
 }
 
 #[tokio::test]
