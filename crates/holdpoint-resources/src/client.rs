@@ -22,6 +22,9 @@ pub enum TellFault {
     /// It arrived, and this very message is not wanted: the same again would not be, either.
     #[error("it answered {0}")]
     Refused(StatusCode),
+    /// It arrived, and was turned away: for what it says, or for who says it.
+    #[error("it answered {0}")]
+    Rejected(StatusCode),
     /// It did not arrive, or not now.
     #[error("{0}")]
     Failed(String),
@@ -72,6 +75,7 @@ impl HttpClient {
             StatusCode::BAD_REQUEST
             | StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::UNPROCESSABLE_ENTITY => Err(TellFault::Refused(status)),
+            _ if status.is_client_error() => Err(TellFault::Rejected(status)),
             _ => Err(TellFault::Failed(format!("it answered {status}"))),
         }
     }

@@ -33,7 +33,8 @@ const WAIT: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The oldest that a message may get before it is given up, in milliseconds: a day.
 const AGE_MS_MAX: i64 = 24 * 3_600_000;
-/// How often a message is sent that is refused each time.
+/// How often a message is sent that is refused each time, or with all that it tells if it is
+/// turned away.
 const REFUSED_MAX: u32 = 3;
 
 /// Whom to tell, and how.
@@ -212,7 +213,7 @@ impl Teller {
         event: Event<'_>,
     ) -> Result<(), Halt> {
         let name = &self.spec.name;
-        let (mut wait, mut refused) = (WAIT, 0);
+        let (mut wait, mut refused, mut rejected) = (WAIT, 0, 0);
         loop {
             let now = self.governor.now();
             if is_given_up(refused, (at, now)) {
@@ -225,7 +226,9 @@ impl Teller {
                 Event::Given(..) | Event::Denied(_) | Event::Expired => None,
             };
             let parameters = self.spec.parameters;
-            let told = Told { event, asked, decided, parameters, link };
+            // What an agent wrote must not keep what is told of others from getting through.
+            let brief = rejected >= REFUSED_MAX;
+            let told = Told { event, asked, decided, parameters, brief, link };
             let fault = match self.attempt(told.body(self.spec.shape)).await? {
                 Ok(()) => {
                     self.governor.telemetry().told(name, None);
@@ -235,8 +238,10 @@ impl Teller {
             };
             tracing::warn!(name, %fault, "somebody could not be told of an approval");
             self.governor.telemetry().told(name, Some(fault.to_string()));
-            if let TellFault::Refused(_) = fault {
-                refused += 1;
+            match fault {
+                TellFault::Refused(_) => refused += 1,
+                TellFault::Rejected(_) => rejected += 1,
+                TellFault::Failed(_) => {}
             }
             self.pause(wait).await?;
             wait = (wait * 2).min(WAIT_MAX);

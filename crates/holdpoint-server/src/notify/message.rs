@@ -47,6 +47,8 @@ pub(super) struct Told<'a> {
     pub(super) decided: &'a ActionRecord<DecisionRecord>,
     /// True if the parameters are told, too.
     pub(super) parameters: bool,
+    /// True if nothing is told that somebody else wrote.
+    pub(super) brief: bool,
     /// Where whoever reads it can decide.
     pub(super) link: Option<String>,
 }
@@ -87,7 +89,7 @@ impl Told<'_> {
     }
 
     fn plain(&self) -> Value {
-        let Self { event, asked, decided, .. } = self;
+        let Self { event, asked, decided, brief, .. } = self;
         let (request, facts) = (&decided.more.request, &decided.more.facts);
         let ActionRecord { agent, .. } = decided;
         let counts = facts.preview.as_ref().map(|preview| {
@@ -102,15 +104,26 @@ impl Told<'_> {
             "approval": asked.id,
             "agent": agent,
             "tool": request.tool,
+            "needs": asked.needs,
+            "expires_ms": asked.expires_ms,
+            "command": command(asked.id),
+        });
+        if let Some(link) = &self.link {
+            told["link"] = json!(link);
+        }
+        if *brief {
+            return told;
+        }
+        let more = json!({
             "class": facts.tool.as_ref().map(|tool| tool.class),
             "target": short(&facts.target.resource),
             "environment": short(&facts.target.environment),
             "because": self.reasons().map(|text| short(&text)).collect::<Vec<_>>(),
             "preview": counts,
-            "needs": asked.needs,
-            "expires_ms": asked.expires_ms,
-            "command": command(asked.id),
         });
+        if let (Some(told), Value::Object(more)) = (told.as_object_mut(), more) {
+            told.extend(more);
+        }
         if self.parameters {
             told["parameters"] = json!(within(&self.all_parameters(), PARAMETERS_CHARS_MAX, bare));
         }
@@ -121,19 +134,20 @@ impl Told<'_> {
         if let Event::Given(_, missing) = event {
             told["missing"] = json!(missing);
         }
-        if let Some(link) = &self.link {
-            told["link"] = json!(link);
-        }
         told
     }
+
     fn text(&self) -> String {
         let Self { event, asked, decided, .. } = self;
         let more = &decided.more;
         let (agent, tool) = (code(decided.agent.as_str()), code(&more.request.tool.to_string()));
         let call = format!("{agent} → {tool}");
-        let by =
-            |said: &ApprovalRecord| format!("{}: {}", code(said.by.as_str()), code(&said.because));
+        let by = |said: &ApprovalRecord| match self.brief {
+            true => code(said.by.as_str()),
+            false => format!("{}: {}", code(said.by.as_str()), code(&said.because)),
+        };
         let text = match event {
+            Event::Asked if self.brief => format!("*A call waits for an approval*: {call}"),
             Event::Asked => format!("*A call waits for an approval*: {call}{}", self.wanted()),
             Event::Given(said, 0) => format!("*Approved*: {call}\nby {}", by(said)),
             Event::Given(said, missing) => {

@@ -512,6 +512,29 @@ fn a_message_that_nobody_wants_is_given_up() {
 }
 
 #[test]
+fn what_an_agent_writes_keeps_no_other_message_from_getting_through() {
+    for format in ["json", "slack"] {
+        let world = world(&told("direct", &format!("format = \"{format}\"\nparameters = true")));
+        let ear_port = free_port();
+        write_url(&world, "direct", ear_port);
+        // Something in front of it does not like what it reads.
+        let ear = Ear::open(ear_port, &[403, 403, 406]);
+        let key = world.key("coder");
+        let serve = world.serve();
+        let first = held(&touch(&world, (&serve, &key), "' OR 1=1 --"));
+        let second = held(&touch(&world, (&serve, &key), "second"));
+        let heard: Vec<_> = (0..5).map(|_| ear.next().body.to_string()).collect();
+        for (number, told) in heard.iter().enumerate() {
+            let id = if number < 4 { &first } else { &second };
+            assert!(told.contains(id.as_str()) && told.contains("peer__touch"), "{told}");
+            assert_eq!(told.contains("OR 1=1"), number < 3, "{told}");
+        }
+        assert!(heard[4].contains("/second"), "{}", heard[4]);
+        serve.end();
+    }
+}
+
+#[test]
 fn markup_of_an_agent_is_text_in_messages_and_pages() {
     let more = format!("{}\nparameters = true", links("ada"));
     let world = world(&told("direct", &more));
