@@ -155,6 +155,10 @@ fn why_destructive(facts: &Facts) -> &'static str {
             "The call would destroy something, or may, and the agent has no grant that names the \
              tool as destructive."
         }
+        Some(ClassSource::Unlooked) => {
+            "Each call of the tool is judged by what it would do, and the agent has no grant that \
+             reaches the tool."
+        }
         Some(ClassSource::Protocol) | None => Reason::DestructiveNotGranted.meaning(),
     }
 }

@@ -30,6 +30,8 @@ pub enum ClassSource {
     Protocol,
     /// The call was analysed: it is the class of its strictest effect.
     Effects,
+    /// Calls of the tool are analysed, but not this one: no grant of the agent reaches the tool.
+    Unlooked,
 }
 
 /// The text is none of `read`, `write`, `destructive`.

@@ -89,6 +89,12 @@ pub fn gather(known: Known<'_>, action: ActionId, call: &Call, at: Timestamp) ->
         _ => {
             let class = facts.tool.as_ref().map_or(EffectClass::Destructive, |tool| tool.class);
             facts.grant.by = settings.grant_for(&call.agent, &call.tool, class);
+            if let (None, Some(tool)) = (&facts.grant.by, &mut facts.tool)
+                && effects.is_none()
+                && settings.analyses(&call.tool)
+            {
+                tool.class_source = ClassSource::Unlooked;
+            }
         }
     }
     // Who may not call at all cannot make us work on a schema either.

@@ -15,21 +15,25 @@ use holdpoint_server::doors::refusal_text;
 use holdpoint_server::governor::{Refusal, Reverting, Wanted, Whole};
 use holdpoint_server::operate::Word;
 use holdpoint_server::runtime::Runtime;
-use holdpoint_server::store::Store;
+use holdpoint_server::store::{RecordQuery, Store};
 use holdpoint_types::{
-    ActionId, ChangeCounts, Door, PlanId, RecordBody, RevertRecord, RevertStatus, Ruling, TaskId,
+    ActionId, ChangeCounts, Door, EffectClass, PlanId, RecordBody, RevertRecord, RevertStatus,
+    Ruling, TaskId,
 };
 use serde_json::{Value, json};
 
 /// Most changes that are shown to people.
 const SHOWN_MAX: usize = 50;
+/// How many permitted calls `last` looks through for one that changed something.
+const LAST_MAX: u32 = 1000;
 
 /// Take back what an action did, as far as it can be. What somebody changed since is kept and
 /// listed. Exit 0 if everything is as it was before, 4 if an approval is needed, 5 otherwise.
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["action", "task", "plan"])))]
 pub struct Args {
-    /// The action's id, at least its first 6 hex digits, or `last`.
+    /// The action's id, at least its first 6 hex digits, or `last` for the newest that changed
+    /// something.
     #[arg(value_name = "ACTION")]
     action: Option<why::Wanted>,
     /// All actions of this task, the newest first.
@@ -111,6 +115,10 @@ async fn revert_all(
 }
 
 fn find(store: &Store, text: &why::Wanted) -> anyhow::Result<ActionId> {
+    if let why::Wanted::Last = text {
+        let text = format!("none of the last {LAST_MAX} permitted calls changed anything");
+        return last_change(store)?.ok_or_else(|| WrongUsage(text).into());
+    }
     match find_action(store, text)? {
         Found::One(action) => match nothing_of(store, action)? {
             None => Ok(action),
@@ -121,6 +129,22 @@ fn find(store: &Store, text: &why::Wanted) -> anyhow::Result<ActionId> {
             Err(WrongUsage(format!("`{text}` fits {} actions; write more", some.len())).into())
         }
     }
+}
+
+/// The newest call that was permitted to change something, and is no revert itself.
+fn last_change(store: &Store) -> anyhow::Result<Option<ActionId>> {
+    let ruling = Some(Ruling::Permit);
+    let query = RecordQuery { ruling, newest_first: true, limit: LAST_MAX, ..Default::default() };
+    let changed = store.records(&query)?.into_iter().find_map(|stored| match stored.record.body {
+        RecordBody::Decision(decided) => {
+            let class = decided.more.facts.tool.as_ref().map(|tool| tool.class);
+            let changes = class > Some(EffectClass::Read);
+            let by_agent = decided.more.request.door != Door::Operator;
+            (changes && by_agent).then_some(decided.action)
+        }
+        _ => None,
+    });
+    Ok(changed)
 }
 
 /// Why `action` is none that can be taken back, and which one may be meant.

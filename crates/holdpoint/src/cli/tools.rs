@@ -310,6 +310,7 @@ pub fn source_word(source: ClassSource) -> &'static str {
         ClassSource::Unclassified => "unclassified",
         ClassSource::Protocol => "protocol",
         ClassSource::Effects => "by its effects",
+        ClassSource::Unlooked => "not looked at",
     }
 }
 

@@ -262,8 +262,13 @@ fn a_commit_is_seen_approved_made_and_taken_back() {
     let done = commit();
     assert_eq!(reason(&done), "answered", "{done}");
     assert_ne!(must("git", &["rev-parse", "main"], &repo), first);
+    // What never ran, and a revert, are not the last thing that changed something.
+    let wrong = post(&serve, ("/repo", &key), &call(2, "git_commit", json!({ "paths": 1 }))).body;
+    assert_ne!(reason(&wrong), "answered", "{wrong}");
     let back = world.must(&["revert", "last", "--because", "not now"]);
     assert!(back.contains("restored"), "{back}");
+    let again = world.must(&["revert", "last", "--because", "not now"]);
+    assert!(again.contains("unchanged"), "{again}");
     assert_eq!(must("git", &["rev-parse", "main"], &repo), first);
     let again = world.must(&["revert", &last_of(&world, "git_commit"), "--because", "again"]);
     assert!(again.contains("unchanged"), "{again}");

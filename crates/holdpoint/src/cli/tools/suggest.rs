@@ -81,7 +81,8 @@ fn line(row: &PinRow, settings: &Settings) -> String {
         ClassSource::Operator
         | ClassSource::Annotation
         | ClassSource::Protocol
-        | ClassSource::Effects => {
+        | ClassSource::Effects
+        | ClassSource::Unlooked => {
             format!(" # now {} ({})", now.class, source_word(now.source))
         }
     };
