@@ -60,7 +60,7 @@ pub enum PlanFault {
     #[error("plan {0} does not wait any more: it is {1}")]
     NotWaiting(PlanId, &'static str),
     /// Nobody accepts what they asked for themselves.
-    #[error("`{0}` asks the agent for work, and cannot accept its plans")]
+    #[error("`{0}` asks for it, and cannot accept it too: somebody else has to")]
     Requester(OperatorName),
     /// The store.
     #[error(transparent)]
@@ -162,7 +162,8 @@ pub async fn rule_plan(
     let row = store.plan(id)?.ok_or(PlanFault::Unknown(id))?;
     let agent = settings.parts().agents.get(&row.plan.agent);
     let asks = agent.is_some_and(|agent| agent.requesters.contains(&speaker.name));
-    if accept && asks && !speaker.sole {
+    let proposed = row.plan.by.as_deref() == Some(speaker.name.as_str());
+    if accept && (asks || proposed) && !speaker.sole {
         return Err(PlanFault::Requester(speaker.name.clone()));
     }
     let then = if accept { OnProposal::Accept } else { OnProposal::Refuse };

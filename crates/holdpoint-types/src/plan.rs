@@ -51,6 +51,9 @@ pub struct Plan {
     pub expires: Timestamp,
     /// What it was made for; it is void once that moves.
     pub basis: PlanBasis,
+    /// The operator with whose key a host proposed it; absent if the agent did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<String>,
 }
 
 /// Whether calls that only read need a step.
@@ -196,9 +199,6 @@ pub struct PlanProposed {
     /// What the checker remarks.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<PlanNote>,
-    /// The operator's key with which a host proposed it; absent if the agent did.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub by: Option<String>,
 }
 
 /// A record that a plan was accepted or refused.
@@ -364,7 +364,7 @@ impl Plan {
         // A number that every reader of a record keeps exactly, whatever was asked for.
         let span_s = expires_in_s.clamp(-1, i64::from(u32::MAX));
         let expires = Timestamp(now.0.saturating_add(span_s.saturating_mul(1000)));
-        Self { id, agent, task, purpose, reads, steps, expires, basis }
+        Self { id, agent, task, purpose, reads, steps, expires, basis, by: None }
     }
 
     /// The step of this name.

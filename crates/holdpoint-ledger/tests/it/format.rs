@@ -364,6 +364,18 @@ fn questions() {
     );
 }
 
+fn two_deleted() -> PreviewFacts {
+    PreviewFacts {
+        digest: Digest::of(b"diff"),
+        counts: ChangeCounts { created: 0, updated: 0, deleted: 2 },
+        exact: true,
+        guarantee: Reversibility::Exact,
+        until: None,
+        disclosure: Disclosure::Contained,
+        notes: Vec::new(),
+    }
+}
+
 #[test]
 fn plans() {
     let id = |number: u8| PlanId::new(Timestamp(1_700_000_000_000), [number; 10]);
@@ -382,26 +394,18 @@ fn plans() {
     });
     let draft = serde_json::from_value(draft).unwrap();
     let tools = [("fs__copy".parse().unwrap(), Digest::of(b"copy"))].into();
-    let seen = PreviewFacts {
-        digest: Digest::of(b"diff"),
-        counts: ChangeCounts { created: 0, updated: 0, deleted: 2 },
-        exact: true,
-        guarantee: Reversibility::Exact,
-        until: None,
-        disclosure: Disclosure::Contained,
-        notes: Vec::new(),
-    };
-    let targets = [("tidy".parse().unwrap(), seen)].into();
+    let targets = [("tidy".parse().unwrap(), two_deleted())].into();
     let basis = PlanBasis { policy: Digest::of(b"policy"), tools, targets, parent: Some(id(8)) };
     let whose = ("coder".parse().unwrap(), TaskId::new(Timestamp(1_700_000_000_000), [5; 10]));
     let plan = Plan::of(draft, id(9), whose, Timestamp(1_700_000_000_000), basis);
     let (severity, code) = (PlanSeverity::Advisory, PlanCode::Recreates);
     let note = PlanNote { severity, code, step: Some("clean".parse().unwrap()), text: "x".into() };
-    let proposed = PlanProposed { plan, notes: vec![note], by: Some("ada".into()) };
+    let proposed =
+        PlanProposed { plan: Plan { by: Some("ada".into()), ..plan }, notes: vec![note] };
     check(
         RecordBody::PlanProposed(Box::new(proposed)),
         expect![[
-            r#"{"at_ms":1700000000123,"by":"ada","gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_proposed","notes":[{"code":"recreates","severity":"advisory","step":"clean","text":"x"}],"plan":{"agent":"coder","basis":{"parent":"018bcfe5-6800-7808-8808-080808080808","policy":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","targets":{"tidy":{"counts":{"created":0,"deleted":2,"updated":0},"digest":"sha256:df087996d45b03e7eb8c133c0298fd98d35113fca26aaba58612fef3cc212cad","disclosure":"contained","exact":true,"guarantee":"exact"}},"tools":{"fs__copy":"sha256:6f5a6034e770acbfb3f797e6a7eb7948d470d45f9928f92b7d72dc7c45e6d0cd"}},"expires":1700003600000,"id":"018bcfe5-6800-7909-8909-090909090909","purpose":"clean up","reads":"free","steps":[{"after":[],"class":"write","id":"save","recovery_point":true,"targets":["file:///srv/app/*"],"tool":"fs__copy"},{"budget":{"files":3},"calls":3,"class":"destructive","id":"clean","parameters":{"required":["path"]},"postconditions":["it is empty"],"preconditions":["nobody works there"],"surfaces":["auth"],"targets":["file:///srv/app/*"],"tool":"fs__delete"},{"call":{"sql":"DELETE FROM t"},"class":"write","id":"tidy","targets":["sql://app/**"],"tool":"db__sql_execute"}],"task":"018bcfe5-6800-7505-8505-050505050505"}}"#
+            r#"{"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_proposed","notes":[{"code":"recreates","severity":"advisory","step":"clean","text":"x"}],"plan":{"agent":"coder","basis":{"parent":"018bcfe5-6800-7808-8808-080808080808","policy":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","targets":{"tidy":{"counts":{"created":0,"deleted":2,"updated":0},"digest":"sha256:df087996d45b03e7eb8c133c0298fd98d35113fca26aaba58612fef3cc212cad","disclosure":"contained","exact":true,"guarantee":"exact"}},"tools":{"fs__copy":"sha256:6f5a6034e770acbfb3f797e6a7eb7948d470d45f9928f92b7d72dc7c45e6d0cd"}},"by":"ada","expires":1700003600000,"id":"018bcfe5-6800-7909-8909-090909090909","purpose":"clean up","reads":"free","steps":[{"after":[],"class":"write","id":"save","recovery_point":true,"targets":["file:///srv/app/*"],"tool":"fs__copy"},{"budget":{"files":3},"calls":3,"class":"destructive","id":"clean","parameters":{"required":["path"]},"postconditions":["it is empty"],"preconditions":["nobody works there"],"surfaces":["auth"],"targets":["file:///srv/app/*"],"tool":"fs__delete"},{"call":{"sql":"DELETE FROM t"},"class":"write","id":"tidy","targets":["sql://app/**"],"tool":"db__sql_execute"}],"task":"018bcfe5-6800-7505-8505-050505050505"}}"#
         ]],
     );
     let ruled = PlanRuled {

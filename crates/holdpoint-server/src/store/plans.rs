@@ -490,7 +490,7 @@ fn row(connection: &Connection, (id, line): &(String, Line)) -> Result<PlanRow, 
     let RecordBody::PlanProposed(proposed) = stored.record.body else {
         return Err(StoreFault::corrupt(format!("record {} proposes no plan", line.seq)));
     };
-    let PlanProposed { plan, notes, by: _ } = *proposed;
+    let PlanProposed { plan, notes } = *proposed;
     if plan.id.to_string() != *id {
         return Err(StoreFault::corrupt(format!("record {} proposes another plan", line.seq)));
     }

@@ -228,10 +228,11 @@ pub fn plan_proposed() -> RecordBody {
         PlanBasis { policy, tools: Default::default(), targets: Default::default(), parent };
     let whose = ("coder".parse().unwrap(), TaskId::new(AT, [5; 10]));
     let plan = Plan::of(draft, PlanId::new(AT, [9; 10]), whose, AT, basis);
+    let plan = Plan { by: Some("ada".to_owned()), ..plan };
     let (severity, code) = (PlanSeverity::Blocking, PlanCode::RecoveryMissing);
     let (step, text) = (Some("tidy".parse().unwrap()), "nothing is saved".to_owned());
     let notes = vec![PlanNote { severity, code, step, text }];
-    RecordBody::PlanProposed(Box::new(PlanProposed { plan, notes, by: Some("ada".to_owned()) }))
+    RecordBody::PlanProposed(Box::new(PlanProposed { plan, notes }))
 }
 
 fn plan_ruled(reason: &str) -> PlanRuled {

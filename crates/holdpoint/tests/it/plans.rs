@@ -526,9 +526,14 @@ teams = ["platform"]
 
 #[test]
 fn a_host_proposes_a_plan_for_its_agent() {
-    let operator = "[operator.ada]\nkey = { from_file = \"ada.key\" }\nteams = [\"platform\"]\n";
-    let world = World::new(&format!("{PEER}\n[plans]\n{operator}"));
+    let operator = |name: &str| {
+        let key = format!("key = {{ from_file = \"{name}.key\" }}\nteams = [\"platform\"]");
+        format!("[operator.{name}]\n{key}\n")
+    };
+    let operators = operator("ada") + &operator("bob");
+    let world = World::new(&format!("{PEER}\n[plans]\n{operators}"));
     std::fs::write(world.path().join("ada.key"), ADA).unwrap();
+    std::fs::write(world.path().join("bob.key"), BOB).unwrap();
     let key = world.key("coder");
     let serve = world.serve();
     let propose = |key: &str, body: &Value| {
@@ -548,7 +553,9 @@ fn a_host_proposes_a_plan_for_its_agent() {
     assert_eq!((plan.status, &plan.body["state"]), (201, &json!("proposed")), "{}", plan.body);
     let id = id_of(&plan.body);
     let yes = json!({ "accept": true, "because": "looks right" });
-    assert_eq!(say(&serve, ADA, &id, &yes).body["state"], "accepted");
+    // Nobody accepts what they proposed themselves.
+    assert_eq!(say(&serve, ADA, &id, &yes).row(), "403 - approver_refused");
+    assert_eq!(say(&serve, BOB, &id, &yes).body["state"], "accepted");
     let touch = |number: i64, name: &str| {
         let message = call(number, "peer__touch", path(&world, name));
         reason(&post(&serve, ("", &key), &message).body)
@@ -560,7 +567,8 @@ fn a_host_proposes_a_plan_for_its_agent() {
     serve.end();
     let log = world.json(&["log", "--kind", "plan_proposed"]);
     let first = &log["records"][0];
-    assert_eq!((&first["by"], &first["plan"]["agent"]), (&json!("ada"), &json!("coder")));
+    let plan = &first["plan"];
+    assert_eq!((&plan["by"], &plan["agent"]), (&json!("ada"), &json!("coder")));
     world.must(&["verify"]);
 }
 

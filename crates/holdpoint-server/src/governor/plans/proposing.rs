@@ -86,7 +86,6 @@ impl Governor {
         self.may_propose(&proposal.agent)?;
         let now = self.inner.clock.now();
         let now = now.map_err(|fault| PlanRefused::new(Reason::ClockStepped, fault.to_string()))?;
-        let by = proposal.by.clone();
         let mut plan = self.plan_from(proposal, now)?;
         let bytes = canonical_bytes(&plan);
         let bytes = bytes
@@ -110,7 +109,7 @@ impl Governor {
             }
             notes.extend(self.foresee(&mut plan).await);
         }
-        self.record_plan(PlanProposed { plan, notes, by }, accept, now).await
+        self.record_plan(PlanProposed { plan, notes }, accept, now).await
     }
 
     /// The agent's plan with this id, or all that it can still do something about and some that it
@@ -178,7 +177,7 @@ impl Governor {
 
     /// The plan that a proposal becomes, with its id, its task and its basis.
     fn plan_from(&self, proposal: Proposal, now: Timestamp) -> Result<Plan, PlanRefused> {
-        let Proposal { agent, draft, parent, by: _ } = proposal;
+        let Proposal { agent, draft, parent, by } = proposal;
         let of_parent = match parent {
             None => None,
             Some(id) => {
@@ -199,7 +198,8 @@ impl Governor {
         });
         let (policy, tools, targets) = (self.policy().digest(), tools.collect(), BTreeMap::new());
         let basis = PlanBasis { policy, tools, targets, parent };
-        Ok(Plan::of(draft, PlanId::new(now, random()), (agent, task), now, basis))
+        let plan = Plan::of(draft, PlanId::new(now, random()), (agent, task), now, basis);
+        Ok(Plan { by, ..plan })
     }
 
     fn gathered(&self, plan: &Plan, settings: &Settings) -> Gathered {

@@ -27,7 +27,7 @@ fn plan(number: u8, of_task: u8, parent: Option<u8>) -> PlanProposed {
     let basis = PlanBasis { policy, tools, targets, parent: parent.map(id) };
     let whose = ("coder".parse().unwrap(), task(of_task));
     let plan = Plan::of(draft, id(number), whose, Timestamp(0), basis);
-    PlanProposed { plan, notes: Vec::new(), by: None }
+    PlanProposed { plan, notes: Vec::new() }
 }
 
 async fn propose(store: &Store, proposed: PlanProposed, then: OnProposal) -> Proposed {

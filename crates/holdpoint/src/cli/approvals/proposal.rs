@@ -276,7 +276,9 @@ fn render(all: &[Proposal], config: &Config, look: &Look) -> String {
     }
     text.push_str(
         "nothing was changed. With these texts the calls that were approved are permitted, and \
-         larger ones\nheld as before: that was tried here, on the recorded calls.\n",
+         larger ones\nheld as before: that was tried here, on the recorded calls. Values are no \
+         part of a rule: it permits\nwhatever the agent does to just these resources within these \
+         counts.\n",
     );
     if config.policies.ordinary.is_none() {
         text.push_str(

@@ -38,7 +38,7 @@ fn planned(proposed: &PlanProposed, look: &Look) -> String {
         some => format!(", {}", count(number(some), "note")),
     };
     let revises = plan.basis.parent.map(|parent| format!(", revises {parent}"));
-    let by = proposed.by.as_deref().map(|by| format!(", by {}", escaped(by)));
+    let by = plan.by.as_deref().map(|by| format!(", by {}", escaped(by)));
     let purpose = shortened(&plan.purpose, PART_CHARS_MAX);
     format!(
         "{} {}  {}{}{}, {steps}{notes}: {purpose}",
