@@ -22,6 +22,10 @@ pub struct ApprovalAsked {
     /// The operator who asks for it, if one does: whose yes does not count.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub requester: Option<OperatorName>,
+    /// An approval of the same call as it was before, to which somebody said yes. It is none for
+    /// what the call would do now, or for what judges it now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instead_of: Option<ActionId>,
 }
 
 /// What people said so far to what a call asks for, as a decision sees it.

@@ -214,6 +214,7 @@ mod tests {
             needs,
             expires_ms: Timestamp(0),
             requester: None,
+            instead_of: None,
         }
     }
 

@@ -25,6 +25,7 @@ pub fn approved(tool: &ToolRef, parameters: &Value) -> Permit {
         needs: Default::default(),
         expires_ms: Timestamp(NOW.0 + 1000),
         requester: None,
+        instead_of: None,
     };
     permit_with(
         tool,

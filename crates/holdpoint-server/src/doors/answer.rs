@@ -80,7 +80,13 @@ pub fn refusal_text(action: ActionId, refusal: &Refusal) -> String {
     if let Some(preview) = preview {
         text.push_str(&format!("\n{}", held::told(preview)));
     }
-    if let Some(ApprovalAsked { id, expires_ms, .. }) = approval.as_deref() {
+    if let Some(ApprovalAsked { id, expires_ms, instead_of, .. }) = approval.as_deref() {
+        if let Some(before) = instead_of {
+            text.push_str(&format!(
+                "\nThe yes to {before} is none to this: what the call would do, or what it is \
+                 judged by, is other now."
+            ));
+        }
         let until = told_time(*expires_ms);
         text.push_str(&format!("\nThe approval {id} is asked for, until {until}."));
     }

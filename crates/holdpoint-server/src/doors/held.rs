@@ -70,16 +70,21 @@ pub(super) fn is_ours(request: &RpcRequest) -> bool {
 
 /// The approval that a held call waits for, for programs.
 pub(super) fn to_json(refusal: &Refusal) -> Value {
-    let Some(ApprovalAsked { id, needs, expires_ms, .. }) = refusal.approval.as_deref() else {
+    let Some(ApprovalAsked { id, needs, expires_ms, instead_of, .. }) = refusal.approval.as_deref()
+    else {
         return Value::Null;
     };
-    json!({
+    let mut told = json!({
         "id": id,
         "needs": needs,
         "expiresMs": expires_ms,
         "retry": "the same call with the same arguments",
         "preview": refusal.preview,
-    })
+    });
+    if let Some(before) = instead_of {
+        told["insteadOf"] = json!(before);
+    }
+    told
 }
 
 /// What a preview says, in one line.

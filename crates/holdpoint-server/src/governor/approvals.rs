@@ -7,8 +7,8 @@ use crate::store::StoreFault;
 use holdpoint_control::decide;
 use holdpoint_policy::PolicySets;
 use holdpoint_types::{
-    ApprovalAsked, Cause, Decision, Digest, Door, Facts, Reason, Request, Ruling, Timestamp,
-    canonical_digest,
+    ActionId, ApprovalAsked, ApprovalFacts, Cause, Decision, Digest, Door, Epoch, Facts, Reason,
+    Request, Ruling, Timestamp, canonical_digest,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -59,8 +59,35 @@ impl Governor {
         let expires_ms = Timestamp(request.at.0.saturating_add(for_ms));
         let by = request.parameters.get("by").and_then(|by| by.as_str()?.parse().ok());
         let requester = by.filter(|_| request.door == Door::Operator);
-        let asked = ApprovalAsked { id: request.action, binding, needs, expires_ms, requester };
+        let instead_of = self.given_before(request, facts.epoch)?;
+        let id = request.action;
+        let asked = ApprovalAsked { id, binding, needs, expires_ms, requester, instead_of };
         Ok((facts, decision, Some(asked)))
+    }
+
+    /// The newest approval of the same call as it was, to which somebody said yes in vain.
+    fn given_before(
+        &self,
+        request: &Request,
+        epoch: Epoch,
+    ) -> Result<Option<ActionId>, StoreFault> {
+        let store = &self.inner.store;
+        let mut given: Vec<_> = store.approvals()?;
+        given.retain(|row| {
+            let same = row.agent == request.agent && row.tool == request.tool;
+            let ApprovalFacts { asked, given, denied } = &row.facts;
+            let yes = !given.is_empty() && denied.is_none() && asked.expires_ms > request.at;
+            same && yes && row.epoch == epoch
+        });
+        given.sort_by_key(|row| row.facts.asked.id);
+        for row in given.iter().rev() {
+            let id = row.facts.asked.id;
+            let decided = store.decision(id)?;
+            if decided.is_some_and(|one| one.more.request.parameters == request.parameters) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
     }
 }
 

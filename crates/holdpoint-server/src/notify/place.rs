@@ -202,6 +202,7 @@ mod tests {
             needs: [("owner".to_owned(), 2)].into(),
             expires_ms: Timestamp(i64::from(number)),
             requester: None,
+            instead_of: None,
         }
     }
 

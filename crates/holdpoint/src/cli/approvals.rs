@@ -190,6 +190,9 @@ fn whole(
     line("tool", &row.tool.to_string());
     line("asked", &look.time_and_age(row.asked_ms));
     line("needed", &needed(row, settings, look));
+    if let Some(before) = row.facts.asked.instead_of {
+        line("instead of", &format!("{before}, a yes to the call as it was"));
+    }
     line("bound to", &format!("{} (epoch {})", row.facts.asked.binding, row.epoch.0));
     let Some(ActionRecord { more, .. }) = record else { return text };
     line("target", &escaped(&more.facts.target.resource));

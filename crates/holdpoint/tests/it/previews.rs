@@ -257,8 +257,13 @@ fn what_is_large_runs_whole_after_an_approval_of_its_size_and_is_taken_back() {
     approve(&first);
     // Somebody adds a row: that many nobody has approved.
     database.execute("INSERT INTO t VALUES (151, 'old')", []).unwrap();
-    let second = held(&execute(&serve, &key, update));
+    let anew = execute(&serve, &key, update);
+    let second = held(&anew);
     assert_ne!(first, second);
+    // Whoever said yes, and the agent, learn why that was in vain.
+    let told = anew["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(told.contains(&format!("The yes to {first} is none to this")), "{told}");
+    assert!(world.must(&["approvals", &second]).contains(&format!("instead of   {first}")));
     approve(&second);
     let done = execute(&serve, &key, update);
     assert_eq!((reason(&done).as_str(), new_rows(&database)), ("answered", 151), "{done}");

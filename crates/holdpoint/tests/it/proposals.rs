@@ -47,10 +47,23 @@ fn approved(world: &World, (serve, key): (&Serve, &str), sql: &str) -> String {
     let told = world.must(&["approve", &id, "--because", "seen it"]);
     let answer = execute(serve, key, sql);
     assert_eq!(reason(&answer), "answered", "{answer}");
+    settled(world);
     told
 }
 
+/// Waits for the outcomes of what ran: they are recorded after the agent has its answer.
+fn settled(world: &World) {
+    let many = |kind: &[&str]| {
+        let all = world.json(&[&["log", "--limit", "1000", "--kind"], kind].concat());
+        all["records"].as_array().unwrap().len()
+    };
+    until("every outcome is recorded", || {
+        (many(&["outcome"]) >= many(&["decision", "--decision", "permit"])).then_some(())
+    });
+}
+
 fn proposals(world: &World) -> Vec<Value> {
+    settled(world);
     world.json(&["approvals", "--propose"])["proposals"].as_array().unwrap().clone()
 }
 

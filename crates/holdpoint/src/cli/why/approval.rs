@@ -92,7 +92,8 @@ impl Asked {
 
     /// For people.
     pub fn branch(&self, look: &Look) -> Branch {
-        let ApprovalAsked { id, needs, expires_ms, requester, binding } = &self.row.facts.asked;
+        let ApprovalAsked { id, needs, expires_ms, requester, binding, instead_of } =
+            &self.row.facts.asked;
         let (tone, state) = self.state(look.now);
         let needs: Vec<_> = needs.iter().map(|(name, count)| needed(name, *count)).collect();
         let mut under = vec![
@@ -102,6 +103,9 @@ impl Asked {
         ];
         if let Some(requester) = requester {
             under.push(Branch::new("asked by", requester.to_string()));
+        }
+        if let Some(before) = instead_of {
+            under.push(Branch::new("instead of", format!("{before}, a yes to the call as it was")));
         }
         under.extend(self.words.iter().map(|word| word.branch(look)));
         let missing = missing(&self.row, look.now);
@@ -125,6 +129,7 @@ impl Asked {
             "given": given,
             "denied": denied,
             "requester": asked.requester,
+            "instead_of": asked.instead_of,
             "expires_ms": asked.expires_ms,
             "said": self.words.iter().map(Word::to_json).collect::<Vec<_>>(),
             "used_by": self.used_by,
