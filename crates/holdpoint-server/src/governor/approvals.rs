@@ -72,16 +72,13 @@ impl Governor {
         epoch: Epoch,
     ) -> Result<Option<ActionId>, StoreFault> {
         let store = &self.inner.store;
-        let mut given: Vec<_> = store.approvals()?;
-        given.retain(|row| {
-            let same = row.agent == request.agent && row.tool == request.tool;
+        for row in store.waiting_of(&request.agent, (epoch, request.at))?.iter().rev() {
             let ApprovalFacts { asked, given, denied } = &row.facts;
-            let yes = !given.is_empty() && denied.is_none() && asked.expires_ms > request.at;
-            same && yes && row.epoch == epoch
-        });
-        given.sort_by_key(|row| row.facts.asked.id);
-        for row in given.iter().rev() {
-            let id = row.facts.asked.id;
+            let yes = !given.is_empty() && denied.is_none();
+            if row.tool != request.tool || !yes {
+                continue;
+            }
+            let id = asked.id;
             let decided = store.decision(id)?;
             if decided.is_some_and(|one| one.more.request.parameters == request.parameters) {
                 return Ok(Some(id));

@@ -123,6 +123,28 @@ impl Store {
         count(&self.inner.reader.lock(), agent, (epoch, now))
     }
 
+    /// The calls of `agent` that wait for approvals that are good in `epoch`, the oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn waiting_of(
+        &self,
+        agent: &AgentName,
+        (epoch, now): (Epoch, Timestamp),
+    ) -> Result<Vec<ApprovalRow>, StoreFault> {
+        let which = "WHERE agent = ?1 AND expires_ms > ?2 AND epoch = ?3 ORDER BY id";
+        let values = params![agent.as_str(), now.0, super::batch::int(epoch.0)?];
+        rows(&self.inner.reader.lock(), which, values)
+    }
+
+    /// The approval of this id, if it was asked for and not used; it may be over or void.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn approval(&self, id: ActionId) -> Result<Option<ApprovalRow>, StoreFault> {
+        by_id(&self.inner.reader.lock(), id)
+    }
+
     /// The approvals that were asked for and not used, the oldest first; some may be over or void.
     ///
     /// # Errors

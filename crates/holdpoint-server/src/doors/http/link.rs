@@ -222,10 +222,7 @@ fn link_of(fields: &Fields) -> Option<(Link, &str)> {
 
 /// The approval that the link is for, if a call still waits for it.
 fn waiting(door: &HttpDoor, link: &Link) -> Result<ApprovalRow, Refusal> {
-    let mut rows = door.governor.store().approvals()?.into_iter();
-    let row = rows.find(|row| {
-        let asked = &row.facts.asked;
-        asked.id == link.approval && asked.binding == link.binding
-    });
-    row.ok_or(Refusal::Speak(SpeakFault::Unknown(link.approval)))
+    let row = door.governor.store().approval(link.approval)?;
+    row.filter(|row| row.facts.asked.binding == link.binding)
+        .ok_or(Refusal::Speak(SpeakFault::Unknown(link.approval)))
 }
