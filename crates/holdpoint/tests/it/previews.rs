@@ -473,8 +473,9 @@ fn approvals_and_grants_that_do_not_follow_from_the_records_are_found() {
         ("UPDATE approvals SET epoch = epoch + 1", "approvals"),
         ("UPDATE approvals SET facts = replace(facts, '\"denied\"', '\"x\"')", "approvals"),
         (
-            "INSERT INTO approvals SELECT '01' || substr(id, 3, 33) || '0', binding, agent, owner, \
-          tool, epoch, asked_ms, expires_ms, facts FROM approvals LIMIT 1",
+            // Another name for each: a last digit that was 0 is 1, and any other is 0.
+            "INSERT INTO approvals SELECT substr(id, 1, 35) || (substr(id, 36) = '0'), binding, \
+          agent, owner, tool, epoch, asked_ms, expires_ms, facts FROM approvals LIMIT 1",
             "approvals",
         ),
         ("DELETE FROM grants", "grants"),
