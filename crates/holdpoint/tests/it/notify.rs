@@ -398,6 +398,12 @@ fn a_link_ends_with_its_approval_and_with_its_operator() {
     assert!(!world.records().iter().any(|one| one["kind"] == "approved"), "{id}");
 }
 
+/// True if it is written down that `name` was told of `approval`, and not yet of its end.
+fn waits(world: &World, name: &str, approval: &str) -> bool {
+    let place = world.store().join("notify").join(format!("{name}.json"));
+    std::fs::read_to_string(place).is_ok_and(|place| place.contains(approval))
+}
+
 #[test]
 fn a_dead_ear_delays_nobody_and_hears_later_what_it_missed() {
     let both = told("dead", &links("cleo")) + &told("live", "format = \"json\"\nparameters = true");
@@ -425,6 +431,8 @@ fn a_dead_ear_delays_nobody_and_hears_later_what_it_missed() {
     let parameters = heard.body["parameters"].as_str().unwrap();
     assert!(parameters.contains("/first"), "{parameters}");
     assert!(heard.body["link"].is_null());
+    // Who is killed in between tells it again.
+    until("it is written down that it was told", || waits(&world, "live", &first).then_some(()));
     drop(mute);
     until("the status says who cannot be told", || {
         let status = world.must(&["status"]);
@@ -454,6 +462,9 @@ fn a_dead_ear_delays_nobody_and_hears_later_what_it_missed() {
     until("the status is well again", || {
         let status = world.must(&["status"]);
         (!status.contains("cannot be told")).then_some(())
+    });
+    until("it is written down that all was told", || {
+        (waits(&world, "dead", &second) && !waits(&world, "dead", &first)).then_some(())
     });
     serve.kill();
     // What was told is not told again.
