@@ -96,12 +96,20 @@ fn a_store_that_is_removed_under_a_wrap_denies() {
     assert_eq!((reason(&answer).as_str(), after.exists()), ("ledger_unavailable", false));
 }
 
+/// Moves into the database what still lies in its write-ahead log, where it would hide what is
+/// damaged below it.
+fn settle(world: &World) {
+    let ledger = rusqlite::Connection::open(world.store().join("ledger.db")).unwrap();
+    ledger.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+}
+
 /// Damages a store that has a few records, and demands that nothing governs on it.
 fn refuses(what: &str, said: &str, damage: impl FnOnce(&World)) {
     let world = World::new(PEER);
     let mut pipe = Pipe::wrap(&world);
     assert_eq!(reason(&pipe.call(1, "echo", json!({ "text": "hi" }))), "answered");
     assert_eq!(pipe.end().0, Some(0));
+    settle(&world);
     damage(&world);
     let output = world.run(&["serve"]);
     let words = text(&output.stderr);
@@ -149,6 +157,7 @@ fn a_flipped_byte_in_the_middle_is_found_by_verify() {
     }
     pipe.end();
     world.must(&["verify"]);
+    settle(&world);
     let path = world.store().join("ledger.db");
     let mut bytes = std::fs::read(&path).unwrap();
     // A record may lie across pages; one of them is whole in its place.

@@ -142,7 +142,21 @@ impl World {
 
     /// Runs the binary to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).stdin(Stdio::null()).output().unwrap()
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        // What should end and does not is killed, so that its test fails instead of standing still.
+        let (ended, end) = std::sync::mpsc::channel::<()>();
+        let pid = child.id().to_string();
+        let watch = std::thread::spawn(move || {
+            if end.recv_timeout(10 * PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                Command::new("kill").args(["-9", &pid]).status().unwrap();
+            }
+        });
+        let output = child.wait_with_output().unwrap();
+        drop(ended);
+        watch.join().unwrap();
+        output
     }
 
     /// Runs the binary and demands success; gives standard output.
