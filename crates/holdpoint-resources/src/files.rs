@@ -37,11 +37,23 @@ const DIFF_BYTES: usize = 256 << 10;
 /// Texts of more lines are not either: where all of them differ, that takes the square of it.
 const DIFF_LINES: usize = 5_000;
 
+/// Who executes the calls that are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Executor {
+    /// A server, to which each call is sent.
+    Server,
+    /// The host of a coding agent, which says itself when a call has ended. Only calls are looked
+    /// at whose shape is known: what else it runs may go on afterwards.
+    Host,
+}
+
 /// A server that works on files of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilesSpec {
     /// The server beside which this stands.
     pub server: ServerName,
+    /// Who executes its calls.
+    pub executor: Executor,
     /// The folders in which it works, absolute and without links.
     pub roots: Vec<PathBuf>,
     /// What the parameters of its tools say, by the names of the tools.
@@ -172,7 +184,8 @@ impl Resource for Files {
             return Ok(None);
         }
         let changing = proposed.effects.iter().any(|effect| effect.verb != Verb::Read);
-        if !changing {
+        let hosted = self.0.executor == Executor::Host;
+        if !changing || (hosted && !self.0.shapes.contains_key(proposed.tool.name())) {
             return Ok(None);
         }
         let clearance = Clearance::call(proposed)?;
@@ -182,6 +195,9 @@ impl Resource for Files {
             foresee(spec, grounds, &effects, (&tool, &parameters))
         };
         let (preview, kept) = self.blocking(work).await?;
+        if hosted && kept.watched.is_empty() {
+            return Ok(None);
+        }
         let work = Work::Forward(Box::new(kept));
         Ok(Some((preview, FilesPrepared { clearance, work })))
     }
@@ -220,6 +236,14 @@ impl Resource for Files {
                 }
             }
         }
+    }
+
+    async fn look_after(&self, undo: &Undo) -> Result<Option<Undo>, ResourceFault> {
+        let mut kept = kept(undo)?;
+        let watched = kept.watched.clone();
+        let (seen, _) = self.blocking(move |_, grounds| grounds.look(&watched)).await?;
+        kept.host_left(&lean(&seen));
+        Ok(Some(kept.undo()))
     }
 
     async fn verify(&self, undo: &Undo) -> Result<TargetState, ResourceFault> {
@@ -264,6 +288,22 @@ impl Kept {
     fn undo(&self) -> Undo {
         let guarantee = if self.whole { Reversibility::Exact } else { Reversibility::Irreversible };
         Undo { guarantee, until: None, data: serde_json::to_value(self).unwrap_or_default() }
+    }
+
+    /// Takes in what was `seen` some time after a host's call. Others may have been there: what is
+    /// other than foreseen is theirs, and nothing tells what a call left that changed nothing yet.
+    fn host_left(&mut self, seen: &Snapshot) {
+        match &mut self.after {
+            Some(foreseen) => {
+                for (path, node) in foreseen {
+                    let now = seen.get(path).filter(|now| same(Some(node), Some(now)));
+                    if let Some(now) = now {
+                        *node = now.clone();
+                    }
+                }
+            }
+            None => self.after = (!all_same(&self.before, seen)).then(|| seen.clone()),
+        }
     }
 
     fn state(&self, now: &Snapshot) -> TargetState {

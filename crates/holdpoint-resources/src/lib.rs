@@ -41,7 +41,8 @@ pub use declared::{
     Mapped, Reading, Source as MappedSource,
 };
 pub use files::{
-    FileShape, Files, FilesLimits, FilesPrepared, FilesSpec, Shell, ShellPrepared, ShellSpec,
+    Executor, FileShape, Files, FilesLimits, FilesPrepared, FilesSpec, Shell, ShellPrepared,
+    ShellSpec,
 };
 pub use git::{Git, GitLimits, GitPrepared, GitSpec};
 pub use passage::{Injected, Passage, PassageReceiver, PassageSender, Received, SendFault};

@@ -76,6 +76,10 @@ trait Standing: Send + Sync {
         now: Timestamp,
         around: (Cancels, Forward),
     ) -> BoxFuture<'a, Executed>;
+    fn look_after<'a>(
+        &'a self,
+        undo: &'a Undo,
+    ) -> BoxFuture<'a, Result<Option<Undo>, ResourceFault>>;
     fn verify<'a>(&'a self, undo: &'a Undo) -> BoxFuture<'a, Result<TargetState, ResourceFault>>;
     fn revert<'a>(
         &'a self,
@@ -268,6 +272,25 @@ impl Resources {
         archive.read(action, Kept::Undo)
     }
 
+    /// Looks at what `action` left, which a host executed, and keeps it with what takes it back.
+    ///
+    /// # Errors
+    /// When it cannot be seen or kept; what was kept before is still there.
+    pub async fn look_after(
+        &self,
+        action: ActionId,
+        server: &ServerName,
+        now: Timestamp,
+    ) -> Result<(), ResourceFault> {
+        let unkept = |fault: VaultFault| ResourceFault::Unavailable(fault.to_string());
+        let Some((_, standing)) = self.standing.get(server) else { return Ok(()) };
+        let Some((_, undo)) = self.kept_undo(action).map_err(unkept)? else { return Ok(()) };
+        match standing.look_after(&undo).await? {
+            Some(undo) => self.keep_undo(action, server, (&undo, now)).await.map_err(unkept),
+            None => Ok(()),
+        }
+    }
+
     /// What the target of a captured action is now.
     ///
     /// # Errors
@@ -439,6 +462,13 @@ impl<R: Resource> Standing for Stand<R> {
             }
             self.resource.execute(permit, prepared, around).await
         })
+    }
+
+    fn look_after<'a>(
+        &'a self,
+        undo: &'a Undo,
+    ) -> BoxFuture<'a, Result<Option<Undo>, ResourceFault>> {
+        Box::pin(self.resource.look_after(undo))
     }
 
     fn verify<'a>(&'a self, undo: &'a Undo) -> BoxFuture<'a, Result<TargetState, ResourceFault>> {

@@ -210,6 +210,15 @@ pub trait Resource: Send + Sync + 'static {
         around: (Cancels, Forward),
     ) -> impl Future<Output = Executed> + Send;
 
+    /// What to keep in place of `undo`, now that a host says that the action has ended which it
+    /// executed by itself; absent to keep that.
+    fn look_after(
+        &self,
+        _undo: &Undo,
+    ) -> impl Future<Output = Result<Option<Undo>, ResourceFault>> + Send {
+        std::future::ready(Ok(None))
+    }
+
     /// What the target is now.
     fn verify(
         &self,

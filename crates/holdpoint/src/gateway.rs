@@ -50,6 +50,7 @@ pub fn runtime_spec(config: Config, kind: Kind) -> anyhow::Result<(RuntimeSpec, 
         operators: config.operators,
         limits: config.limits,
         servers: config.servers,
+        hosted: config.hosted,
         notify: config.notify,
         store: config.store,
         credential_key: config.credential_key,
@@ -115,6 +116,8 @@ pub struct Rest {
     pub limits: config::Limits,
     /// How to reach each upstream server.
     pub servers: BTreeMap<ServerName, config::Upstream>,
+    /// How changes by the tools of hosts are seen before and taken back.
+    pub hosted: BTreeMap<ServerName, config::UndoRules>,
     /// Who is told of approvals.
     pub notify: Vec<config::Notify>,
     /// The store's folder.
@@ -248,6 +251,18 @@ impl Rest {
     ) -> anyhow::Result<resources::Resources> {
         let vault = vault(&self.store, self.credential_key.as_ref())?;
         own::resources(self, vault, upstreams)
+    }
+
+    /// What stands for hosts alone: a hook needs no secret of a server.
+    ///
+    /// # Errors
+    /// When the key that seals what is kept cannot be read.
+    pub fn host_resources(&self) -> anyhow::Result<resources::Resources> {
+        if self.hosted.is_empty() {
+            return Ok(resources::Resources::default());
+        }
+        let vault = vault(&self.store, self.credential_key.as_ref())?;
+        Ok(own::host_resources(self, vault))
     }
 
     /// Every upstream server, not yet connected.

@@ -40,6 +40,29 @@ pub enum FileShape {
         /// Where the path is.
         path: String,
     },
+    /// The file at `path` gets `content`, and the folders above it that are missing are made.
+    Put {
+        /// Where the path is.
+        path: String,
+        /// Where the new content is, as text.
+        content: String,
+    },
+    /// In the file at `path`, each text is replaced that is there once, or wherever it is; a file
+    /// that is not there is made of what takes the place of nothing.
+    Replace {
+        /// Where the path is.
+        path: String,
+        /// Where the list of edits is; empty where the parameters are the only one.
+        edits: String,
+        /// The members of an edit: the text that is there, the one in its place, and what is true
+        /// if all of them are meant.
+        members: [String; 3],
+    },
+    /// The file at `path` changes, and the parameters do not say to what.
+    Unforeseen {
+        /// Where the path is.
+        path: String,
+    },
 }
 
 /// What is known before a call.
@@ -73,12 +96,34 @@ impl FileShape {
         .into()
     }
 
+    /// The shapes of the tools by which Claude Code changes files.
+    pub fn of_claude_code() -> Vec<(String, Self)> {
+        let path = || "/file_path".to_owned();
+        let replace = |edits: &str| {
+            let members = ["old_string", "new_string", "replace_all"].map(str::to_owned);
+            Self::Replace { path: path(), edits: edits.to_owned(), members }
+        };
+        [
+            ("Write", Self::Put { path: path(), content: "/content".to_owned() }),
+            ("Edit", replace("")),
+            ("MultiEdit", replace("/edits")),
+            ("NotebookEdit", Self::Unforeseen { path: "/notebook_path".to_owned() }),
+        ]
+        .map(|(name, shape)| (name.to_owned(), shape))
+        .into()
+    }
+
     /// The paths that the parameters name and effects may not: folders on the way.
     pub(super) fn missing(&self, known: &Known<'_>, grounds: &Grounds<'_>) -> Vec<String> {
-        let Self::Folder { path } = self else { return Vec::new() };
+        let (Self::Folder { path } | Self::Put { path, .. } | Self::Replace { path, .. }) = self
+        else {
+            return Vec::new();
+        };
         let Some(path) = known.path(path) else { return Vec::new() };
         let above = Path::new(&path).ancestors().skip(1).filter_map(Path::to_str);
-        above.take_while(|path| grounds.covers(path)).map(str::to_owned).collect()
+        let above = above.take_while(|path| grounds.covers(path));
+        let made = |path: &&str| matches!(self, Self::Folder { .. }) || !grounds.has(path);
+        above.filter(made).map(str::to_owned).collect()
     }
 
     /// What will lie at all that was looked at; `None` if that cannot be told.
@@ -106,6 +151,26 @@ impl FileShape {
             }
             Self::Move { from, to } => moved(&mut after, &known.path(from)?, &known.path(to)?)?,
             Self::Folder { path } => folder(&mut after, known, &known.path(path)?)?,
+            Self::Put { path, content } => {
+                let path = known.path(path)?;
+                let content = known.parameters.pointer(content)?.as_str()?;
+                put(&mut after, known, (path, content))?;
+            }
+            Self::Replace { path, edits, members } => {
+                let path = known.path(path)?;
+                let edits = known.parameters.pointer(edits)?;
+                let edits = edits.as_array().map_or(std::slice::from_ref(edits), Vec::as_slice);
+                let text = match known.before.get(&path) {
+                    None => String::new(),
+                    Some(Node::File { content: Some(content), .. }) => {
+                        String::from_utf8(content.clone()).ok().filter(|text| !text.is_empty())?
+                    }
+                    Some(_) => return None,
+                };
+                let text = replaced(text, edits, members)?;
+                put(&mut after, known, (path, &text))?;
+            }
+            Self::Unforeseen { .. } => return None,
         }
         Some(after)
     }
@@ -159,6 +224,56 @@ fn edited(text: &str, edits: &[Value], (old, new): &(String, String)) -> Option<
             return None;
         }
         text = text.replacen(old, new, 1);
+    }
+    Some(text)
+}
+
+/// The same with the folders on the way. `None` where what is there has a mark of its encoding,
+/// which stays.
+fn put(after: &mut Snapshot, known: &Known<'_>, (path, content): (String, &str)) -> Option<()> {
+    const MARK: char = '\u{feff}';
+    if let Some(Node::File { content: Some(old), .. }) = after.get(&path) {
+        let marked = [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"];
+        if marked.into_iter().any(|mark| old.starts_with(mark)) {
+            return None;
+        }
+    }
+    if content.starts_with(MARK) {
+        return None;
+    }
+    let above = Path::new(&path).parent()?.to_str()?;
+    folder(after, known, above)?;
+    fill(after, path, content.as_bytes().to_vec())
+}
+
+/// The text after the edits. `None` where the host refuses, or does more than it was told: other
+/// line ends, a text that is only nearly there, a line that goes with its text.
+fn replaced(text: String, edits: &[Value], members: &[String; 3]) -> Option<String> {
+    let [old, new, all] = members;
+    let mut text = text;
+    for edit in edits {
+        let (old, new) = (edit.get(old)?.as_str()?, edit.get(new)?.as_str()?);
+        let all = match edit.get(all) {
+            None | Some(Value::Null) => false,
+            Some(flag) => flag.as_bool()?,
+        };
+        if [&text, old, new].into_iter().any(|text| text.contains('\r')) {
+            return None;
+        }
+        if old.is_empty() {
+            if !text.is_empty() {
+                return None;
+            }
+            text = new.to_owned();
+            continue;
+        }
+        let takes_line = new.is_empty() && !old.ends_with('\n');
+        let odd = takes_line && text.contains(&format!("{old}\n"));
+        match text.matches(old).count() {
+            1 if !odd => text = text.replacen(old, new, 1),
+            2.. if all && !odd => text = text.replace(old, new),
+            _ => return None,
+        }
     }
     Some(text)
 }

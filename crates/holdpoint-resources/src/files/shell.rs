@@ -8,7 +8,7 @@ mod upper;
 
 use super::back::{Plan, Step};
 use super::tree::{FilesLimits, Grounds, all_same, same};
-use super::{Files, FilesPrepared, FilesSpec, Kept, changes, lean, outermost, preview};
+use super::{Executor, Files, FilesPrepared, FilesSpec, Kept, changes, lean, outermost, preview};
 use crate::clearance::{Clearance, answered, in_doubt, not_sent};
 use crate::process::ProcessSpec;
 use crate::program::{Bounds, Ran, run};
@@ -97,6 +97,7 @@ impl Shell {
     pub fn new(spec: ShellSpec) -> Self {
         let files = Files::new(FilesSpec {
             server: spec.server.clone(),
+            executor: Executor::Server,
             roots: vec![spec.workspace.clone()],
             shapes: BTreeMap::new(),
             limits: spec.files,

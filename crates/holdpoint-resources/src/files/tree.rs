@@ -151,6 +151,12 @@ impl<'a> Grounds<'a> {
         self.split(path).is_some()
     }
 
+    /// True if something is seen to lie at `path`.
+    pub(super) fn has(&self, path: &str) -> bool {
+        let Ok(Some(spot)) = self.spot(path) else { return false };
+        statat(&spot.folder, &*spot.name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
     /// What lies at and below what is watched, with what the eye misses.
     pub(super) fn look(&self, watched: &[Watch]) -> Result<(Snapshot, Vec<String>), ResourceFault> {
         let mut taken = Taken::default();

@@ -7,7 +7,7 @@ use holdpoint_resources::resource::{
     Executed, Forward, Preview, Proposed, Resource, ResourceFault, TargetState, Undo,
 };
 use holdpoint_resources::{
-    Cancels, Ended, FileShape, Files, FilesLimits, FilesPrepared, FilesSpec,
+    Cancels, Ended, Executor, FileShape, Files, FilesLimits, FilesPrepared, FilesSpec,
 };
 use holdpoint_types::{Effect, Reason, Reversibility, ToolRef, Verb};
 use serde_json::{Value, json};
@@ -49,7 +49,8 @@ impl Ground {
         fs::write(root.parent().unwrap().join("outside.txt"), "secret\n").unwrap();
         let shapes = FileShape::of_server_filesystem().into_iter().collect();
         let server = "fs".parse().unwrap();
-        let spec = FilesSpec { server, roots: vec![root.clone()], shapes, limits };
+        let (executor, roots) = (Executor::Server, vec![root.clone()]);
+        let spec = FilesSpec { server, executor, roots, shapes, limits };
         Self { files: Files::new(spec), root, _folder: folder }
     }
 

@@ -4,8 +4,8 @@ use crate::permits::{NOW, permit};
 use futures::FutureExt;
 use holdpoint_resources::resource::{Executed, Forward, Proposed, Resource, TargetState};
 use holdpoint_resources::{
-    Cancels, Ended, FileShape, Files, FilesLimits, FilesSpec, Limits, ProcessSpec, ToolCall,
-    Transport, Upstream, UpstreamSpec,
+    Cancels, Ended, Executor, FileShape, Files, FilesLimits, FilesSpec, Limits, ProcessSpec,
+    ToolCall, Transport, Upstream, UpstreamSpec,
 };
 use holdpoint_types::{Effect, ToolRef, Verb};
 use serde_json::{Value, json};
@@ -59,6 +59,7 @@ async fn what_server_filesystem_does_was_previewed_and_comes_back() {
     fs::write(root.join("docs/a.md"), "# A\n\nprice: 1 $\n").unwrap();
     let server = upstream(&program, &root);
     let spec = FilesSpec {
+        executor: Executor::Server,
         server: "fs".parse().unwrap(),
         roots: vec![root.clone()],
         shapes: FileShape::of_server_filesystem().into_iter().collect(),

@@ -6,6 +6,7 @@ mod calls;
 mod cluster;
 mod declared;
 mod files;
+mod files_host;
 mod files_server;
 mod git;
 mod hostile;

@@ -6,14 +6,16 @@
 
 use super::{Call, Governor, Refusal, deny, endings};
 use crate::store::StoreFault;
-use holdpoint_control::{Ending, Input, Output};
-use holdpoint_resources::Ended;
+use holdpoint_control::{Ending, Input, Output, Permit};
+use holdpoint_resources::resource::Forward;
+use holdpoint_resources::{Cancels, Ended};
 use holdpoint_types::{
     ActionId, ActionRecord, AgentName, Cause, Decision, DecisionRecord, Digest, Door, Reason,
     Record, RecordBody, Ruling, ServerName, Timestamp, ToolRef, canonical_digest,
 };
 use serde_json::{Value, json};
 use std::time::Instant;
+use tokio::sync::oneshot;
 
 /// What a host says about a call that it executed.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl Governor {
         let stored_max = self.inner.limits.load().output_stored_bytes_max;
         for action in self.inner.store.open_actions()? {
             let Some((decided, since)) = self.handed_over(action, &told)? else { continue };
+            self.see_what_it_left(action, &told).await;
             let ending = endings::ending(&told.ended, stored_max);
             if self.write_end(action, (decided, since), ending).await? {
                 return Ok(Some(action));
@@ -68,23 +71,65 @@ impl Governor {
         let begun = Instant::now();
         let admitted = self.admit(action, &call).await;
         self.tell_decision(action, &call, (&admitted, begun.elapsed()));
-        let (permit, _) = admitted?;
-        self.inner.cancels.lock().remove(&action);
-        // Nobody here executes what a preview may hold open.
-        self.resources().forget(action, call.tool.server());
+        let (permit, cancels) = admitted?;
         let parameters = canonical_digest(&call.parameters).ok();
         let fits = parameters.map(|digest| permit.check(&call.tool, digest, self.now()));
         if !matches!(fits, Some(Ok(()))) {
+            self.resources().forget(action, call.tool.server());
             let text = "the permit does not fit the call, or is over; ask again";
-            self.feed(Input::Ended(action, Ending::not_sent(Reason::CouldNotDecide, text)));
-            return Err(deny(Reason::CouldNotDecide, text).into());
+            return Err(self.not_handed_over(action, (Reason::CouldNotDecide, text)));
         }
-        for output in self.feed(Input::HandedOver(permit)) {
-            if let Output::Refuse(_, decision) = output {
-                return Err(decision.into());
+        self.hand_to_host(permit, cancels).await
+    }
+
+    /// Hands an action over as if it were executed: what takes it back is durable before, and the
+    /// host is told no if its target moved since it was seen.
+    async fn hand_to_host(&self, permit: Permit, cancels: Cancels) -> Result<(), Refusal> {
+        let (governor, action) = (self.clone(), permit.action());
+        let (tell, told) = oneshot::channel();
+        let forward: Forward = Box::new(move |permit| {
+            Box::pin(async move {
+                let outputs = governor.feed(Input::HandedOver(permit));
+                let refused = outputs.into_iter().find_map(|output| match output {
+                    Output::Refuse(_, decision) => Some(decision),
+                    _ => None,
+                });
+                // Whoever waits below is there until this is over.
+                let _ = tell.send(refused);
+                let detail = "the host has not told how it ended".to_owned();
+                Ended::InDoubt { reason: Reason::UpstreamUnavailable, detail }
+            })
+        });
+        let ended = self.resources().execute(permit, self.now(), (cancels, forward)).await;
+        self.inner.cancels.lock().remove(&action);
+        match (told.await, ended) {
+            (Ok(None), _) => Ok(()),
+            (Ok(Some(refused)), _) => Err(refused.into()),
+            (Err(_), Ended::NotSent { reason, detail }) => {
+                Err(self.not_handed_over(action, (reason, &detail)))
+            }
+            (Err(_), _) => {
+                let text = "its target cannot be looked at; ask again";
+                Err(self.not_handed_over(action, (Reason::CouldNotDecide, text)))
             }
         }
-        Ok(())
+    }
+
+    fn not_handed_over(&self, action: ActionId, (reason, text): (Reason, &str)) -> Refusal {
+        self.feed(Input::Ended(action, Ending::not_sent(reason, text)));
+        deny(reason, text).into()
+    }
+
+    /// Looks at what a call left, so that what others do later is not taken for it.
+    async fn see_what_it_left(&self, action: ActionId, told: &Told) {
+        // What was interrupted may still be at work.
+        if !matches!(told.ended, Ended::Answered { .. }) {
+            return;
+        }
+        let (resources, server) = (self.resources(), told.tool.server());
+        if let Err(fault) = resources.look_after(action, server, self.now()).await {
+            tracing::warn!(%action, %fault, "what a host's call left cannot be seen or kept");
+        }
     }
 
     /// Takes in a host's tool when it is called first: hosts list none.

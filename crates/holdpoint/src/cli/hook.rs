@@ -97,8 +97,10 @@ fn answer(args: &Args, globals: &Globals) -> anyhow::Result<Value> {
         if let Some(answer) = hook::ask_serve(&config.store, &ask, SERVE_PATIENCE).await? {
             return Ok(answer);
         }
-        let (spec, _) = runtime_spec(config, Kind::Hook)?;
+        let (spec, rest) = runtime_spec(config, Kind::Hook)?;
+        let resources = rest.host_resources()?;
         let runtime = Runtime::start(spec).await?;
+        runtime.governor().replace_resources(resources);
         let answer = hook::answer(runtime.governor(), ask).await;
         runtime.shut_down().await;
         Ok(answer?)

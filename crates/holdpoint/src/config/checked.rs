@@ -34,6 +34,8 @@ pub struct Config {
     pub servers: BTreeMap<ServerName, Upstream>,
     /// Under which names the tools of hosts are known.
     pub hosts: BTreeMap<Host, ServerName>,
+    /// How changes by the tools of hosts are seen before and taken back.
+    pub hosted: BTreeMap<ServerName, UndoRules>,
     /// Who may reach what, and where it acts.
     pub settings: Settings,
     /// Who else has a voice.

@@ -40,8 +40,7 @@ pub fn resources(
     upstreams: &BTreeMap<ServerName, Upstream>,
 ) -> anyhow::Result<Resources> {
     let keep = Duration::from_secs(rest.limits.undo_keep_s);
-    let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-    let mut all = Resources::new(Archive::new(&rest.store, vault), keep_ms);
+    let mut all = host_resources(rest, vault);
     for (name, server) in &rest.servers {
         if let Transport::Serves(serves) = &server.transport {
             add(&mut all, (rest, name), (serves, keep))
@@ -53,6 +52,23 @@ pub fn resources(
         }
     }
     Ok(all)
+}
+
+/// What stands for hosts.
+pub fn host_resources(rest: &Rest, vault: Vault) -> Resources {
+    let keep = Duration::from_secs(rest.limits.undo_keep_s);
+    let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+    let mut all = Resources::new(Archive::new(&rest.store, vault), keep_ms);
+    for (name, rules) in &rest.hosted {
+        match rules {
+            UndoRules::Files { roots, shapes } => {
+                files(&mut all, (name, resources::Executor::Host), (roots, shapes));
+            }
+            // A host has no tools that anybody else could call.
+            UndoRules::Declared(_) => {}
+        }
+    }
+    all
 }
 
 /// What an operator should know of the databases that are served, by server. Asks them.
@@ -78,15 +94,12 @@ fn beside(
     rules: &UndoRules,
     upstream: Option<&Upstream>,
 ) -> anyhow::Result<()> {
-    let server = name.clone();
     match rules {
         UndoRules::Files { roots, shapes } => {
-            let limits = resources::FilesLimits::default();
-            let (roots, shapes) = (roots.clone(), shapes.clone());
-            let spec = resources::FilesSpec { server, roots, shapes, limits };
-            all.add(name.clone(), Place::Beside, resources::Files::new(spec));
+            files(all, (name, resources::Executor::Server), (roots, shapes));
         }
         UndoRules::Declared(tools) => {
+            let server = name.clone();
             // A wrapped server has one connection, which is its agent's.
             let Some(upstream) = upstream else {
                 tracing::warn!(%server, "`undo` of its tools works only with `serve`: no previews");
@@ -98,6 +111,18 @@ fn beside(
         }
     }
     Ok(())
+}
+
+/// Lets files be looked at beside a server or a host.
+fn files(
+    all: &mut Resources,
+    (name, executor): (&ServerName, resources::Executor),
+    (roots, shapes): (&[PathBuf], &BTreeMap<String, resources::FileShape>),
+) {
+    let limits = resources::FilesLimits::default();
+    let (server, roots, shapes) = (name.clone(), roots.to_vec(), shapes.clone());
+    let spec = resources::FilesSpec { server, executor, roots, shapes, limits };
+    all.add(name.clone(), Place::Beside, resources::Files::new(spec));
 }
 
 fn add(

@@ -1,6 +1,7 @@
 //! Hooks of a coding agent's host: by the raw contract, standard input and output.
 
 mod claude_code;
+mod files;
 
 use crate::world::{PEER, World, text};
 use serde_json::{Value, json};

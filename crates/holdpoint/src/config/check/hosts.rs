@@ -3,9 +3,11 @@
 
 use super::Checker;
 use super::servers::first_key;
+use crate::config::checked::UndoRules;
 use crate::config::raw::{At, Named, RawHost, RawServer};
 use holdpoint_control::{ResourceTemplate, ToolPattern, ToolRules};
 use holdpoint_effects::{Analyser, Family, FileAct, Place, Source};
+use holdpoint_resources::FileShape;
 use holdpoint_server::doors::hook::{self, Host};
 use holdpoint_types::ServerName;
 use std::collections::BTreeMap;
@@ -27,15 +29,21 @@ impl From<RawHost> for Host {
 // === impl Checker ===
 
 impl Checker<'_> {
-    /// The hosts, each with the name under which its tools are known.
-    pub(super) fn hosts(&mut self, raw: &Named<RawServer>) -> BTreeMap<Host, ServerName> {
-        let mut hosts = BTreeMap::new();
+    /// The hosts, each with the name under which its tools are known, and how their changes are
+    /// taken back.
+    pub(super) fn hosts(
+        &mut self,
+        raw: &Named<RawServer>,
+    ) -> (BTreeMap<Host, ServerName>, BTreeMap<ServerName, UndoRules>) {
+        let (mut hosts, mut hosted) = (BTreeMap::new(), BTreeMap::new());
         for (name, server) in raw {
             let Some(host) = &server.get().host else { continue };
             self.refuse_servers_keys(server.get());
+            let undo = self.undo(server.get());
             let (span, host) = (host.span(), Host::from(*host.get()));
             // A malformed name has its own fault.
-            let Ok(name) = name.get().parse() else { continue };
+            let Ok(name) = name.get().parse::<ServerName>() else { continue };
+            hosted.extend(undo.map(|undo| (name.clone(), undo)));
             match hosts.entry(host) {
                 Entry::Vacant(place) => {
                     place.insert(name);
@@ -46,7 +54,7 @@ impl Checker<'_> {
                 }
             }
         }
-        hosts
+        (hosts, hosted)
     }
 
     /// Keys that mean something for servers alone: somebody meant something else.
@@ -68,6 +76,20 @@ impl Checker<'_> {
                 self.fault(span, message, None);
             }
         }
+        for tool in raw.tool.values() {
+            if let Some(undo) = &tool.get().undo {
+                let message = "what takes calls back is no tool of a host".to_owned();
+                let suggestion = "keep its files: `undo = { files = [\"/srv/app\"] }`";
+                self.fault(undo.span(), message, suggestion.to_owned());
+            }
+        }
+    }
+}
+
+/// What the parameters of the host's tools say about files.
+pub(super) fn known_shapes(host: RawHost) -> Vec<(String, FileShape)> {
+    match host {
+        RawHost::ClaudeCode => FileShape::of_claude_code(),
     }
 }
 

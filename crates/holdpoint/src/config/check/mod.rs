@@ -115,7 +115,7 @@ impl Checker<'_> {
             listen.oauth = oauth;
         }
         self.keeps = self.keeps(&raw.invariant);
-        let hosts = self.hosts(&raw.server);
+        let (hosts, hosted) = self.hosts(&raw.server);
         let (servers, rules) = self.servers(&raw.server, limits.call_timeout_ms);
         let (speakers, operators) = self.operators(&raw.operator);
         let approvals = self.approvals(&raw.approval, &speakers);
@@ -166,6 +166,7 @@ impl Checker<'_> {
             operators,
             servers,
             hosts,
+            hosted,
             settings,
             validators,
             notify,

@@ -2,7 +2,7 @@
 
 use super::{check, sanitise};
 use crate::config::fault::{Colour, Report, Severity};
-use crate::config::{Config, Transport, UnknownParameters, ValueSource};
+use crate::config::{Config, Transport, UndoRules, UnknownParameters, ValueSource};
 use expect_test::{expect, expect_file};
 use holdpoint_types::Timestamp;
 use proptest::prelude::*;
@@ -55,6 +55,22 @@ host = "claude-code"
     );
     for part in ["`command` means nothing", "`timeout_ms` means nothing", "this host already"] {
         assert!(shown.contains(part), "{part}: {shown}");
+    }
+}
+
+#[test]
+fn files_that_a_host_changes_are_kept_below_the_declared_folders() {
+    let host = "[server.claude]\nhost = \"claude-code\"\n";
+    assert!(good(host).hosted.is_empty());
+    let config = good(&format!("{host}undo = {{ files = [\"/srv/app\"] }}\n"));
+    let kept: Vec<_> = config.hosted.iter().collect();
+    let [(name, UndoRules::Files { roots, shapes })] = &kept[..] else { panic!("{kept:?}") };
+    assert_eq!((name.as_str(), &roots[..]), ("claude", &[PathBuf::from("/srv/app")][..]));
+    let tools: Vec<_> = shapes.keys().map(String::as_str).collect();
+    assert_eq!(tools, ["Edit", "MultiEdit", "NotebookEdit", "Write"]);
+    let wrong = shown(&format!("{host}tool.Write.undo = {{ deletes = true }}\nundo = {{}}\n"));
+    for part in ["is no tool of a host", "`files` is missing"] {
+        assert!(wrong.contains(part), "{part}: {wrong}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Checks how changes through upstream servers are seen before and taken back.
 //! Must not ask a server, nor look at a folder.
 
-use super::Checker;
+use super::{Checker, hosts};
 use crate::config::checked::UndoRules;
 use crate::config::raw::{
     At, RawDisclosure, RawEffects, RawFamily, RawInverse, RawMapped, RawRead, RawServer,
@@ -150,7 +150,11 @@ fn source(text: &str) -> Option<MappedSource> {
 
 /// What the parameters of tools say about files, as their analyses say.
 fn shapes(raw: &RawServer) -> BTreeMap<String, FileShape> {
-    let mut shapes: BTreeMap<_, _> = FileShape::of_server_filesystem().into_iter().collect();
+    let known = match &raw.host {
+        Some(host) => hosts::known_shapes(*host.get()),
+        None => FileShape::of_server_filesystem(),
+    };
+    let mut shapes: BTreeMap<_, _> = known.into_iter().collect();
     for (name, tool) in &raw.tool {
         let shape = tool.get().effects.iter().find_map(|one| shape(one.get()));
         if let Some(shape) = shape {

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 #[serde(deny_unknown_fields, default)]
 pub struct RawUndo {
     /// Folders of this machine in which the server works: files that `effects` of its tools name
-    /// there are kept before a call and can be put back.
+    /// there are kept before a call and can be put back. For a host: files that its own tools
+    /// change there.
     #[schemars(extend("x-required" = true))]
     pub files: Option<Vec<At<String>>>,
 }

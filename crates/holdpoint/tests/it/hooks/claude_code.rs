@@ -1,10 +1,18 @@
 //! The real Claude Code with a model by script: what its hooks let through, and what not.
 
+use super::files::kept;
 use super::{of_kind, world};
 use crate::world::{World, claude_and_model, text};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+
+/// A notebook with one cell.
+const NOTEBOOK: &str = r#"{"cells":[{"cell_type":"code","id":"a1","metadata":{},"outputs":[],
+"execution_count":null,"source":["x = 1\n"]}],"metadata":{"language_info":{"name":"python"}},
+"nbformat":4,"nbformat_minor":5}"#;
 
 /// Lets Claude Code ask `holdpoint hook` before and after every call, in the `files` folder.
 fn register(world: &World) {
@@ -75,4 +83,86 @@ fn claude_code_runs_a_held_call_once_after_its_approval_and_nothing_past_its_hoo
     let touch = json!({ "name": "Bash", "input": { "command": "pwd" } });
     let said = play(&world, &json!([touch]));
     assert!(said[0].contains("the call is blocked"), "{said:?}");
+}
+
+#[test]
+fn what_claude_code_edits_is_as_foreseen_and_a_revert_restores_it_byte_for_byte() {
+    let world = kept("auto", "");
+    register(&world);
+    let place = |name: &str| world.files().join(name);
+    let file = |name: &str, bytes: &[u8], mode| {
+        std::fs::write(place(name), bytes).unwrap();
+        std::fs::set_permissions(place(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    file("main.rs", b"fn main() {\n    old();\n    old();\n}\n", 0o640);
+    file("lines", b"a\r\nb\r\n", 0o600);
+    file("marked", b"\xef\xbb\xbfa\n", 0o644);
+    file("quotes", "it’s “q”\nand\nso\n".as_bytes(), 0o755);
+    file("n.ipynb", NOTEBOOK.as_bytes(), 0o644);
+    let read = |name: &str| json!({ "name": "Read", "input": { "file_path": place(name) } });
+    let write = |name: &str, content: &str| {
+        let input = json!({ "file_path": place(name), "content": content });
+        json!({ "name": "Write", "input": input })
+    };
+    let edit = |name: &str, old: &str, new: &str, all: bool| {
+        let input = json!({
+            "file_path": place(name), "old_string": old, "new_string": new, "replace_all": all,
+        });
+        json!({ "name": "Edit", "input": input })
+    };
+    let notebook = json!({ "notebook_path": place("n.ipynb"), "cell_id": "a1", "new_source": "2" });
+    // Each change, and whether its preview is to be exact.
+    let changes = [
+        (edit("main.rs", "main", "$& $1 $$", false), true),
+        (edit("main.rs", "    old();", "    new();  ", true), true),
+        (edit("main.rs", "}\n", "", false), true),
+        (edit("main.rs", "();", "", true), false),
+        (write("lines", "a\nb\nc\n"), true),
+        (edit("lines", "b\n", "é  \n", false), true),
+        (write("marked", "b\n"), false),
+        (edit("quotes", "it's \"q\"", "it's \"r\"", false), false),
+        (edit("quotes", "and", "", false), false),
+        (edit("fresh", "", "new\n", false), true),
+        (write("a/b/made ", "x\r\ny  \n"), true),
+        (write("a/empty", ""), true),
+        (json!({ "name": "NotebookEdit", "input": notebook }), false),
+    ];
+    let looks = ["main.rs", "lines", "marked", "quotes", "n.ipynb"].map(read);
+    let calls = looks.into_iter().chain(changes.iter().map(|(call, _)| call.clone()));
+    let before = all(&world);
+    let said = play(&world, &json!(calls.collect::<Vec<_>>()));
+    assert!(!said.iter().any(|one| one.contains("\"is_error\":true")), "{said:#?}");
+    let seen: Vec<_> = of_kind(&world, "decision")
+        .into_iter()
+        .filter(|decided| decided["request"]["tool"] != "claude__Read")
+        .map(|decided| decided["facts"]["preview"]["exact"].clone())
+        .collect();
+    let expected: Vec<_> = changes.iter().map(|(_, exact)| json!(exact)).collect();
+    assert_eq!(seen, expected, "{said:#?}");
+    assert_ne!(all(&world), before);
+    let made = of_kind(&world, "decision");
+    let task = made[0]["request"]["task"].as_str().unwrap();
+    let told = world.must(&["revert", "--task", task, "--because", "all of it"]);
+    assert_eq!(all(&world), before, "{told}");
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+/// Every file below the `files` folder, with its mode and its bytes.
+fn all(world: &World) -> Vec<(PathBuf, u32, Vec<u8>)> {
+    let (mut found, mut folders) = (Vec::new(), vec![world.files()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            if path.is_dir() {
+                folders.push(path.clone());
+                found.push((path, mode, Vec::new()));
+            } else {
+                found.push((path.clone(), mode, std::fs::read(path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
 }
