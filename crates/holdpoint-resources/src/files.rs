@@ -411,7 +411,7 @@ fn foresee(
     match &after {
         None => notes.push("no preview: the parameters do not say what files will be".to_owned()),
         Some(after) if after.values().any(has_no_mode) => {
-            notes.push("the server chooses the mode of what it writes".to_owned());
+            notes.push("whoever writes it chooses its mode".to_owned());
         }
         Some(_) => {}
     }

@@ -328,14 +328,14 @@ impl Governor {
     {
         let begun = Instant::now();
         let admitted = self.admit(action, &call).await;
-        self.tell_decision(action, &call, (&admitted, begun.elapsed()));
-        let (permit, cancel) = match admitted {
+        self.tell_decision(action, &call, (admitted.as_ref().err(), begun.elapsed()));
+        let (permit, cancel, resources) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => return Governed::Refused(action, refused),
         };
         let mut unfinished = Unfinished { governor: self, action: Some(action) };
         let permitted = Instant::now();
-        let (resources, cancels) = (self.resources(), cancel.clone());
+        let cancels = cancel.clone();
         let forward: Forward = Box::new(move |permit| Box::pin(execute(permit, cancels)));
         let running = resources.execute(permit, self.now(), (cancel.clone(), forward));
         tokio::pin!(running);

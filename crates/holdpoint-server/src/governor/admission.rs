@@ -9,12 +9,13 @@ use crate::store::{Admission, StoreFault};
 use holdpoint_control::{Input, Output, Permit, Proposal};
 use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySets;
-use holdpoint_resources::Cancels;
 use holdpoint_resources::resource::Preview;
+use holdpoint_resources::{Cancels, Resources};
 use holdpoint_types::{
     ActionId, ApprovalAsked, Decision, Epoch, Facts, PreviewFacts, Reason, Record, RecordBody,
     Request, Ruling, Timestamp, canonical_digest,
 };
+use std::sync::Arc;
 
 /// What became of a proposal.
 pub(super) enum Admitted {
@@ -34,21 +35,20 @@ pub(super) struct Judged {
 // === impl Governor ===
 
 impl Governor {
-    /// Decides until the decision is recorded in the epoch that it was made in.
+    /// Decides until the decision is recorded in the epoch that it was made in. What a permit is
+    /// for is executed by what it comes with.
     pub(super) async fn admit(
         &self,
         action: ActionId,
         call: &Call,
-    ) -> Result<(Permit, Cancels), Refusal> {
+    ) -> Result<(Permit, Cancels, Arc<Resources>), Refusal> {
         let effects = self.analyse((&call.agent, &call.tool), &call.parameters).await?;
         let _turn = self.plan_turn(call, effects.as_deref()).await;
-        let tool = &call.tool;
-        let mut held_open = HeldOpen { governor: self, action, tool, turn: None };
+        let mut held_open = HeldOpen::new(self, (action, &call.tool), None);
         for _ in 0..TRIES_MAX {
             match self.try_admit((call, effects.as_deref()), &mut held_open).await? {
                 Admitted::Permit(permit, cancel) => {
-                    held_open.goes_on();
-                    return Ok((permit, cancel));
+                    return Ok((permit, cancel, held_open.goes_on()));
                 }
                 Admitted::Refused(refusal) => return Err(refusal),
                 Admitted::DecideAgain => self.read_stops().map_err(|fault| unavailable(&fault))?,
@@ -64,7 +64,7 @@ impl Governor {
     ) -> Result<Admitted, Refusal> {
         let now = self.inner.clock.now();
         let now = now.map_err(|fault| deny(Reason::ClockStepped, &fault.to_string()))?;
-        let (request, mut facts) = self.gather(held_open.action, call, now);
+        let (request, mut facts) = self.gather(held_open.action(), call, now);
         let planned = self.plan_of(&request, &facts).await;
         facts.plan = planned.map_err(|fault| unavailable(&fault))?;
         let policy = self.policy();

@@ -3,8 +3,7 @@
 //!
 //! Must never wait longer than it was told to, and never lose the record of what it cancelled.
 
-use super::{Call, Cancels, Governed, Governor, Refusal};
-use holdpoint_control::Permit;
+use super::{Call, Governed, Governor, Refusal};
 use holdpoint_resources::Answer;
 use holdpoint_types::{ActionId, Reason, Ruling, ToolRef};
 use std::time::Duration;
@@ -62,17 +61,17 @@ impl Governor {
         &self,
         action: ActionId,
         call: &Call,
-        (admitted, took): (&Result<(Permit, Cancels), Refusal>, Duration),
+        (refused, took): (Option<&Refusal>, Duration),
     ) {
         let Call { agent, tool, .. } = call;
-        let (ruling, reason) = match admitted {
-            Ok(_) => (Ruling::Permit, Reason::PermittedByPolicy),
-            Err(Refusal { decision, .. }) => {
+        let (ruling, reason) = match refused {
+            None => (Ruling::Permit, Reason::PermittedByPolicy),
+            Some(Refusal { decision, .. }) => {
                 let first = decision.deciding().next().map(|cause| cause.reason);
                 (decision.ruling(), first.unwrap_or(Reason::NoPolicyPermits))
             }
         };
-        if admitted.is_ok() {
+        if refused.is_none() {
             tracing::debug!(%action, %agent, %tool, "permitted");
         } else {
             tracing::info!(%action, %agent, %tool, %ruling, %reason, "refused");

@@ -8,7 +8,7 @@ use super::{Call, Governor, Refusal, deny, endings};
 use crate::store::StoreFault;
 use holdpoint_control::{Ending, Input, Output, Permit};
 use holdpoint_resources::resource::Forward;
-use holdpoint_resources::{Cancels, Ended};
+use holdpoint_resources::{Cancels, Ended, Resources};
 use holdpoint_types::{
     ActionId, ActionRecord, AgentName, Cause, Decision, DecisionRecord, Digest, Door, Reason,
     Record, RecordBody, Ruling, ServerName, Timestamp, ToolRef, canonical_digest,
@@ -70,21 +70,26 @@ impl Governor {
         self.know_tool(&call.tool).await?;
         let begun = Instant::now();
         let admitted = self.admit(action, &call).await;
-        self.tell_decision(action, &call, (&admitted, begun.elapsed()));
-        let (permit, cancels) = admitted?;
+        self.tell_decision(action, &call, (admitted.as_ref().err(), begun.elapsed()));
+        let (permit, cancels, resources) = admitted?;
         let parameters = canonical_digest(&call.parameters).ok();
         let fits = parameters.map(|digest| permit.check(&call.tool, digest, self.now()));
         if !matches!(fits, Some(Ok(()))) {
-            self.resources().forget(action, call.tool.server());
+            resources.forget(action, call.tool.server());
             let text = "the permit does not fit the call, or is over; ask again";
             return Err(self.not_handed_over(action, (Reason::CouldNotDecide, text)));
         }
-        self.hand_to_host(permit, cancels).await
+        self.hand_to_host(permit, cancels, &resources).await
     }
 
     /// Hands an action over as if it were executed: what takes it back is durable before, and the
     /// host is told no if its target moved since it was seen.
-    async fn hand_to_host(&self, permit: Permit, cancels: Cancels) -> Result<(), Refusal> {
+    async fn hand_to_host(
+        &self,
+        permit: Permit,
+        cancels: Cancels,
+        resources: &Resources,
+    ) -> Result<(), Refusal> {
         let (governor, action) = (self.clone(), permit.action());
         let (tell, told) = oneshot::channel();
         let forward: Forward = Box::new(move |permit| {
@@ -100,7 +105,7 @@ impl Governor {
                 Ended::InDoubt { reason: Reason::UpstreamUnavailable, detail }
             })
         });
-        let ended = self.resources().execute(permit, self.now(), (cancels, forward)).await;
+        let ended = resources.execute(permit, self.now(), (cancels, forward)).await;
         self.inner.cancels.lock().remove(&action);
         match (told.await, ended) {
             (Ok(None), _) => Ok(()),
@@ -198,9 +203,86 @@ fn definition(tool: &ToolRef) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use crate::governor::Call;
-    use holdpoint_types::{Door, Reason};
+    use crate::governor::{Call, Governor};
+    use holdpoint_control::{Permit, ServerRules, Settings, ToolPattern};
+    use holdpoint_resources::resource::{
+        Executed, Forward, Preview, Proposed, Resource, ResourceFault, Reverting, TargetState, Undo,
+    };
+    use holdpoint_resources::{Cancels, Place, Resources};
+    use holdpoint_types::{Disclosure, Door, Reason, Reversibility, Timestamp};
     use serde_json::json;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// Stands for a host until it is asked what a call would do: then nobody does any more.
+    struct Replaced {
+        governor: Governor,
+        executed: Arc<AtomicU32>,
+    }
+
+    impl Resource for Replaced {
+        type Prepared = ();
+
+        async fn preview(&self, _: Proposed<'_>) -> Result<Option<(Preview, ())>, ResourceFault> {
+            self.governor.replace_resources(Resources::default());
+            let preview = Preview {
+                changes: Vec::new(),
+                exact: true,
+                guarantee: Reversibility::Exact,
+                until: None,
+                disclosure: Disclosure::Contained,
+                notes: Vec::new(),
+            };
+            Ok(Some((preview, ())))
+        }
+
+        fn undo(&self, (): &()) -> Option<Undo> {
+            None
+        }
+
+        async fn execute(&self, permit: Permit, (): (), around: (Cancels, Forward)) -> Executed {
+            self.executed.fetch_add(1, Ordering::Relaxed);
+            Executed { ended: around.1(permit).await, undo: None }
+        }
+
+        async fn verify(&self, _: &Undo) -> Result<TargetState, ResourceFault> {
+            Ok(TargetState::Before)
+        }
+
+        async fn revert(&self, _: &Undo, _: Timestamp) -> Result<Reverting<()>, ResourceFault> {
+            Err(ResourceFault::Impossible("nothing is kept".to_owned()))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_saw_a_call_executes_it_whatever_comes_into_force_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = crate::tests::runtime(dir.path()).await;
+        let governor = runtime.governor();
+        let mut parts = governor.settings().parts().clone();
+        let every = vec![ToolPattern::parse("*").unwrap()];
+        let rules = ServerRules { hosted: true, read: every, ..ServerRules::default() };
+        parts.servers.insert("claude".parse().unwrap(), rules);
+        let limits = **governor.inner.limits.load();
+        let settings = Settings::new(parts).unwrap();
+        governor.replace_settings(settings, Default::default(), limits).await.unwrap();
+        let executed = Arc::new(AtomicU32::new(0));
+        let stands = Replaced { governor: governor.clone(), executed: Arc::clone(&executed) };
+        let mut all = Resources::default();
+        all.add("claude".parse().unwrap(), Place::Beside, stands);
+        governor.replace_resources(all);
+        let call = Call {
+            agent: "coder".parse().unwrap(),
+            door: Door::Hook,
+            tool: "claude__Read".parse().unwrap(),
+            parameters: json!({}),
+            meta: None,
+        };
+        let (_, ruled) = governor.decide_for_host(call).await;
+        assert!(ruled.is_ok(), "{ruled:?}");
+        assert_eq!(executed.load(Ordering::Relaxed), 1);
+        runtime.shut_down().await;
+    }
 
     #[tokio::test]
     async fn only_tools_of_hosts_are_handed_over() {

@@ -16,28 +16,46 @@ use std::sync::Arc;
 
 /// Lets go of what a preview holds open, however deciding ends, unless the call goes on.
 pub(super) struct HeldOpen<'a> {
-    pub(super) governor: &'a Governor,
-    pub(super) action: ActionId,
-    pub(super) tool: &'a ToolRef,
+    /// What stood for servers when deciding began: whoever saw a call executes it.
+    resources: Arc<Resources>,
+    action: ActionId,
+    tool: &'a ToolRef,
     /// The agent's turn at a target that is kept busy.
-    pub(super) turn: Option<Turn>,
+    turn: Option<Turn>,
+    goes_on: bool,
 }
 
 // === impl HeldOpen ===
 
-impl HeldOpen<'_> {
-    /// A permit is out: what is held open is executed.
-    pub(super) fn goes_on(mut self) {
+impl<'a> HeldOpen<'a> {
+    pub(super) fn new(
+        governor: &Governor,
+        (action, tool): (ActionId, &'a ToolRef),
+        turn: Option<Turn>,
+    ) -> Self {
+        Self { resources: governor.resources(), action, tool, turn, goes_on: false }
+    }
+
+    /// The action.
+    pub(super) fn action(&self) -> ActionId {
+        self.action
+    }
+
+    /// A permit is out: what is held open is executed, by what is given back.
+    pub(super) fn goes_on(mut self) -> Arc<Resources> {
         if let Some(turn) = self.turn.take() {
             turn.was_fruitful();
         }
-        std::mem::forget(self);
+        self.goes_on = true;
+        Arc::clone(&self.resources)
     }
 }
 
 impl Drop for HeldOpen<'_> {
     fn drop(&mut self) {
-        self.governor.resources().forget(self.action, self.tool.server());
+        if !self.goes_on {
+            self.resources.forget(self.action, self.tool.server());
+        }
     }
 }
 
@@ -63,7 +81,7 @@ impl Governor {
         effects: Option<&Effects>,
         (policy, held_open): (&PolicySets, &mut HeldOpen<'_>),
     ) -> (Facts, Decision, Option<Preview>) {
-        let resources = self.resources();
+        let resources = Arc::clone(&held_open.resources);
         let server = request.tool.server();
         if decision.ruling() >= Ruling::Deny || !resources.stands_for(server) {
             return (facts, decision, None);

@@ -43,8 +43,7 @@ impl Governor {
         let effects = self.analyse((&call.agent, &call.tool), &call.parameters).await;
         let effects = effects.map_err(|refused| told(&refused))?;
         let action = self.new_action();
-        let (tool, turn) = (&call.tool, None);
-        let mut held_open = HeldOpen { governor: self, action, tool, turn };
+        let mut held_open = HeldOpen::new(self, (action, &call.tool), None);
         let now = self.inner.clock.now().map_err(|fault| fault.to_string())?;
         let (mut request, mut facts) = self.gather(action, (&call, effects.as_deref()), now);
         request.task = Some(plan.task);
