@@ -10,7 +10,7 @@ use holdpoint_control::{Agent, Grant, ToolPattern};
 use holdpoint_server::doors::http::AgentKey;
 use holdpoint_server::doors::local;
 use holdpoint_server::store::{Access, KeyRow, NewKey, StoreFault};
-use holdpoint_types::{AgentName, EffectClass, Mode, TeamName};
+use holdpoint_types::{AgentName, EffectClass, Mode, TeamName, TimedGrant};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -63,7 +63,17 @@ enum Declared {
 struct Listed<'a> {
     name: &'a AgentName,
     agent: Option<&'a Agent>,
+    /// What was granted for a limited time and is in force.
+    timed: Vec<&'a TimedGrant>,
     keys: Vec<&'a KeyRow>,
+}
+
+/// What the store knows of agents.
+#[derive(Default)]
+struct Kept {
+    keys: Vec<KeyRow>,
+    /// Only those that are in force.
+    timed: Vec<TimedGrant>,
 }
 
 /// Runs `holdpoint agent`.
@@ -167,8 +177,8 @@ fn issued(name: &AgentName, key: &AgentKey, config: &Config) -> String {
 }
 
 fn list(config: &Config, format: Format) -> anyhow::Result<Exit> {
-    let keys = keys(config)?;
-    let agents = listed(config, &keys);
+    let kept = kept(config)?;
+    let agents = listed(config, &kept);
     answer(&match format {
         Format::Json => {
             let agents: Vec<_> = agents.iter().map(Listed::to_json).collect();
@@ -179,25 +189,31 @@ fn list(config: &Config, format: Format) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The keys in the store; none if there is no store yet.
-fn keys(config: &Config) -> anyhow::Result<Vec<KeyRow>> {
-    match operator::open(&config.store, Access::ReadOnly) {
-        Ok(store) => Ok(store.keys()?),
+/// What the store knows of agents; nothing if there is no store yet.
+fn kept(config: &Config) -> anyhow::Result<Kept> {
+    let store = match operator::open(&config.store, Access::ReadOnly) {
+        Ok(store) => store,
         Err(fault) => match fault.downcast_ref::<StoreFault>() {
-            Some(StoreFault::Absent { .. }) => Ok(Vec::new()),
-            Some(_) | None => Err(fault),
+            Some(StoreFault::Absent { .. }) => return Ok(Kept::default()),
+            Some(_) | None => return Err(fault),
         },
-    }
+    };
+    let mut timed = store.grants()?;
+    let now = operator::now();
+    timed.retain(|grant| grant.until_ms > now);
+    Ok(Kept { keys: store.keys()?, timed })
 }
 
 /// Every declared agent, and every agent that has a key.
-fn listed<'a>(config: &'a Config, keys: &'a [KeyRow]) -> Vec<Listed<'a>> {
+fn listed<'a>(config: &'a Config, kept: &'a Kept) -> Vec<Listed<'a>> {
     let declared = &config.settings.parts().agents;
-    let names: BTreeSet<_> = declared.keys().chain(keys.iter().map(|key| &key.agent)).collect();
+    let with_key = kept.keys.iter().map(|key| &key.agent);
+    let names: BTreeSet<_> = declared.keys().chain(with_key).collect();
     let one = |name: &'a AgentName| Listed {
         name,
         agent: declared.get(name),
-        keys: keys.iter().filter(|key| key.agent == *name).collect(),
+        timed: kept.timed.iter().filter(|grant| grant.agent == *name).collect(),
+        keys: kept.keys.iter().filter(|key| key.agent == *name).collect(),
     };
     names.into_iter().map(one).collect()
 }
@@ -249,6 +265,7 @@ impl Listed<'_> {
             "owner": self.agent.map(|agent| &agent.owner),
             "mode": self.agent.map(|agent| agent.mode),
             "grants": grants,
+            "timed_grants": self.timed,
             "keys": keys.collect::<Vec<_>>(),
         })
     }
@@ -275,9 +292,16 @@ impl Listed<'_> {
             let class = (Tone::of_class(class), class.to_string());
             table.push(vec![title("grant"), class, (Tone::Plain, tools.join(" "))]);
         }
-        if self.agent.is_some_and(|agent| agent.grants.is_empty()) {
+        let standing = self.agent.is_none_or(|agent| !agent.grants.is_empty());
+        if !standing && self.timed.is_empty() {
             table
                 .push(vec![title("grant"), (Tone::Careful, "none: it reaches nothing".to_owned())]);
+        }
+        for TimedGrant { id, class, tools, until_ms, .. } in &self.timed {
+            let until = look.time_and_age(*until_ms);
+            let tools = format!("{} until {until} (grant {id})", escaped(&tools.join(" ")));
+            let class = (Tone::of_class(*class), class.to_string());
+            table.push(vec![title("timed"), class, (Tone::Plain, tools)]);
         }
         for key in &self.keys {
             let issued = format!("issued {}", look.time_and_age(key.issued_at));
@@ -293,12 +317,12 @@ impl Listed<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{listed, render};
+    use super::{Kept, listed, render};
     use crate::cli::look::tests::look;
     use crate::config;
     use expect_test::expect;
     use holdpoint_server::store::KeyRow;
-    use holdpoint_types::{Digest, Timestamp};
+    use holdpoint_types::{Digest, EffectClass, TimedGrant, Timestamp};
 
     fn key(agent: &str, key_id: &str, revoked_at: Option<i64>) -> KeyRow {
         KeyRow {
@@ -311,9 +335,22 @@ mod tests {
         }
     }
 
+    fn timed(agent: &str) -> TimedGrant {
+        TimedGrant {
+            id: 57,
+            agent: agent.parse().unwrap(),
+            class: EffectClass::Write,
+            tools: vec!["fs__*".to_owned()],
+            until_ms: Timestamp(1_753_003_600_000),
+            by: "ada".to_owned(),
+            because: "the release".to_owned(),
+        }
+    }
+
     #[test]
     fn the_list_shows_grants_and_keys() {
-        let text = "[team.platform]\n[agent.idle]\nowner = \"platform\"\n[agent.coder]\n\
+        let text = "[team.platform]\n[agent.idle]\nowner = \"platform\"\n\
+            [agent.guest]\nowner = \"platform\"\n[agent.coder]\n\
             owner = \"platform\"\nmode = \"plan-only\"\ngrants = [{ class = \"read\", \
             tools = [\"fs__*\", \"db__query\"] }, { class = \"destructive\", \
             tools = [\"fs__rm\"] }]\n";
@@ -324,22 +361,27 @@ mod tests {
             key("coder", "0c0d", None),
             key("gone", "0e0f", None),
         ];
-        let agents = listed(&config, &keys);
+        let kept = Kept { keys: keys.into(), timed: vec![timed("coder"), timed("guest")] };
+        let agents = listed(&config, &kept);
         expect![[r#"
             coder  owner platform, mode plan-only
               grant  read         fs__* db__query
               grant  destructive  fs__rm
+              timed  write        fs__* until 2025-07-20T09:26:40.000+00:00 (in 59 min) (grant 57)
               key    0a0b         issued 2025-07-20T08:26:40.000+00:00 (10 s ago), revoked 2025-07-20T08:26:45.000+00:00 (5 s ago)
               key    0c0d         issued 2025-07-20T08:26:40.000+00:00 (10 s ago)
             gone  not declared: it is denied everything
               key  0e0f  issued 2025-07-20T08:26:40.000+00:00 (10 s ago)
+            guest  owner platform, mode auto
+              timed  write  fs__* until 2025-07-20T09:26:40.000+00:00 (in 59 min) (grant 57)
             idle  owner platform, mode auto
               grant  none: it reaches nothing
         "#]].assert_eq(&render(&agents, &look()));
         let json: Vec<_> = agents.iter().map(|agent| agent.to_json().to_string()).collect();
         expect![[r#"
-            {"agent":"coder","declared":true,"owner":"platform","mode":"plan-only","grants":[{"class":"read","tools":["fs__*","db__query"]},{"class":"destructive","tools":["fs__rm"]}],"keys":[{"key_id":"0a0b","issued_at_ms":1753000000000,"revoked_at_ms":1753000005000},{"key_id":"0c0d","issued_at_ms":1753000000000,"revoked_at_ms":null}]}
-            {"agent":"gone","declared":false,"owner":null,"mode":null,"grants":null,"keys":[{"key_id":"0e0f","issued_at_ms":1753000000000,"revoked_at_ms":null}]}
-            {"agent":"idle","declared":true,"owner":"platform","mode":"auto","grants":[],"keys":[]}"#]].assert_eq(&json.join("\n"));
+            {"agent":"coder","declared":true,"owner":"platform","mode":"plan-only","grants":[{"class":"read","tools":["fs__*","db__query"]},{"class":"destructive","tools":["fs__rm"]}],"timed_grants":[{"id":57,"agent":"coder","class":"write","tools":["fs__*"],"until_ms":1753003600000,"by":"ada","because":"the release"}],"keys":[{"key_id":"0a0b","issued_at_ms":1753000000000,"revoked_at_ms":1753000005000},{"key_id":"0c0d","issued_at_ms":1753000000000,"revoked_at_ms":null}]}
+            {"agent":"gone","declared":false,"owner":null,"mode":null,"grants":null,"timed_grants":[],"keys":[{"key_id":"0e0f","issued_at_ms":1753000000000,"revoked_at_ms":null}]}
+            {"agent":"guest","declared":true,"owner":"platform","mode":"auto","grants":[],"timed_grants":[{"id":57,"agent":"guest","class":"write","tools":["fs__*"],"until_ms":1753003600000,"by":"ada","because":"the release"}],"keys":[]}
+            {"agent":"idle","declared":true,"owner":"platform","mode":"auto","grants":[],"timed_grants":[],"keys":[]}"#]].assert_eq(&json.join("\n"));
     }
 }

@@ -40,7 +40,7 @@ fn warnings_of_the_configuration_are_told_once() {
         let run = world.run(command);
         let told = text(&run.stderr);
         assert_eq!(run.status.code(), Some(0), "{told}");
-        assert_eq!(told.matches("`idle` has no grants").count(), 1, "{command:?}: {told}");
+        assert_eq!(told.matches("`idle` has no standing grants").count(), 1, "{command:?}: {told}");
     }
 }
 

@@ -45,8 +45,12 @@ impl Checker<'_> {
         let written: Vec<_> = grant.iter().chain(grants).collect();
         let taken = ["grant", "grants"].iter().any(|key| self.dropped.has(span.start, key));
         if written.is_empty() && !taken {
-            let message =
-                format!("the agent `{}` has no grants, so it reaches nothing", name.get());
+            // Those for a limited time stand in the store, which is not looked at here.
+            let message = format!(
+                "the agent `{}` has no standing grants: it reaches only what `holdpoint grant` \
+                 opens for a limited time",
+                name.get()
+            );
             let example = "add `grants = [{ class = \"read\", tools = [\"*\"] }]`".to_owned();
             self.warn(name.span(), message, example);
         }
