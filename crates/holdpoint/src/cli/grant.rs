@@ -1,12 +1,15 @@
 //! `holdpoint grant`: grants something to an agent for a limited time, lists and revokes such
 //! grants. Must never grant without an end: what an agent may always do is in the configuration.
 
+mod known;
+
 use super::look::{Look, Table, Tone, count, escaped, json_lines};
 use super::operator::{self, StoreArgs};
 use super::{Exit, Format, Globals, WrongUsage, answer, approve};
 use holdpoint_server::operate::{self, GrantingFault, Wish};
 use holdpoint_server::store::Access;
 use holdpoint_types::{AgentName, EffectClass, TimedGrant};
+use known::Known;
 use serde_json::json;
 
 /// Grant something to an agent for a limited time, beside what the configuration grants.
@@ -84,6 +87,9 @@ fn give(args: &GrantArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let store = args.store.open_by(&config, Access::Operate)?;
     let speaker = approve::speaker(&config)?;
     let word = operator::word(&store, args.because.as_deref().unwrap_or_default())?;
+    let pinned = store.pins()?.into_iter().map(|row| row.tool).collect();
+    let known = Known::new(&config.settings, pinned);
+    let doubts = known.doubts(&args.tools).map_err(WrongUsage)?;
     let (tools, for_ms) = (args.tools.clone(), *for_ms);
     let wish = Wish { agent: agent.clone(), class: *class, tools, for_ms };
     let place = (&store, &config.settings);
@@ -97,6 +103,7 @@ fn give(args: &GrantArgs, globals: &Globals) -> anyhow::Result<Exit> {
         }
         Err(fault) => return Err(WrongUsage(fault.to_string()).into()),
     };
+    doubts.iter().for_each(|doubt| operator::note(&format!("warning: {doubt}")));
     answer(&match globals.format {
         Format::Json => json_lines(&json!(granted)),
         Format::Text => {

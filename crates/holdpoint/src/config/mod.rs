@@ -16,7 +16,7 @@ pub use checked::{
     Asked, Config, Limits, Listen, Notify, OAuthClient, Served, Serves, Transport, UndoRules,
     UnknownParameters, Upstream, UpstreamCommand, UpstreamUrl, Validator, ValueSource,
 };
-pub use fault::{Colour, Report, Severity, printable, printable_lines};
+pub use fault::{Colour, Report, Severity, nearest, printable, printable_lines};
 pub use policies::{guard_report, lapsed_report, policy_report, policy_sources};
 pub use reference::{config_reference, errors_reference};
 pub use schema::config_schema;

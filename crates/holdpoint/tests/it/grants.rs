@@ -119,6 +119,28 @@ fn a_grant_for_a_limited_time_survives_a_restart_and_ends_when_it_is_revoked() {
 }
 
 #[test]
+fn a_grant_for_a_tool_that_nobody_saw_is_given_with_a_warning() {
+    let world = world("");
+    let warns = |tools: &str, says: &str| {
+        let run = world.run(&grant(tools, "1h"));
+        let told = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(0), "{tools}: {told}");
+        assert!(told.contains(says), "{tools}: {told}");
+    };
+    world.key("coder");
+    warns("peer__touch", "none was seen yet");
+    pipe(&world).end();
+    warns("peer__tuoch", "did you mean `peer__touch`?");
+    let quiet = world.run(&grant("peer__touch", "1h"));
+    assert_eq!(text(&quiet.stderr), "");
+    // It counts for the agent wherever its grants are listed.
+    let listed = world.must(&["agent", "list"]);
+    let timed = listed.lines().filter(|line| line.trim_start().starts_with("timed  write "));
+    assert_eq!(timed.count(), 3, "{listed}");
+    assert_eq!(world.json(&["agent", "list"])[0]["timed_grants"].as_array().unwrap().len(), 3);
+}
+
+#[test]
 fn a_grant_needs_an_agent_an_end_a_reason_and_somebody_who_may() {
     let world = world("");
     world.key("coder");
@@ -132,6 +154,12 @@ fn a_grant_needs_an_agent_an_end_a_reason_and_somebody_who_may() {
         wrong(&grant("peer__*", length), says);
     }
     wrong(&grant("peer__ä", "1h"), "no tool name can hold");
+    for (tools, says) in [
+        ("notthere__*", "no server `notthere` (there are `peer`)"),
+        ("touch", "tools are `server__tool`"),
+    ] {
+        wrong(&grant(tools, "1h"), says);
+    }
     let mut nobody = grant("peer__*", "1h");
     nobody[1] = "nobody";
     wrong(&nobody, "not declared");
