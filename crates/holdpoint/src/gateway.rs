@@ -3,8 +3,10 @@
 
 mod notify;
 mod own;
+mod secrets;
 
 pub use own::warnings;
+pub use secrets::{lacking_for_revert, lacking_for_validators};
 
 use crate::config::{self, Config, OAuthClient, Transport, UnknownParameters, ValueSource};
 use anyhow::{Context as _, bail};

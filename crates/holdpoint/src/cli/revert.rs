@@ -7,7 +7,7 @@ use super::look::{Look, Tone, count, escaped, json_lines};
 use super::operator;
 use super::why::{self, Found, find_action, used_by};
 use super::{Exit, Format, Globals, WrongUsage, answer};
-use crate::gateway::{Rest, runtime_spec};
+use crate::gateway::{Rest, lacking_for_revert, lacking_for_validators, runtime_spec};
 use clap::ArgGroup;
 use holdpoint_resources::RevertPreview;
 use holdpoint_server::doors::local::Kind;
@@ -18,9 +18,10 @@ use holdpoint_server::runtime::Runtime;
 use holdpoint_server::store::{RecordQuery, Store};
 use holdpoint_types::{
     ActionId, ChangeCounts, Door, EffectClass, PlanId, RecordBody, RevertRecord, RevertStatus,
-    Ruling, TaskId,
+    Ruling, ServerName, TaskId,
 };
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Most changes that are shown to people.
 const SHOWN_MAX: usize = 50;
@@ -59,12 +60,13 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let config = globals.load()?;
     // As whom approvals know it: nobody approves what they asked for.
     let by = approve::speaker(&config)?.name.to_string();
+    has_all(&lacking_for_validators(&config.validators))?;
     let (spec, rest) = runtime_spec(config, Kind::Revert)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let all = runtime.block_on(async {
         let runtime = Runtime::start(spec).await?;
-        let all = revert_all(&runtime, &rest, (args, by)).await;
+        let all = revert_all(&runtime, rest, (args, by)).await;
         runtime.shut_down().await;
         all
     })?;
@@ -84,11 +86,10 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
 
 async fn revert_all(
     runtime: &Runtime,
-    rest: &Rest,
+    mut rest: Rest,
     (args, by): (&Args, String),
 ) -> anyhow::Result<Vec<(ActionId, Reverting)>> {
     let governor = runtime.governor();
-    governor.replace_resources(rest.resources(&rest.upstreams()?)?);
     let actions = match (&args.action, args.task, args.plan) {
         (Some(action), _, _) => vec![find(governor.store(), action)?],
         (None, Some(task), _) => governor.actions_of(Whole::Task(task))?,
@@ -98,6 +99,11 @@ async fn revert_all(
     if actions.is_empty() {
         return Err(WrongUsage("no action of it was permitted".to_owned()).into());
     }
+    // Whoever takes something back need not be able to reach anything else.
+    let servers = servers_of(governor.store(), &actions)?;
+    rest.servers.retain(|name, _| servers.contains(name));
+    has_all(&lacking_for_revert(&rest))?;
+    governor.replace_resources(rest.resources(&rest.upstreams()?)?);
     let reason = args.because.clone().unwrap_or_default();
     let word = Word { reason, by, at: governor.now() };
     let wanted = if args.dry_run { Wanted::Look } else { Wanted::Do };
@@ -112,6 +118,33 @@ async fn revert_all(
         }
     }
     Ok(all)
+}
+
+/// Refuses to begin while something is lacking without which targets are not reached.
+fn has_all(lacking: &[String]) -> Result<(), WrongUsage> {
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(WrongUsage(format!(
+        "nothing was looked at or changed: a revert reaches servers itself, so it needs what \
+         `serve` is given, and lacks this: {}; set the variables for this command, as for `serve`, \
+         or have the configuration name files that you may read (`from_file`)",
+        lacking.join("; ")
+    )))
+}
+
+/// The servers through which `actions` were made.
+fn servers_of(store: &Store, actions: &[ActionId]) -> anyhow::Result<BTreeSet<ServerName>> {
+    let mut servers = BTreeSet::new();
+    for action in actions {
+        servers.extend(store.of_action(*action)?.into_iter().filter_map(|stored| {
+            match stored.record.body {
+                RecordBody::Decision(decided) => Some(decided.more.request.tool.server().clone()),
+                _ => None,
+            }
+        }));
+    }
+    Ok(servers)
 }
 
 fn find(store: &Store, text: &why::Wanted) -> anyhow::Result<ActionId> {

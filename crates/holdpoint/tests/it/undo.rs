@@ -5,7 +5,7 @@ use crate::postgres::Postgres;
 use crate::raw::{call, exchange, post, reason};
 use crate::world::{Serve, World, left_out, text};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A world whose `coder` has every change of what `orders`, `repo` and the like serve approved.
@@ -235,12 +235,8 @@ fn an_agent_that_may_only_plan_sees_what_would_happen() {
     serve.end();
 }
 
-#[test]
-fn a_commit_is_seen_approved_made_and_taken_back() {
-    let world = world(
-        "approve-writes",
-        "[server.repo]\nenvironment = \"dev\"\nserves = { git = \"repo\" }\n",
-    );
+/// A repository `repo` with one commit of one file.
+fn repository(world: &World) -> PathBuf {
     let repo = world.path().join("repo");
     std::fs::create_dir(&repo).unwrap();
     must("git", &["init", "-q", "-b", "main"], &repo);
@@ -248,6 +244,16 @@ fn a_commit_is_seen_approved_made_and_taken_back() {
     must("git", &["add", "."], &repo);
     let who = ["-c", "user.name=ada", "-c", "user.email=ada@x.test"];
     must("git", &[&who[..], &["commit", "-qm", "first"]].concat(), &repo);
+    repo
+}
+
+#[test]
+fn a_commit_is_seen_approved_made_and_taken_back() {
+    let world = world(
+        "approve-writes",
+        "[server.repo]\nenvironment = \"dev\"\nserves = { git = \"repo\" }\n",
+    );
+    let repo = repository(&world);
     let first = must("git", &["rev-parse", "main"], &repo);
     std::fs::write(repo.join("a.txt"), "two\n").unwrap();
     let key = world.key("coder");
@@ -329,6 +335,44 @@ fn rows_of_postgres_are_seen_approved_changed_and_taken_back() {
     serve.end();
     world.must(&["verify"]);
     world.must(&["replay"]);
+}
+
+#[test]
+fn a_revert_says_which_secrets_it_lacks_and_needs_no_others() {
+    let servers = "[server.repo]\nenvironment = \"dev\"\nserves = { git = \"repo\" }\n\
+                   env = { REPO_TOKEN = { from_env = \"REPO_TOKEN\" }, \
+                   REPO_CODE = { from_env = \"REPO_CODE\" } }\n\
+                   [server.other]\nenvironment = \"dev\"\ncommand = [\"node\", \"${peer}\"]\n\
+                   env = { OTHER_TOKEN = { from_env = \"OTHER_TOKEN\" } }\n";
+    let world = world("auto", servers);
+    let repo = repository(&world);
+    let key = world.key("coder");
+    let given = |mut command: Command, names: &[&str]| {
+        command.envs(names.iter().map(|name| (*name, "a-secret-text")));
+        command
+    };
+    let serve = world.command(&["serve", "--format", "json"]);
+    let serve = world.serve_by(given(serve, &["REPO_TOKEN", "REPO_CODE", "OTHER_TOKEN"]));
+    std::fs::write(repo.join("a.txt"), "other\n").unwrap();
+    let commit = call(1, "git_commit", json!({ "message": "other", "paths": ["a.txt"] }));
+    let done = post(&serve, ("/repo", &key), &commit).body;
+    assert_eq!(reason(&done), "answered", "{done}");
+    let action = last_permitted(&world);
+    let revert = ["revert", &action, "--because", "not that"];
+
+    let run = world.run(&revert);
+    let told = text(&run.stderr);
+    assert_eq!(run.status.code(), Some(2), "{told}");
+    for name in ["REPO_TOKEN", "REPO_CODE"] {
+        assert!(told.contains(&format!("server `repo`: the environment variable `{name}`")));
+    }
+    assert!(told.contains("set the variables for this command"), "{told}");
+    assert!(!told.contains("OTHER_TOKEN"), "it is not needed: {told}");
+    let mut command = given(world.command(&revert), &["REPO_TOKEN", "REPO_CODE"]);
+    let run = command.output().unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}{}", text(&run.stdout), text(&run.stderr));
+    serve.end();
+    world.must(&["verify"]);
 }
 
 #[test]
