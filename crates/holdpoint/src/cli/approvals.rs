@@ -3,6 +3,7 @@
 
 mod classes;
 mod diff;
+mod left_out;
 mod proposal;
 
 pub use classes::{APPROVALS_MIN, DAYS, given_before};

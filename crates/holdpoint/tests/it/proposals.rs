@@ -67,6 +67,17 @@ fn proposals(world: &World) -> Vec<Value> {
     world.json(&["approvals", "--propose"])["proposals"].as_array().unwrap().clone()
 }
 
+/// Why classes are left out, each with how many of its calls were approved.
+fn left_out(world: &World) -> Vec<(String, u64)> {
+    settled(world);
+    let told = world.json(&["approvals", "--propose"]);
+    let one =
+        |one: &Value| (one["why"].as_str().unwrap().to_owned(), one["approved"].as_u64().unwrap());
+    let mut all: Vec<_> = told["left_out"].as_array().unwrap().iter().map(one).collect();
+    all.sort();
+    all
+}
+
 /// The starter pack as a proposal says.
 fn with(world: &World, proposal: &Value) {
     let file = world.path().join("policies/starter.cedar");
@@ -93,6 +104,7 @@ fn three_approvals_of_a_class_propose_a_rule_that_works_and_lets_nothing_larger_
     assert_eq!(proposals(&world), Vec::<Value>::new());
     let none = world.must(&["approvals", "--propose"]);
     assert!(none.contains("no class of calls"), "{none}");
+    assert!(none.contains("2 approved calls: 3 are needed, of the last 30 days"), "{none}");
     // The same tool, and another thing.
     approved(&world, place, "INSERT INTO t VALUES (1000, 1)");
     assert_eq!(proposals(&world), Vec::<Value>::new());
@@ -101,6 +113,8 @@ fn three_approvals_of_a_class_propose_a_rule_that_works_and_lets_nothing_larger_
     let told = world.must(&["approve", &id, "--because", "seen it"]);
     assert!(told.contains("approved 3 times in 30 days"), "{told}");
     assert_eq!(proposals(&world), Vec::<Value>::new(), "it has not run");
+    let expected = [("too_few".to_owned(), 1), ("too_few_ran".to_owned(), 3)];
+    assert_eq!(left_out(&world), expected);
     assert_eq!(reason(&execute(&serve, &key, &tidy(1))), "answered");
     let all = proposals(&world);
     let [one] = all.as_slice() else { panic!("{all:?}") };
@@ -131,6 +145,7 @@ fn three_approvals_of_a_class_propose_a_rule_that_works_and_lets_nothing_larger_
     held(&execute(&serve, &key, "UPDATE t SET v = 9 WHERE id > 98 AND id < 1000"));
     held(&execute(&serve, &key, "INSERT INTO t VALUES (1001, 1)"));
     assert_eq!(proposals(&world), Vec::<Value>::new(), "it is permitted already");
+    assert_eq!(left_out(&world), [("permitted".to_owned(), 3), ("too_few".to_owned(), 1)]);
     serve.end();
     world.must(&["verify"]);
     world.must(&["replay"]);
@@ -150,11 +165,13 @@ fn a_no_or_a_revert_in_a_class_keeps_it_from_being_proposed() {
     world.must(&["deny", &id, "--because", "too many"]);
     let left = proposals(&world);
     assert_eq!((left.len(), &left[0]["changes_max"]["deleted"]), (1, &json!(0)), "{left:?}");
+    assert_eq!(left_out(&world), [("said_no".to_owned(), 3)]);
     let told = approved(&world, place, &tidy(1));
     assert!(!told.contains("--propose"), "{told}");
     let action = left[0]["approvals"][2]["action"].as_str().unwrap();
     world.must(&["revert", action, "--because", "it was wrong"]);
     assert_eq!(proposals(&world), Vec::<Value>::new());
+    assert_eq!(left_out(&world), [("said_no".to_owned(), 4), ("taken_back".to_owned(), 3)]);
     serve.end();
 }
 
@@ -182,4 +199,5 @@ fn what_no_rule_can_let_pass_is_said_so() {
     assert!(all[0]["rule"]["text"].as_str().unwrap().contains("context.deleted <= 1"));
     world.write_config(&config.replace("[agent.coder]", "[agent.other]"));
     assert_eq!(proposals(&world), Vec::<Value>::new());
+    assert_eq!(left_out(&world), [("no_agent".to_owned(), 3)]);
 }

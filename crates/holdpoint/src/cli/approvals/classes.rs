@@ -2,6 +2,7 @@
 //! the same effects on the same resources, whose previews are exact and of one kind. Must not count
 //! what did not run, nor a class of which somebody said no or took one back.
 
+use super::left_out::{LeftOut, Why};
 use crate::cli::why::{Word, used_by, words};
 use holdpoint_policy::Shape;
 use holdpoint_server::store::Store;
@@ -47,9 +48,16 @@ pub struct Given {
 #[derive(Debug, Default)]
 struct Spoken {
     /// The approvals that somebody said yes to.
-    yes: BTreeMap<Digest, BTreeSet<ActionId>>,
+    yes: BTreeMap<Digest, Yes>,
     /// The classes of which somebody said no, or took one back.
-    spoiled: BTreeSet<Digest>,
+    spoiled: BTreeMap<Digest, Why>,
+}
+
+/// What somebody said yes to, in a class.
+#[derive(Debug)]
+struct Yes {
+    shape: Shape,
+    approvals: BTreeSet<ActionId>,
 }
 
 // === impl Spoken ===
@@ -59,26 +67,25 @@ impl Spoken {
         let since = now.0.saturating_sub(DAYS.saturating_mul(24 * 3_600_000));
         let mut all = Self::default();
         for stored in store.of_people(Timestamp(since))? {
-            let (action, is_yes) = match stored.record.body {
-                RecordBody::Approved(said) => (said.approval, true),
-                RecordBody::Disapproved(said) => (said.approval, false),
-                RecordBody::Reverted(reverted) => (reverted.of, false),
+            let (action, spoils) = match stored.record.body {
+                RecordBody::Approved(said) => (said.approval, None),
+                RecordBody::Disapproved(said) => (said.approval, Some(Why::SaidNo)),
+                RecordBody::Reverted(reverted) => (reverted.of, Some(Why::TakenBack)),
                 _ => continue,
             };
             let decided = decision(store, action)?;
             let class = decided.and_then(|(decided, _)| class_of(&decided.more));
-            match class {
-                Some((class, _)) if is_yes => {
-                    all.yes.entry(class).or_default().insert(action);
+            match (class, spoils) {
+                (Some((class, shape)), None) => {
+                    let new = Yes { shape, approvals: BTreeSet::new() };
+                    all.yes.entry(class).or_insert(new).approvals.insert(action);
                 }
-                Some((class, _)) => {
-                    all.spoiled.insert(class);
+                (Some((class, _)), Some(why)) => {
+                    all.spoiled.insert(class, why);
                 }
-                None => {}
+                (None, _) => {}
             }
         }
-        let Self { yes, spoiled } = &mut all;
-        yes.retain(|class, _| !spoiled.contains(class));
         Ok(all)
     }
 }
@@ -86,16 +93,17 @@ impl Spoken {
 // === impl Class ===
 
 impl Class {
+    /// What ran well of a class; nothing if a check found fault with one of its calls.
     fn gather(
         store: &Store,
         (digest, approvals): (Digest, &BTreeSet<ActionId>),
-    ) -> anyhow::Result<Option<Self>> {
+    ) -> anyhow::Result<Result<Option<Self>, Why>> {
         let mut class: Option<Self> = None;
         for approval in approvals {
             let Some((decided, at)) = decision(store, *approval)? else { continue };
             let Some((_, shape)) = class_of(&decided.more) else { continue };
             match ran(store, (*approval, &decided.more), at)? {
-                Ran::Spoiled => return Ok(None),
+                Ran::Spoiled => return Ok(Err(Why::FoundFault)),
                 Ran::Not => {}
                 Ran::Well(action) => {
                     let one =
@@ -114,24 +122,43 @@ impl Class {
                 }
             }
         }
-        Ok(class)
+        Ok(Ok(class))
     }
 }
 
-/// The classes of which enough was approved, ran and succeeded.
+/// The classes of which enough was approved, ran and succeeded, and those that are left out.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn gather(store: &Store, now: Timestamp) -> anyhow::Result<Vec<Class>> {
+pub fn gather(store: &Store, now: Timestamp) -> anyhow::Result<(Vec<Class>, Vec<LeftOut>)> {
     let spoken = Spoken::gather(store, now)?;
-    let mut classes = Vec::new();
-    for (digest, approvals) in &spoken.yes {
-        if approvals.len() >= APPROVALS_MIN {
-            classes.extend(Class::gather(store, (*digest, approvals))?);
+    let (mut classes, mut left_out) = (Vec::new(), Vec::new());
+    for (digest, Yes { shape, approvals }) in spoken.yes {
+        match enough(store, (digest, &approvals), spoken.spoiled.get(&digest))? {
+            Ok(class) => classes.push(class),
+            Err(why) => left_out.push(LeftOut { shape, approved: approvals.len(), why }),
         }
     }
-    classes.retain(|class: &Class| class.given.len() >= APPROVALS_MIN);
-    Ok(classes)
+    Ok((classes, left_out))
+}
+
+/// A class, or why there is not enough of it.
+fn enough(
+    store: &Store,
+    (digest, approvals): (Digest, &BTreeSet<ActionId>),
+    spoiled: Option<&Why>,
+) -> anyhow::Result<Result<Class, Why>> {
+    if let Some(why) = spoiled {
+        return Ok(Err(*why));
+    }
+    if approvals.len() < APPROVALS_MIN {
+        return Ok(Err(Why::TooFew));
+    }
+    Ok(match Class::gather(store, (digest, approvals))? {
+        Err(why) => Err(why),
+        Ok(Some(class)) if class.given.len() >= APPROVALS_MIN => Ok(class),
+        Ok(class) => Err(Why::TooFewRan { ran: class.map_or(0, |class| class.given.len()) }),
+    })
 }
 
 /// How many calls of the class that `approval` belongs to were approved before it, ran and
@@ -150,10 +177,13 @@ pub fn given_before(
         return Ok(0);
     }
     let mut spoken = Spoken::gather(store, now)?;
-    let Some(approvals) = spoken.yes.get_mut(&class) else { return Ok(0) };
-    approvals.remove(&approval);
-    let class = Class::gather(store, (class, approvals))?;
-    Ok(class.map_or(0, |class| class.given.len()))
+    let Some(yes) = spoken.yes.get_mut(&class) else { return Ok(0) };
+    if spoken.spoiled.contains_key(&class) {
+        return Ok(0);
+    }
+    yes.approvals.remove(&approval);
+    let class = Class::gather(store, (class, &yes.approvals))?;
+    Ok(class.ok().flatten().map_or(0, |class| class.given.len()))
 }
 
 /// What became of an approved call.

@@ -2,6 +2,7 @@
 //! a policy, nor show a rule that was not tried on the calls that it is for.
 
 use super::classes::{APPROVALS_MIN, Class, DAYS, Given, aims, gather};
+use super::left_out::{self, LeftOut, Why};
 use crate::cli::look::{Look, SHORT_CHARS_MAX, Tone, count, escaped, json_lines, shortened};
 use crate::cli::operator::StoreArgs;
 use crate::cli::{Exit, Format, Globals, answer};
@@ -46,21 +47,31 @@ pub fn run(args: &StoreArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let store = args.open(globals, Access::ReadOnly)?;
     let look = Look::of_terminal();
     let policies = config.policies.load(look.now, store.dir())?;
-    let mut classes = gather(&store, look.now)?;
+    let (classes, mut left_out) = gather(&store, look.now)?;
     let pins = store.pins()?.into_iter().map(|pin| (pin.tool, pin.definition));
     let pins: BTreeMap<_, _> = pins.collect();
-    // Nobody said yes to what another definition of the tool may do.
-    classes.retain(|class| pins.get(&class.shape.tool).copied() == class.definition);
-    let all = classes.into_iter();
-    let all = all.filter_map(|class| Proposal::of(class, (&policies, &config.settings)));
-    let all: Vec<_> = all.collect();
+    let mut all = Vec::new();
+    for class in classes {
+        let (shape, approved) = (class.shape.clone(), class.given.len());
+        // Nobody said yes to what another definition of the tool may do.
+        let same = pins.get(&shape.tool).copied() == class.definition;
+        let proposal = match same {
+            true => Proposal::of(class, (&policies, &config.settings)),
+            false => Err(Why::OtherDefinition),
+        };
+        match proposal {
+            Ok(proposal) => all.push(proposal),
+            Err(why) => left_out.push(LeftOut { shape, approved, why }),
+        }
+    }
     answer(&match globals.format {
         Format::Json => json_lines(&json!({
             "days": DAYS,
             "approvals_min": APPROVALS_MIN,
             "proposals": all.iter().map(Proposal::to_json).collect::<Vec<_>>(),
+            "left_out": left_out.iter().map(LeftOut::to_json).collect::<Vec<_>>(),
         })),
-        Format::Text => render(&all, &config, &look),
+        Format::Text => render(&all, &config, &look) + &left_out::render(&left_out, &look),
     })?;
     Ok(Exit::Ok)
 }
@@ -70,12 +81,12 @@ pub fn run(args: &StoreArgs, globals: &Globals) -> anyhow::Result<Exit> {
 impl Proposal {
     /// What could be said about `class`; nothing if its calls are permitted already, or its agent
     /// is declared no more.
-    fn of(class: Class, (policies, settings): (&PolicySets, &Settings)) -> Option<Self> {
+    fn of(class: Class, (policies, settings): (&PolicySets, &Settings)) -> Result<Self, Why> {
         let (request, mut facts) = largest(&class);
-        facts.agent = Some(settings.agent(&request.agent)?);
+        facts.agent = Some(settings.agent(&request.agent).ok_or(Why::NoAgent)?);
         let now = decide(&request, &facts, policies);
         if now.ruling() == Ruling::Permit {
-            return None;
+            return Err(Why::Permitted);
         }
         let by_policy = |cause: &&Cause| cause.reason == Reason::PolicyHolds;
         let held_by = now.deciding().filter(by_policy).filter_map(|cause| cause.rule.clone());
@@ -84,7 +95,7 @@ impl Proposal {
             true => rules(&class, (&request, &facts), &held_by, policies),
             false => Err(told(&now)),
         };
-        Some(Self { class, held_by, rules })
+        Ok(Self { class, held_by, rules })
     }
 
     fn to_json(&self) -> Value {
