@@ -11,6 +11,7 @@ mod files_server;
 mod git;
 mod hostile;
 mod http;
+mod lifetime;
 mod passage;
 mod peer;
 mod permits;
