@@ -87,6 +87,35 @@ async fn wrap_governs_the_filesystem_server() {
 }
 
 #[tokio::test]
+async fn an_imported_filesystem_server_has_its_reading_tools_as_read() {
+    let world = World::new("");
+    std::fs::remove_file(world.path().join("holdpoint.toml")).unwrap();
+    let (program, files) = (npm_server("filesystem"), world.files());
+    let command = json!({ "command": "node", "args": [program, files] });
+    let clients = world.path().join("mcp.json");
+    std::fs::write(&clients, json!({ "mcpServers": { "fs": command } }).to_string()).unwrap();
+    let dir = world.path().to_str().unwrap();
+    world.must(&["init", "--from", clients.to_str().unwrap(), "--dir", dir]);
+    let command = ["node", program.to_str().unwrap(), files.to_str().unwrap()];
+    let client = client::wrap(&world, "fs", &command, Opens::Legacy).await;
+    assert!(tools(&client).await.contains(&"directory_tree".to_owned()));
+    let tree = call(&client, "directory_tree", json!({ "path": files })).await;
+    assert!(!failed(&tree), "{}", text(&tree));
+    client.cancel().await.unwrap();
+    let listed = world.json(&["tools"]);
+    let mut reading = 0;
+    for tool in listed.as_array().unwrap() {
+        let name = tool["tool"].as_str().unwrap();
+        let shown = world.json(&["tools", "show", name]);
+        if shown["pinned_definition"]["annotations"]["readOnlyHint"] == true {
+            assert_eq!(tool["class"], "read", "{name}");
+            reading += 1;
+        }
+    }
+    assert!(reading >= 8, "{listed}");
+}
+
+#[tokio::test]
 async fn wrap_governs_the_memory_server() {
     let world = World::new(CONFIG);
     let program = npm_server("memory");

@@ -78,7 +78,7 @@ const PLACES: &str = r#"
 "#;
 
 const PATTERNS: &str = r#"# Review these: a name promises nothing. A tool in no list is destructive.
-read = ["read_*", "list_*", "get_*", "search_*", "find_*", "describe_*"]
+read = ["read_*", "list_*", "get_*", "search_*", "find_*", "describe_*", "directory_tree"]
 write = ["write_*", "create_*", "add_*", "edit_*", "update_*"]
 destructive = ["delete_*", "remove_*", "drop_*"]
 "#;
