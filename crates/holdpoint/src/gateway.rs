@@ -6,7 +6,7 @@ mod own;
 mod secrets;
 
 pub use own::warnings;
-pub use secrets::{lacking_for_revert, lacking_for_validators};
+pub use secrets::{exposed, lacking_for_revert, lacking_for_validators};
 
 use crate::config::{self, Config, OAuthClient, Transport, UnknownParameters, ValueSource};
 use anyhow::{Context as _, bail};

@@ -49,6 +49,7 @@ fn examine(file: &Path) -> anyhow::Result<(Option<Config>, Report)> {
     report.append(config::lapsed_report(&config));
     report.append(validator_report(&config));
     report.append(notify_report(&config));
+    report.append(exposed_report(&config));
     report.append(catalog_report(&config));
     if !report.has_faults() {
         report.append(database_report(&config)?);
@@ -101,6 +102,15 @@ fn notify_report(config: &Config) -> Report {
             let message = format!("`notify.{}`: {fault:#}", one.name);
             report.warn(&config.file, message, "it is read when `serve` begins");
         }
+    }
+    report
+}
+
+/// What other users of this machine can read and should not.
+fn exposed_report(config: &Config) -> Report {
+    let mut report = Report::default();
+    for one in crate::gateway::exposed(config) {
+        report.warn(&config.file, one.text(), &one.advice());
     }
     report
 }

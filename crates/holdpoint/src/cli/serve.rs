@@ -10,7 +10,7 @@ mod service;
 pub use service::{SERVER_BYTES_MAX, Service};
 
 use super::{Exit, Format, Globals, answer};
-use crate::gateway::runtime_spec;
+use crate::gateway::{exposed, runtime_spec};
 use holdpoint_server::doors::local::Kind;
 use holdpoint_server::runtime::Runtime;
 use notify::Supervisor;
@@ -40,6 +40,9 @@ pub fn run(_args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
         let mut signals = Signals::listen()?;
         let supervisor = Supervisor::of_environment();
         let fixed = Fixed::of(&config);
+        for one in exposed(&config) {
+            tracing::warn!("{}; {}", one.text(), one.advice());
+        }
         let (spec, rest) = runtime_spec(config, Kind::Serve)?;
         let mut service = Service::start(Runtime::start(spec).await?, &rest).await?;
         announce(&service, globals.format)?;

@@ -3,10 +3,12 @@
 
 use crate::raw::{call, post, reason};
 use crate::world::{PEER, World, command_line, text, until};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 
 const ENV_SECRET: &str = "env-secret-9f3b1c7d5e";
 const FILE_SECRET: &str = "file-secret-4a8e2d6c0b";
@@ -48,6 +50,60 @@ pub fn listener() -> (u16, std::sync::mpsc::Receiver<String>) {
         }
     });
     (port, heard)
+}
+
+#[test]
+fn check_and_serve_warn_of_secrets_that_everybody_can_read() {
+    let world = World::new(&format!(
+        "{PEER}env = {{ PEER_FILE_SECRET = {{ from_file = \"it's secret.txt\" }} }}\n\
+         [operator.ada]\nkey = {{ from_file = \"ada.key\" }}\n"
+    ));
+    let path = |name: &str| world.path().join(name);
+    let mode = |name: &str, mode: u32| {
+        std::fs::set_permissions(path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for name in ["it's secret.txt", "ada.key"] {
+        std::fs::write(path(name), "a secret of at least thirty-two characters").unwrap();
+        // A group may be made for it.
+        mode(name, 0o640);
+    }
+    world.key("coder");
+    let told = || world.json(&["check"])["diagnostics"].as_array().unwrap().clone();
+    assert_eq!(told(), Vec::<Value>::new());
+
+    mode("it's secret.txt", 0o644);
+    mode("ada.key", 0o602);
+    mode(".holdpoint", 0o750);
+    mode(".holdpoint/ledger.key", 0o604);
+    let all = told();
+    let line = |one: &Value| format!("{} {}", one["message"], one["suggestion"]);
+    let lines: Vec<_> = all.iter().map(line).collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert!(all.iter().all(|one| one["severity"] == "warning"), "{all:?}");
+    for (by, shown, how) in [
+        ("server `peer`", "0644", "'"),
+        ("operator `ada`", "0602", "o= '"),
+        ("the store", "0750", "go= '"),
+        ("the store", "0604", "go= '"),
+    ] {
+        let found = lines
+            .iter()
+            .any(|line| line.contains(by) && line.contains(shown) && line.contains(how));
+        assert!(found, "{by} {shown}: {lines:?}");
+    }
+    // What is said to do does it.
+    for one in &all {
+        let advice = one["suggestion"].as_str().unwrap();
+        let command = advice.split('`').nth(1).unwrap();
+        let run = Command::new("sh").args(["-c", command]).status().unwrap();
+        assert!(run.success(), "{command}");
+    }
+    assert_eq!(told(), Vec::<Value>::new());
+
+    mode("ada.key", 0o644);
+    let serve = world.serve();
+    until("serve warns", || world.serve_log().contains("ada.key` (mode 0644)").then_some(()));
+    serve.end();
 }
 
 #[test]
