@@ -33,13 +33,9 @@ impl Governor {
         if decision.ruling() != Ruling::Hold {
             return Ok((facts, decision, None));
         }
-        let names = decision.deciding().map(|cause| cause.approval.clone());
-        let Some(names) = names.collect::<Option<BTreeSet<_>>>() else {
-            // Nobody can lift a hold that asks for nothing.
-            return Ok((facts, decision, None));
-        };
         let settings = self.settings();
-        let Some(binding) = binding(request, &facts, (policy, &names), settings.digest()) else {
+        let wanted = wanted(request, (&facts, &decision), policy, settings.digest());
+        let Some((names, binding)) = wanted else {
             return Ok((facts, decision, None));
         };
         if let Some(row) = self.inner.store.approval_for(binding, request.at)? {
@@ -65,6 +61,34 @@ impl Governor {
         Ok((facts, decision, Some(asked)))
     }
 
+    /// The facts with what was seen of exactly this call when an approval was asked for that is
+    /// still to be given. Nobody need look again before: whatever is seen then, it does not run.
+    pub(super) fn seen_before(
+        &self,
+        request: &Request,
+        facts: &Facts,
+        policy: &PolicySets,
+    ) -> Result<Option<Facts>, StoreFault> {
+        let (store, settings) = (&self.inner.store, self.settings());
+        for row in store.waiting_of(&request.agent, (facts.epoch, request.at))? {
+            if row.tool != request.tool || row.facts.is_whole(request.at) {
+                continue;
+            }
+            let Some(decided) = store.decision(row.facts.asked.id)? else { continue };
+            if decided.more.facts.preview.is_none() {
+                continue;
+            }
+            let preview = decided.more.facts.preview;
+            let seen = Facts { preview, unseen: None, approval: None, ..facts.clone() };
+            let decision = decide(request, &seen, policy);
+            let wanted = wanted(request, (&seen, &decision), policy, settings.digest());
+            if wanted.is_some_and(|(_, binding)| binding == row.facts.asked.binding) {
+                return Ok(Some(seen));
+            }
+        }
+        Ok(None)
+    }
+
     /// The newest approval of the same call as it was, to which somebody said yes in vain.
     fn given_before(
         &self,
@@ -86,6 +110,20 @@ impl Governor {
         }
         Ok(None)
     }
+}
+
+/// By which approvals people can lift a hold, and what exactly these are for; nothing if nobody
+/// can, because it asks for nothing.
+fn wanted(
+    request: &Request,
+    (facts, decision): (&Facts, &Decision),
+    policy: &PolicySets,
+    settings: Digest,
+) -> Option<(BTreeSet<String>, Digest)> {
+    let names = decision.deciding().map(|cause| cause.approval.clone());
+    let names = names.collect::<Option<BTreeSet<_>>>()?;
+    let binding = binding(request, facts, (policy, &names), settings)?;
+    Some((names, binding))
 }
 
 /// What an approval is for: who would do what, with which parameters and which consequences, under

@@ -3,6 +3,7 @@
 
 use super::Governor;
 use super::looks::Turn;
+use crate::store::StoreFault;
 use holdpoint_control::decide;
 use holdpoint_effects::Effects;
 use holdpoint_policy::PolicySets;
@@ -114,13 +115,20 @@ impl Governor {
 
     /// Looks at a change that people approved by its size, so that it runs as it is seen then and
     /// can be taken back. Whoever decides about what is seen is asked as usual: a yes to the size
-    /// is none to what holds it only now.
+    /// is none to what holds it only now. While they have not answered, nobody looks again.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
     pub(super) async fn look_whole(
         &self,
         request: &Request,
         (mut facts, decision): (Facts, Decision),
         policy: &PolicySets,
-    ) -> (Facts, Decision, Option<Preview>) {
+    ) -> Result<(Facts, Decision, Option<Preview>), StoreFault> {
+        if let Some(seen) = self.seen_before(request, &facts, policy)? {
+            let decision = decide(request, &seen, policy);
+            return Ok((seen, decision, None));
+        }
         let (tool, parameters, now) = (&request.tool, &request.parameters, request.at);
         let proposed = Proposed { tool, parameters, effects: &[], now };
         let resources = self.resources();
@@ -130,7 +138,7 @@ impl Governor {
         let preview = match known(seen) {
             Ok(None) => {
                 facts.approval = size;
-                return (facts, decision, None);
+                return Ok((facts, decision, None));
             }
             Ok(Some((preview, known))) => {
                 (facts.preview, facts.unseen) = (Some(known), None);
@@ -147,11 +155,11 @@ impl Governor {
         };
         let decision = decide(request, &facts, policy);
         if holds_anew(&decision, &before) {
-            return (facts, decision, preview);
+            return Ok((facts, decision, preview));
         }
         facts.approval = size;
         let decision = decide(request, &facts, policy);
-        (facts, decision, preview)
+        Ok((facts, decision, preview))
     }
 
     /// Waits for the agent's turn, where a look keeps its target from others.

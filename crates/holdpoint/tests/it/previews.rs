@@ -301,6 +301,13 @@ fn an_approval_of_a_size_is_none_of_what_a_policy_holds_once_it_is_seen() {
     assert!(against(&second).contains("many-wait"), "{second}");
     assert_ne!(held(&first), held(&second));
     assert_eq!(new_rows(&database), 0);
+    // While that waits, nobody looks again, however often the agent asks: each look is at all of it.
+    database.execute("INSERT INTO t VALUES (151, 'old')", []).unwrap();
+    database.execute("UPDATE t SET v = 'mine' WHERE id = 1", []).unwrap();
+    let again = execute(&serve, &key, update);
+    assert_eq!((reason(&again).as_str(), held(&again)), ("policy_holds", held(&second)));
+    database.execute("UPDATE t SET v = 'old' WHERE id = 1", []).unwrap();
+    database.execute("DELETE FROM t WHERE id = 151", []).unwrap();
     approve(&held(&second));
     assert_eq!(reason(&execute(&serve, &key, update)), "answered");
     assert_eq!(new_rows(&database), 150);
