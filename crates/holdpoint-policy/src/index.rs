@@ -9,11 +9,13 @@
 
 use crate::schema::{Names, action_id};
 use cedar_policy::{
-    ActionConstraint, EntityUid, Policy, PolicySet as CedarSet, PolicySetError,
-    PrincipalConstraint, ResourceConstraint,
+    ActionConstraint, EntityUid, Policy, PolicySet as CedarSet, PrincipalConstraint,
+    ResourceConstraint,
 };
 use holdpoint_types::{Aim, EffectClass, Facts, Request, TargetFacts};
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::error::Error;
 
 /// All policies of a set, in cells by head. Cells hold whole Cedar sets, built once.
 #[derive(Debug, Default)]
@@ -49,7 +51,7 @@ impl Index {
     pub(crate) fn build<'a>(
         policies: impl Iterator<Item = &'a Policy>,
         names: &Names,
-    ) -> Result<Self, Box<PolicySetError>> {
+    ) -> Result<Self, Box<dyn Error>> {
         let mut index = Self::default();
         for policy in policies {
             let (principal, resource) =
@@ -58,7 +60,7 @@ impl Index {
                 let rows = index.rows_for(fixed_principal(&principal), names);
                 let cell = rows.entry(class).or_default();
                 let cell = cell.cell_for(fixed_resource(&resource), names);
-                cell.get_or_insert_default().add(policy.clone())?;
+                cell.get_or_insert_default().add(of_row(policy, class)?)?;
             }
         }
         Ok(index)
@@ -143,6 +145,23 @@ fn fixed_resource(constraint: &ResourceConstraint) -> Fixed<'_> {
         ResourceConstraint::In(uid)
         | ResourceConstraint::Eq(uid)
         | ResourceConstraint::IsIn(_, uid) => Some(uid),
+    }
+}
+
+/// The policy as the row of `class` holds it. Cedar makes a set of a head's actions whenever it is
+/// asked; in the row of one of them, that one says the same.
+fn of_row(policy: &Policy, class: EffectClass) -> Result<Policy, Box<dyn Error>> {
+    match policy.action_constraint() {
+        ActionConstraint::Any | ActionConstraint::Eq(_) => Ok(policy.clone()),
+        ActionConstraint::In(_) => {
+            let mut json = policy.to_json()?;
+            let action = json!({ "type": "Action", "id": action_id(class) });
+            let head = json.as_object_mut().and_then(|policy| policy.get_mut("action"));
+            if let Some(head) = head {
+                *head = json!({ "op": "==", "entity": action });
+            }
+            Ok(Policy::from_json(Some(policy.id().clone()), json)?)
+        }
     }
 }
 
