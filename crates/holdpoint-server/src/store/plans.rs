@@ -308,11 +308,14 @@ fn set_state(
     action: ActionId,
     state: CallState,
 ) -> Result<(), StoreFault> {
-    let sql = "UPDATE plan_calls SET state = ?2 WHERE action = ?1 RETURNING plan";
-    let mut statement = connection.prepare_cached(sql)?;
-    let values = params![action.to_string(), state.as_str()];
-    let plan: Option<String> = statement.query_row(values, |row| row.get(0)).optional()?;
-    plan.map_or(Ok(()), |plan| moved(connection, &plan))
+    // Asked first: most calls are part of no plan, and what returns rows is given a table for them.
+    let id = action.to_string();
+    let mut plan_of = connection.prepare_cached("SELECT plan FROM plan_calls WHERE action = ?1")?;
+    let plan: Option<String> = plan_of.query_row([&id], |row| row.get(0)).optional()?;
+    let Some(plan) = plan else { return Ok(()) };
+    let sql = "UPDATE plan_calls SET state = ?2 WHERE action = ?1";
+    connection.prepare_cached(sql)?.execute(params![id, state.as_str()])?;
+    moved(connection, &plan)
 }
 
 fn state_of_call(text: &str) -> Result<CallState, StoreFault> {

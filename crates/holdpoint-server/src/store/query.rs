@@ -20,7 +20,8 @@ const PIN_COLUMNS: &str =
     "SELECT tool, definition, json, by, at_ms, seen, seen_json, seen_ms FROM pins";
 /// With the condition of an index, word by word, so that it is used.
 pub(super) const OF_PEOPLE: &str = "SELECT seq, leaf, body FROM records \
-     WHERE kind IN ('approved', 'disapproved', 'reverted') AND seq >= ?1 ORDER BY seq";
+     WHERE (kind = 'approved' OR kind = 'disapproved' OR kind = 'reverted') AND seq >= ?1 \
+     ORDER BY seq";
 
 /// What a reader saw last, to tell whether others wrote since.
 #[derive(Debug)]

@@ -87,7 +87,7 @@ const TABLES_2: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
-/// What format 3 adds.
+/// What format 3 adds. SQLite makes a table of a list (`IN`) of three each time a record is added.
 const TABLES_3: &str = "
     CREATE TABLE approvals (
         id TEXT PRIMARY KEY,
@@ -131,7 +131,7 @@ const TABLES_3: &str = "
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX plan_calls_by_plan ON plan_calls (plan);
     CREATE INDEX records_of_people ON records (kind)
-        WHERE kind IN ('approved', 'disapproved', 'reverted');
+        WHERE kind = 'approved' OR kind = 'disapproved' OR kind = 'reverted';
     CREATE TABLE stuck_reverts (
         action TEXT PRIMARY KEY,
         seq INTEGER NOT NULL
