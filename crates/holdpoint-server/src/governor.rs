@@ -258,7 +258,8 @@ impl Governor {
     {
         let governor = self.clone();
         let action = self.new_action();
-        let work = async move { governor.run(action, call, asked, execute).await };
+        // Boxed, or the runtime moves all of it, kilobytes, whenever the task changes its state.
+        let work = Box::pin(async move { governor.run(action, call, asked, execute).await });
         match tokio::spawn(work).await {
             Ok(governed) => governed,
             Err(fault) => {
