@@ -301,7 +301,7 @@ fn an_approval_of_a_size_is_none_of_what_a_policy_holds_once_it_is_seen() {
     assert!(against(&second).contains("many-wait"), "{second}");
     assert_ne!(held(&first), held(&second));
     assert_eq!(new_rows(&database), 0);
-    // While that waits, nobody looks again, however often the agent asks: each look is at all of it.
+    // While that waits, nobody looks again, however often the agent asks.
     database.execute("INSERT INTO t VALUES (151, 'old')", []).unwrap();
     database.execute("UPDATE t SET v = 'mine' WHERE id = 1", []).unwrap();
     let again = execute(&serve, &key, update);
