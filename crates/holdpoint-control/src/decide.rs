@@ -129,6 +129,12 @@ fn plan(facts: &Facts) -> Option<Cause> {
     let plan = facts.plan.as_ref()?;
     match &plan.fit {
         PlanFit::Step { .. } | PlanFit::FreeRead => None,
+        PlanFit::Condition { .. } if class(facts) == EffectClass::Read => None,
+        PlanFit::Condition { step, .. } => {
+            let text = "a condition is looked at by what only reads";
+            let cause = Cause::new(Ruling::Deny, Reason::PlanDeviation, text);
+            Some(cause.by_rule(format!("plan {} step {step}", plan.plan)))
+        }
         PlanFit::Deviation { nearest, why } => {
             let step = nearest.as_ref().map_or_else(String::new, |step| format!(" step {step}"));
             let cause = Cause::new(Ruling::Deny, Reason::PlanDeviation, why.clone());

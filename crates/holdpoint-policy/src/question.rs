@@ -201,6 +201,7 @@ fn door(door: Door) -> &'static str {
         Door::Try => "try",
         Door::Operator => "operator",
         Door::Hook => "hook",
+        Door::Plan => "plan",
     }
 }
 

@@ -11,6 +11,7 @@ mod captured;
 mod mapping;
 
 pub(crate) use calls::DeclaredCall;
+pub use calls::content as result_content;
 pub use mapping::{Mapped, Source};
 
 use crate::clearance::{Clearance, answered, cancelled, not_sent, tool_error};

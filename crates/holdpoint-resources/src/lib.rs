@@ -38,7 +38,7 @@ pub use credentials::{
 };
 pub use declared::{
     Declared, DeclaredFault, DeclaredPrepared, DeclaredSpec, DeclaredTools, Expected, Inverse,
-    Mapped, Reading, Source as MappedSource,
+    Mapped, Reading, Source as MappedSource, result_content,
 };
 pub use files::{
     Executor, FileShape, Files, FilesLimits, FilesPrepared, FilesSpec, Shell, ShellPrepared,

@@ -27,7 +27,8 @@ pub use checks::LATE_MS_MAX;
 pub use drain::Drained;
 pub use gather::{HOST_CALL_KEY, Known, gather};
 pub use hosted::Told;
-pub use plans::{PlanProposal, PlanRefused, plan_facts};
+pub(crate) use plans::Reach;
+pub use plans::{ConditionCall, PlanProposal, PlanRefused, plan_facts};
 pub(crate) use questions::{Question, Waiting};
 pub use revert::{OPERATOR, Reverting, Wanted, Whole};
 pub(crate) use tasks::Followed;
@@ -256,10 +257,26 @@ impl Governor {
         E: FnOnce(Permit, Cancels) -> F + Send + 'static,
         F: Future<Output = Ended> + Send + 'static,
     {
+        self.govern_as(self.new_action(), call, asked, execute).await
+    }
+
+    /// The same under an id that is known before.
+    async fn govern_as<E, F>(
+        &self,
+        action: ActionId,
+        call: Call,
+        asked: CancellationToken,
+        execute: E,
+    ) -> Governed
+    where
+        E: FnOnce(Permit, Cancels) -> F + Send + 'static,
+        F: Future<Output = Ended> + Send + 'static,
+    {
         let governor = self.clone();
         let action = self.new_action();
         // Boxed, or the runtime moves all of it, kilobytes, whenever the task changes its state.
         let work = Box::pin(async move { governor.run(action, call, asked, execute).await });
+        let work = async move { governor.run(action, call, asked, execute).await };
         match tokio::spawn(work).await {
             Ok(governed) => governed,
             Err(fault) => {
@@ -362,6 +379,7 @@ impl Governor {
         unfinished.action = None;
         let governed = self.finish(action, ended);
         self.tell_end(&call.tool, &governed, permitted.elapsed());
+        self.look_after_call(action, &call).await;
         governed
     }
 
@@ -473,6 +491,7 @@ mod tests {
             tool: "fs__resources/read".parse().unwrap(),
             parameters: json!({ "uri": "demo://x" }),
             meta: None,
+            condition: None,
         };
         let answer = serde_json::value::to_raw_value(&json!({})).unwrap();
         let body = Outcome::Result(answer);

@@ -29,6 +29,8 @@ pub enum Door {
     Operator,
     /// `holdpoint hook`: a host asks before it executes a call itself.
     Hook,
+    /// A plan in force: Holdpoint looks at a condition of it for its agent.
+    Plan,
 }
 
 /// How we know what the user wanted.

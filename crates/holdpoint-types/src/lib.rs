@@ -43,8 +43,9 @@ pub use json::{
 };
 pub use mode::{Mode, ParseModeError};
 pub use plan::{
-    Plan, PlanBasis, PlanBudget, PlanCode, PlanDraft, PlanEnd, PlanEnded, PlanFacts, PlanFit,
-    PlanNote, PlanProposed, PlanReads, PlanRuled, PlanSeverity, PlanState, PlanStep,
+    Plan, PlanBasis, PlanBudget, PlanCheck, PlanCode, PlanCondition, PlanDraft, PlanEnd, PlanEnded,
+    PlanFacts, PlanFit, PlanLooked, PlanNote, PlanProposed, PlanReads, PlanRuled, PlanSeverity,
+    PlanState, PlanStep, PlanWhen,
 };
 pub use preview::{ChangeCounts, Disclosure, PreviewFacts, Unseen};
 pub use reason::{Reason, Stage};

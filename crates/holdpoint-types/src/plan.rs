@@ -4,6 +4,10 @@
 //! Plans are part of the ledger's format: fields may be added, never renamed or reused. Must not
 //! check a plan, nor compare a call with one.
 
+mod conditions;
+
+pub use conditions::{PlanCheck, PlanCondition, PlanLooked, PlanWhen};
+
 use crate::class::EffectClass;
 use crate::digest::Digest;
 use crate::ids::{AgentName, PlanId, StepName, TaskId, Timestamp, ToolRef};
@@ -99,12 +103,12 @@ pub struct PlanStep {
     /// True if it makes what later steps are taken back with: a backup, a snapshot, a branch.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub recovery_point: bool,
-    /// What must hold before it, for whoever accepts the plan. Nothing evaluates it.
+    /// What must hold before it.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub preconditions: Vec<String>,
-    /// What must hold after it, for whoever accepts the plan. Nothing evaluates it.
+    pub preconditions: Vec<PlanCondition>,
+    /// What must hold after it.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub postconditions: Vec<String>,
+    pub postconditions: Vec<PlanCondition>,
     /// The steps that must be done before it; if absent, the one that stands before it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub after: Option<BTreeSet<StepName>>,
@@ -254,6 +258,15 @@ pub enum PlanFit {
     },
     /// It only reads, and the plan leaves that free.
     FreeRead,
+    /// It is the read by which Holdpoint looks at a condition of this step.
+    Condition {
+        /// The step.
+        step: StepName,
+        /// Whether it is one of the conditions before or after it.
+        when: PlanWhen,
+        /// Which of them, counted from 1.
+        number: u32,
+    },
     /// It is no part of the plan.
     Deviation {
         /// The step that comes nearest; absent if no step is left.
@@ -345,6 +358,12 @@ codes! {
     TargetUnseen, "target_unseen";
     /// A step, or the plan, names more targets than anybody can judge.
     TooManyTargets, "too_many_targets";
+    /// No server is known to offer the tool that a condition is read with.
+    ConditionUnknown, "condition_unknown";
+    /// A condition would be looked at with a tool that does not only read.
+    ConditionNotRead, "condition_not_read";
+    /// A step, or the plan, has more conditions to be looked at than anybody waits for.
+    TooManyConditions, "too_many_conditions";
     /// There are more notes than are told.
     MoreNotes, "more_notes";
 }
@@ -370,6 +389,25 @@ impl Plan {
     /// The step of this name.
     pub fn step(&self, name: &StepName) -> Option<&PlanStep> {
         self.steps.iter().find(|step| step.id == *name)
+    }
+}
+
+// === impl PlanStep ===
+
+impl PlanStep {
+    /// The conditions that can be looked at, each with its number among all of them, from 1.
+    pub fn checks(&self, when: PlanWhen) -> impl Iterator<Item = (u32, &PlanCheck)> {
+        let all = match when {
+            PlanWhen::Before => &self.preconditions,
+            PlanWhen::After => &self.postconditions,
+        };
+        (1..).zip(all).filter_map(|(number, condition)| Some((number, condition.check()?)))
+    }
+
+    /// Every tool that it names: its own, and those that its conditions are read with.
+    pub fn tools(&self) -> impl Iterator<Item = &ToolRef> {
+        let checks = PlanWhen::ALL.into_iter().flat_map(|when| self.checks(when));
+        std::iter::once(&self.tool).chain(checks.map(|(_, check)| &check.tool))
     }
 }
 
@@ -487,7 +525,7 @@ impl PlanFacts {
     /// True if the call is a part of the plan.
     pub fn is_planned(&self) -> bool {
         match self.fit {
-            PlanFit::Step { .. } | PlanFit::FreeRead => true,
+            PlanFit::Step { .. } | PlanFit::FreeRead | PlanFit::Condition { .. } => true,
             PlanFit::Deviation { .. } => false,
         }
     }

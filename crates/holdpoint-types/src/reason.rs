@@ -219,6 +219,10 @@ reasons! {
         "The call is no part of the plan that its task is held to.",
         "Call what the named step says, or propose a revision with `holdpoint_plan_revise`.",
         "See `holdpoint plan show`; a revision has to be accepted before it counts.";
+    PlanCondition, "plan_condition", Decision,
+        "A condition of the plan's step does not hold, or could not be looked at.",
+        "Bring about what the condition says, and make the same call again; or revise the plan.",
+        "`holdpoint why` of the named read shows what was asked; see `holdpoint plan show`.";
     ParametersInvalid, "parameters_invalid", Decision,
         "The parameters do not match the tool's schema.",
         "Correct the parameters at the named path and try again.",

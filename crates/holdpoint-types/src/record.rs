@@ -8,7 +8,7 @@ use crate::decision::{Decision, Finding};
 use crate::digest::Digest;
 use crate::facts::{Facts, Intent, Request};
 use crate::ids::{ActionId, AgentName, Epoch, GatewayId, ServerName, TeamName, Timestamp, ToolRef};
-use crate::plan::{PlanEnded, PlanProposed, PlanRuled};
+use crate::plan::{PlanEnded, PlanLooked, PlanProposed, PlanRuled};
 use crate::reason::Reason;
 use crate::revert::RevertRecord;
 use crate::stop::{Stop, StopId, StopScope};
@@ -140,6 +140,8 @@ pub enum RecordBody {
     PlanRefused(PlanRuled),
     /// A plan ended.
     PlanEnded(PlanEnded),
+    /// The conditions after a step of a plan were looked at.
+    PlanLooked(PlanLooked),
     /// A server asked an agent something. Durable before the agent hears of it.
     Asked(Box<AskedRecord>),
     /// What came back for such a question.
@@ -503,6 +505,7 @@ impl RecordBody {
             Self::PlanAccepted(_) => "plan_accepted",
             Self::PlanRefused(_) => "plan_refused",
             Self::PlanEnded(_) => "plan_ended",
+            Self::PlanLooked(_) => "plan_looked",
             Self::Asked(_) => "asked",
             Self::Replied(_) => "replied",
             Self::CredentialIssued { .. } => "credential_issued",

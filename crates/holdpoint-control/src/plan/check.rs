@@ -5,13 +5,19 @@
 
 use super::matching::saves;
 use super::order::{self, Order};
-use super::{NOTES_MAX, PlanRules, STEP_CALLS_MAX, STEPS_MAX, TARGETS_MAX, note, note_of_plan};
+use super::{
+    CHECKS_MAX, NOTES_MAX, PlanRules, STEP_CALLS_MAX, STEP_CHECKS_MAX, STEPS_MAX, TARGETS_MAX,
+    note, note_of_plan,
+};
 use crate::settings::{Aimed, ResourcePattern, Settings, Touch};
 use holdpoint_types::{
-    EffectClass, Plan, PlanBudget, PlanCode, PlanNote, PlanSeverity, PlanStep, Timestamp,
-    ToolFacts, ToolRef, ToolState,
+    EffectClass, Plan, PlanBudget, PlanCheck, PlanCode, PlanNote, PlanSeverity, PlanStep, PlanWhen,
+    Timestamp, ToolFacts, ToolRef, ToolState,
 };
 use std::collections::{BTreeMap, BTreeSet};
+
+/// A condition of a plan: the step's position, when it must hold, and its number.
+pub type ConditionPlace = (usize, PlanWhen, u32);
 
 /// What the checker knows besides the plan.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +32,10 @@ pub struct Known<'a> {
     pub previewed: &'a BTreeSet<ToolRef>,
     /// What is wrong with the constraints on parameters, by the step's position.
     pub schema_faults: &'a BTreeMap<usize, String>,
+    /// What the reads of conditions would be, where that is found out from their parameters.
+    pub looks: &'a BTreeMap<ConditionPlace, EffectClass>,
+    /// What is wrong with the constraints on their results.
+    pub result_faults: &'a BTreeMap<ConditionPlace, String>,
     /// The time.
     pub now: Timestamp,
 }
@@ -41,7 +51,7 @@ struct Looked<'a> {
 /// What is wrong with `plan`: the worst first, then in the order of its steps.
 pub fn check(plan: &Plan, known: Known<'_>) -> Vec<PlanNote> {
     let mut notes = of_plan(plan, known);
-    if plan.steps.len() > STEPS_MAX || targets(plan) > TARGETS_MAX {
+    if plan.steps.len() > STEPS_MAX || targets(plan) > TARGETS_MAX || checks(plan) > CHECKS_MAX {
         return notes;
     }
     let order = Order::of(&plan.steps);
@@ -54,6 +64,7 @@ pub fn check(plan: &Plan, known: Known<'_>) -> Vec<PlanNote> {
         notes.extend(one.extent(known));
         notes.extend(one.recovery(&steps, &order, known));
         notes.extend(one.recreates(&steps));
+        notes.extend(one.conditions(plan, known));
     }
     notes.extend(budgets(plan, known));
     let place = |one: &PlanNote| {
@@ -260,6 +271,50 @@ impl<'a> Looked<'a> {
         })
     }
 
+    /// Whether its conditions can be looked at, by nothing but reads that the agent may make.
+    fn conditions(&self, plan: &Plan, known: Known<'_>) -> Vec<PlanNote> {
+        let mut notes = Vec::new();
+        let all = PlanWhen::ALL.into_iter().flat_map(|when| {
+            self.step.checks(when).map(move |(number, check)| (when, number, check))
+        });
+        let all: Vec<_> = all.collect();
+        if all.len() > STEP_CHECKS_MAX {
+            let text =
+                format!("{} conditions would be looked at, more than {STEP_CHECKS_MAX}", all.len());
+            notes.push(self.blocks(PlanCode::TooManyConditions, text));
+        }
+        for (when, number, PlanCheck { tool, .. }) in all {
+            let which = match when {
+                PlanWhen::Before => format!("precondition {number}"),
+                PlanWhen::After => format!("postcondition {number}"),
+            };
+            if let Some(fault) = known.result_faults.get(&(self.at, when, number)) {
+                let text = format!("`result` of {which} is no usable JSON Schema: {fault}");
+                notes.push(self.blocks(PlanCode::SchemaInvalid, text));
+            }
+            let Some(facts) = known.tools.get(tool).filter(|_| !tool.is_read_request()) else {
+                let text = format!("no server is known to offer `{tool}`, which reads {which}");
+                notes.push(self.blocks(PlanCode::ConditionUnknown, text));
+                continue;
+            };
+            if let ToolState::Changed { .. } = facts.state {
+                let text = format!("`{tool}`, which reads {which}, changed since it was pinned");
+                notes.push(self.blocks(PlanCode::ToolQuarantined, text));
+            }
+            let is = known.looks.get(&(self.at, when, number)).copied().unwrap_or(facts.class);
+            if is > EffectClass::Read {
+                let text = format!("`{tool}` of {which} is {is}; name a tool that only reads");
+                notes.push(self.blocks(PlanCode::ConditionNotRead, text));
+            }
+            let granted = known.settings.grant_for(&plan.agent, tool, EffectClass::Read);
+            if granted.is_none() {
+                let text = format!("no grant reaches `{tool}`, which reads {which}");
+                notes.push(self.blocks(PlanCode::NotGranted, text));
+            }
+        }
+        notes
+    }
+
     /// Whether it makes again what a step before it destroyed.
     fn recreates(&self, steps: &[Looked<'_>]) -> Option<PlanNote> {
         if self.step.class == EffectClass::Read {
@@ -294,6 +349,11 @@ fn of_plan(plan: &Plan, known: Known<'_>) -> Vec<PlanNote> {
         let text = format!("it has {targets} targets, more than {TARGETS_MAX}; use patterns");
         block(PlanCode::TooManyTargets, text);
     }
+    let checks = checks(plan);
+    if checks > CHECKS_MAX {
+        let text = format!("{checks} of its conditions would be looked at, more than {CHECKS_MAX}");
+        block(PlanCode::TooManyConditions, text);
+    }
     let span_s = plan.expires.0.saturating_sub(known.now.0) / 1000;
     if plan.expires <= known.now {
         let text = "it is over before it begins; let it end later".to_owned();
@@ -308,6 +368,16 @@ fn of_plan(plan: &Plan, known: Known<'_>) -> Vec<PlanNote> {
 
 fn targets(plan: &Plan) -> usize {
     plan.steps.iter().map(|step| step.targets.len()).fold(0, usize::saturating_add)
+}
+
+fn checks(plan: &Plan) -> usize {
+    let of_step = |step: &PlanStep| {
+        PlanWhen::ALL
+            .into_iter()
+            .map(|when| step.checks(when).count())
+            .fold(0, usize::saturating_add)
+    };
+    plan.steps.iter().map(of_step).fold(0, usize::saturating_add)
 }
 
 /// Whether all steps together stay within what the operator allows.

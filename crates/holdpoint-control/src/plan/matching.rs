@@ -108,8 +108,9 @@ impl PlanMatcher {
             return PlanFit::Step { step: step.id.clone(), uses };
         }
         // A step that the call fits, at the wrong time; else the open one that it comes nearest.
-        let untimely = looked.iter().find(|(_, state, found)| found.is_ok() && !is_open(state));
-        if let Some((step, state, _)) = untimely {
+        let untimely = || looked.iter().filter(|(.., found)| found.is_ok());
+        let early = untimely().find(|(_, state, _)| matches!(state, StepState::Waiting(_)));
+        if let Some((step, state, _)) = early.or_else(|| untimely().next()) {
             let why = format!("the call is one of step `{}`, but {}", step.id, told(state));
             return PlanFit::Deviation { nearest: Some(step.id.clone()), why };
         }
@@ -262,6 +263,8 @@ fn told(state: &StepState) -> String {
         StepState::Running => "all its calls are under way".to_owned(),
         StepState::Done => "it is done".to_owned(),
         StepState::Spent => "its calls are used up and none succeeded; revise the plan".to_owned(),
+        StepState::Unlooked => "what must hold after it was not looked at yet".to_owned(),
+        StepState::Unmet(unmet) => format!("what must hold after it does not: {unmet}"),
         StepState::InDoubt(action) => {
             format!("nobody knows what its call {action} did; revise the plan")
         }

@@ -9,7 +9,7 @@ mod matching;
 mod order;
 mod progress;
 
-pub use check::{Known, check};
+pub use check::{ConditionPlace, Known, check};
 pub use foresight::{foreseeable, note_foreseen};
 pub use matching::{Called, Foreseen, PlanMatcher};
 pub use progress::{CallState, PlanCall, Progress, StepState};
@@ -26,6 +26,10 @@ pub const STEPS_MAX: usize = 100;
 const TARGETS_MAX: usize = 256;
 /// Most calls of one step.
 const STEP_CALLS_MAX: u32 = 1000;
+/// Most conditions of one step that are looked at.
+const STEP_CHECKS_MAX: usize = 8;
+/// Most conditions of all steps of a plan together that are looked at.
+pub const CHECKS_MAX: usize = 64;
 /// Most notes on one plan.
 const NOTES_MAX: usize = 100;
 /// Most calls of one plan that are looked at when it is proposed.

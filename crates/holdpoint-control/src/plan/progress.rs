@@ -2,7 +2,7 @@
 //! remember anything that no record says.
 
 use super::order::Order;
-use holdpoint_types::{ActionId, PlanBudget, PlanStep, StepName};
+use holdpoint_types::{ActionId, PlanBudget, PlanLooked, PlanStep, PlanWhen, StepName};
 use std::collections::BTreeMap;
 
 /// One call that was permitted as a part of a plan.
@@ -39,6 +39,7 @@ pub struct Progress {
     /// How many changes it has seen: a call that was compared with an older one is compared anew.
     pub version: u64,
     steps: BTreeMap<StepName, Taken>,
+    looked: BTreeMap<StepName, Option<String>>,
 }
 
 /// The calls that one step has taken.
@@ -64,6 +65,10 @@ pub enum StepState {
     Done,
     /// All its calls are used up, and none succeeded.
     Spent,
+    /// It has succeeded and takes no call any more; what must hold after it was not looked at yet.
+    Unlooked,
+    /// This must hold after it, and does not: it goes no further.
+    Unmet(String),
     /// Nobody knows what this call of it did: it goes no further.
     InDoubt(ActionId),
 }
@@ -105,7 +110,15 @@ impl Progress {
             }
             taken.used = taken.used.plus(call.uses);
         }
-        Self { version, steps }
+        Self { version, steps, looked: BTreeMap::new() }
+    }
+
+    /// The same with what was found of the conditions after its steps.
+    #[must_use]
+    pub fn looked<'a>(mut self, all: impl IntoIterator<Item = &'a PlanLooked>) -> Self {
+        let found = all.into_iter().map(|one| (one.step.clone(), one.unmet.clone()));
+        self.looked.extend(found);
+        self
     }
 
     /// How many calls of `step` count.
@@ -126,7 +139,19 @@ impl Progress {
 
     /// True if nothing is left to do.
     pub fn is_complete(&self, steps: &[PlanStep]) -> bool {
-        steps.iter().all(|step| self.has_succeeded(&step.id))
+        steps.iter().all(|step| self.has_succeeded(step))
+    }
+
+    /// The steps whose calls are all well, if there are no more of them, and whose conditions
+    /// nobody has looked at; each with how many calls it still takes.
+    pub fn unlooked<'a>(&self, steps: &'a [PlanStep]) -> Vec<(&'a PlanStep, u32)> {
+        let states = self.states(steps).into_iter();
+        let each = steps.iter().zip(states).filter_map(|(step, state)| match state {
+            StepState::Unlooked => Some((step, 0)),
+            StepState::Open(left) if self.wants_looking(step) => Some((step, left)),
+            _ => None,
+        });
+        each.collect()
     }
 
     /// True if moreover no step takes a call any more.
@@ -141,29 +166,49 @@ impl Progress {
         if let Some(action) = taken.and_then(|taken| taken.in_doubt) {
             return StepState::InDoubt(action);
         }
-        let named = |at: usize| steps.get(at).map(|step| &step.id);
-        let waits = order.before(at).filter_map(named).filter(|name| !self.has_succeeded(name));
-        let waits: Vec<_> = waits.cloned().collect();
+        let named = |at: usize| steps.get(at);
+        let waits = order.before(at).filter_map(named).filter(|step| !self.has_succeeded(step));
+        let waits: Vec<_> = waits.map(|step| step.id.clone()).collect();
         if !waits.is_empty() {
             return StepState::Waiting(waits);
         }
-        if order.behind(at).filter_map(named).any(|name| self.taken(name) > 0) {
+        match self.looked.get(&step.id) {
+            Some(Some(unmet)) => return StepState::Unmet(unmet.clone()),
+            Some(None) => return StepState::Done,
+            None => {}
+        }
+        if order.behind(at).filter_map(named).any(|step| self.taken(&step.id) > 0) {
             return StepState::Done;
         }
         let left = step.calls.saturating_sub(self.taken(&step.id));
         match (left, taken) {
             (0, Some(taken)) if taken.running > 0 => StepState::Running,
+            (0, Some(_)) if self.wants_looking(step) => StepState::Unlooked,
             (0, Some(taken)) if taken.succeeded > 0 => StepState::Done,
             (0, _) => StepState::Spent,
             (left, _) => StepState::Open(left),
         }
     }
 
-    /// True if a call of the step succeeded, none is under way, and none is in doubt.
-    fn has_succeeded(&self, step: &StepName) -> bool {
-        let done =
+    /// True if a call of the step succeeded, none is under way, none is in doubt, and what must
+    /// hold after it does.
+    fn has_succeeded(&self, step: &PlanStep) -> bool {
+        match self.looked.get(&step.id) {
+            Some(unmet) => unmet.is_none() && self.is_well(step),
+            None => self.is_well(step) && step.checks(PlanWhen::After).next().is_none(),
+        }
+    }
+
+    /// True if all is well with the step but that nobody looked at what must hold after it.
+    fn wants_looking(&self, step: &PlanStep) -> bool {
+        let has_checks = step.checks(PlanWhen::After).next().is_some();
+        has_checks && self.is_well(step) && !self.looked.contains_key(&step.id)
+    }
+
+    fn is_well(&self, step: &PlanStep) -> bool {
+        let well =
             |taken: &Taken| taken.succeeded > 0 && taken.running == 0 && taken.in_doubt.is_none();
-        self.steps.get(step).is_some_and(done)
+        self.steps.get(&step.id).is_some_and(well)
     }
 }
 
@@ -187,6 +232,8 @@ impl StepState {
             Self::Running => "running",
             Self::Done => "done",
             Self::Spent => "spent",
+            Self::Unlooked => "unlooked",
+            Self::Unmet(_) => "unmet",
             Self::InDoubt(_) => "in_doubt",
         }
     }

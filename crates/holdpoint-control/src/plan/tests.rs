@@ -1,8 +1,9 @@
 //! The checker's remarks in one reviewed table, the matcher step by step, and the laws of both.
 
 use super::{
-    CallState, Called, FORESEEN_MAX, Foreseen, Known, PlanAccept, PlanCall, PlanMatcher, PlanRules,
-    Progress, STEPS_MAX, StepState, TARGETS_MAX, basis_moved, check, foreseeable, note_foreseen,
+    CHECKS_MAX, CallState, Called, ConditionPlace, FORESEEN_MAX, Foreseen, Known, PlanAccept,
+    PlanCall, PlanMatcher, PlanRules, Progress, STEPS_MAX, StepState, TARGETS_MAX, basis_moved,
+    check, foreseeable, note_foreseen,
 };
 use crate::settings::{
     Agent, Grant, ResourcePattern, ResourceTemplate, ServerRules, Settings, SettingsParts, Surface,
@@ -12,9 +13,9 @@ use expect_test::expect_file;
 use holdpoint_effects::{Analyser, Family, Place, Source};
 use holdpoint_types::{
     ActionId, AgentFacts, ChangeCounts, ClassSource, Digest, Disclosure, Door, EffectClass, Epoch,
-    Facts, GrantFacts, Mode, Plan, PlanBasis, PlanBudget, PlanDraft, PlanFit, PlanId, PlanNote,
-    PlanSeverity, PreviewFacts, Request, Reversibility, StepName, TaskId, Timestamp, ToolFacts,
-    ToolRef, ToolState,
+    Facts, GrantFacts, Mode, Plan, PlanBasis, PlanBudget, PlanDraft, PlanFit, PlanId, PlanLooked,
+    PlanNote, PlanSeverity, PlanWhen, PreviewFacts, Request, Reversibility, StepName, TaskId,
+    Timestamp, ToolFacts, ToolRef, ToolState,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -156,9 +157,32 @@ fn noted(plan: &Plan, schema_faults: &BTreeMap<usize, String>) -> Vec<PlanNote> 
         tools: &tools,
         previewed: &previewed,
         schema_faults,
+        looks: &looks(plan),
+        result_faults: &BTreeMap::new(),
         now: NOW,
     };
     check(plan, known)
+}
+
+/// What the reads of conditions would be: those that say so, a write.
+fn looks(plan: &Plan) -> BTreeMap<ConditionPlace, EffectClass> {
+    let mut found = BTreeMap::new();
+    for (at, step) in plan.steps.iter().enumerate() {
+        for when in PlanWhen::ALL {
+            for (number, check) in step.checks(when) {
+                if let Some(class) = check.arguments.get("class") {
+                    let class = serde_json::from_value(class.clone()).unwrap();
+                    found.insert((at, when, number), class);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// A condition that is looked at with `tool`.
+fn look(tool: &str, arguments: Value) -> Value {
+    json!({ "says": "all is well", "tool": tool, "arguments": arguments, "result": {} })
 }
 
 /// A plan of one step, which says this besides what every step must.
@@ -211,6 +235,11 @@ fn whole_plans() -> Vec<(&'static str, Plan)> {
             steps(json!([save(), delete("b", x), write("c", Value::Null)])),
         ),
         ("too much in all", steps(json!([save(), delete("b", x), delete("c", y)]))),
+        ("more conditions than anybody waits for", {
+            let mut step = write("a", Value::Null);
+            step["preconditions"] = vec![look("fs__read", json!({})); CHECKS_MAX + 1].into();
+            steps(json!([step]))
+        }),
     ]
 }
 
@@ -227,6 +256,8 @@ fn single_steps() -> Vec<(&'static str, Value)> {
     };
     let files = json!({ "tool": "fs__note", "targets": ["mcp://fs/*"], "budget": { "files": 5 } });
     let auth = json!({ "targets": ["file:///srv/app/auth/x"], "surfaces": ["auth"] });
+    let before = |condition: Value| json!({ "preconditions": ["words", condition] });
+    let eight = vec![look("fs__read", json!({})); 8];
     vec![
         ("too many targets", json!({ "targets": targets })),
         ("after a step that there is not", json!({ "after": ["b"] })),
@@ -257,6 +288,17 @@ fn single_steps() -> Vec<(&'static str, Value)> {
         ("one call, twice", json!({ "call": { "path": "/srv/app/x" }, "calls": 2 })),
         ("rows of files", json!({ "budget": { "rows": 5 } })),
         ("files nobody counts", files),
+        ("looked at by a read", before(look("fs__read", json!({})))),
+        ("looked at by nobody's tool", before(look("fs__none", json!({})))),
+        ("looked at by what changes something", before(look("fs__write", json!({})))),
+        ("looked at by a changed tool", before(look("fs__note", json!({})))),
+        ("by a tool whose call reads", before(look("fs__run", json!({ "class": "read" })))),
+        ("by a tool whose call writes", before(look("fs__run", json!({ "class": "write" })))),
+        ("as many conditions as may be", json!({ "postconditions": eight })),
+        (
+            "one more",
+            json!({ "postconditions": eight, "preconditions": [look("fs__read", json!({}))] }),
+        ),
     ]
 }
 
@@ -343,6 +385,7 @@ fn fit_of(plan: &Plan, calls: &[PlanCall], (request, facts): &(Request, Facts)) 
     match matcher.fit(&Progress::of(1, calls), called) {
         PlanFit::Step { step, .. } => format!("step {step}"),
         PlanFit::FreeRead => "free".to_owned(),
+        PlanFit::Condition { .. } => unreachable!("no agent's call is one"),
         PlanFit::Deviation { nearest, why } => {
             format!("{}: {why}", nearest.map_or_else(|| "-".to_owned(), |step| step.to_string()))
         }
@@ -426,6 +469,61 @@ fn calls_that_fail_use_up_a_step_and_do_not_finish_it() {
     check(&[Succeeded, Running], ("under way", "it waits for `save`"));
     check(&[InDoubt], ("nobody knows what its call", "it waits for `save`"));
     check(&[Succeeded, InDoubt], ("nobody knows what its call", "it waits for `save`"));
+}
+
+#[test]
+fn a_step_is_done_once_what_must_hold_after_it_was_seen_to() {
+    let mut plan = good();
+    let check = look("fs__read", json!({}));
+    plan.steps[0].postconditions = vec![serde_json::from_value(check).unwrap()];
+    let copy = call("fs__copy", WRITE, OLD);
+    let delete = call("fs__delete", DESTROY, OLD);
+    let looked = |unmet: Option<&str>| PlanLooked {
+        plan: plan.id,
+        agent: plan.agent.clone(),
+        step: "save".parse().unwrap(),
+        reads: Vec::new(),
+        unmet: unmet.map(str::to_owned),
+    };
+    let one = [taken("save", 1, CallState::Succeeded)];
+    let two = [one[0].clone(), taken("save", 2, CallState::Succeeded)];
+    let running = [one[0].clone(), taken("save", 2, CallState::Running)];
+    let states = |calls: &[PlanCall], looks: &[PlanLooked]| {
+        let progress = Progress::of(1, calls).looked(looks);
+        let unlooked = progress.unlooked(&plan.steps).into_iter();
+        let unlooked: Vec<_> = unlooked.map(|(step, left)| (step.id.to_string(), left)).collect();
+        let states = progress.states(&plan.steps);
+        let words: Vec<_> = states.iter().map(StepState::as_str).collect();
+        (words.join(" "), unlooked)
+    };
+    let save = |left| vec![("save".to_owned(), left)];
+    assert_eq!(states(&[], &[]), ("open waiting waiting".to_owned(), Vec::new()));
+    assert_eq!(states(&one, &[]), ("open waiting waiting".to_owned(), save(1)));
+    assert_eq!(states(&running, &[]), ("running waiting waiting".to_owned(), Vec::new()));
+    assert_eq!(states(&two, &[]), ("unlooked waiting waiting".to_owned(), save(0)));
+    // It holds: the step takes no call any more, whatever is left of it.
+    let held = [looked(None)];
+    assert_eq!(states(&one, &held), ("done open waiting".to_owned(), Vec::new()));
+    assert_eq!(states(&two, &held), ("done open waiting".to_owned(), Vec::new()));
+    let unmet = [looked(Some("it is empty"))];
+    assert_eq!(states(&two, &unmet), ("unmet waiting waiting".to_owned(), Vec::new()));
+    // What nobody knows about is not done, whatever was seen.
+    let doubt = [one[0].clone(), taken("save", 2, CallState::InDoubt)];
+    assert_eq!(states(&doubt, &held).0, "in_doubt waiting waiting");
+    let matcher = PlanMatcher::new(plan.clone()).unwrap();
+    let fit = |(request, facts): &(Request, Facts), looks: &[PlanLooked]| {
+        let progress = Progress::of(1, &two).looked(looks);
+        let called = Called { request, facts, foreseen: Foreseen::Never, schema_fault: &|_| None };
+        match matcher.fit(&progress, called) {
+            PlanFit::Deviation { why, .. } => why,
+            other => format!("{other:?}"),
+        }
+    };
+    assert!(fit(&copy, &[]).contains("was not looked at yet"));
+    assert!(fit(&delete, &[]).contains("waits for `save`"));
+    assert!(fit(&copy, &unmet).contains("does not: it is empty"));
+    assert!(fit(&delete, &unmet).contains("waits for `save`"));
+    assert!(fit(&delete, &held).starts_with("Step"));
 }
 
 #[test]
@@ -747,6 +845,7 @@ proptest! {
                 prop_assert!(facts.aims().all(|aim| aim.class == EffectClass::Read));
             }
             PlanFit::Deviation { why, .. } => prop_assert!(!why.is_empty()),
+            PlanFit::Condition { .. } => prop_assert!(false, "no agent's call is one"),
         }
     }
 

@@ -7,7 +7,7 @@ use holdpoint_control::decide;
 use holdpoint_policy::{PolicySet, PolicySets, starter_pack};
 use holdpoint_types::{
     Cause, EffectClass, Facts, Finding, FindingResult, Mode, PlanBudget, PlanFacts, PlanFit,
-    PlanId, Reason, Ruling, Stop, StopScope, ToolState,
+    PlanId, PlanWhen, Reason, Ruling, Stop, StopScope, ToolState,
 };
 use proptest::prelude::*;
 use std::fmt::Write as _;
@@ -150,6 +150,13 @@ fn what_is_no_part_of_a_plan_is_denied() {
     // A plan permits nothing by itself: it only takes nothing away.
     let step = || PlanFit::Step { step: "a".parse().unwrap(), uses: PlanBudget::default() };
     check(EffectClass::Write, step(), Ruling::Permit);
+    // Who looks at a condition reads, whatever the plan says.
+    let condition = || {
+        let (step, when) = ("a".parse().unwrap(), PlanWhen::After);
+        PlanFit::Condition { step, when, number: 1 }
+    };
+    check(EffectClass::Read, condition(), Ruling::Permit);
+    check(EffectClass::Write, condition(), Ruling::Deny);
     let mut alone = Situation::open(EffectClass::Write);
     alone.grant = None;
     let plan = PlanId::new(crate::world::NOW, [4; 10]);

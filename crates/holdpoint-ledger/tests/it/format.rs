@@ -7,10 +7,10 @@ use holdpoint_types::{
     CheckRecord, ClassSource, Decision, DecisionRecord, Digest, Disclosure, Door, EffectClass,
     Epoch, Facts, Field, Finding, FindingResult, GatewayId, GrantFacts, GuardRecord, Intent,
     IntentSource, Lineage, Mode, OutcomeRecord, OutcomeStatus, Plan, PlanBasis, PlanBudget,
-    PlanCode, PlanEnd, PlanEnded, PlanFacts, PlanFit, PlanId, PlanNote, PlanProposed, PlanRuled,
-    PlanSeverity, PolicySource, PreviewFacts, Reason, Record, RecordBody, RepliedRecord,
-    ReplyStatus, Request, Reversibility, Ruling, Severity, Stop, StopScope, TargetFacts, TaskId,
-    Timestamp, ToolFacts, ToolOutput, ToolState,
+    PlanCode, PlanEnd, PlanEnded, PlanFacts, PlanFit, PlanId, PlanLooked, PlanNote, PlanProposed,
+    PlanRuled, PlanSeverity, PlanWhen, PolicySource, PreviewFacts, Reason, Record, RecordBody,
+    RepliedRecord, ReplyStatus, Request, Reversibility, Ruling, Severity, Stop, StopScope,
+    TargetFacts, TaskId, Timestamp, ToolFacts, ToolOutput, ToolState,
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Value, json};
@@ -387,7 +387,9 @@ fn plans() {
             { "id": "clean", "tool": "fs__delete", "class": "destructive", "calls": 3,
               "targets": ["file:///srv/app/*"], "surfaces": ["auth"],
               "parameters": { "required": ["path"] }, "budget": { "files": 3 },
-              "preconditions": ["nobody works there"], "postconditions": ["it is empty"] },
+              "preconditions": ["nobody works there"], "postconditions": ["it is empty", {
+                  "says": "none left", "tool": "fs__list", "arguments": { "path": "/" },
+                  "result": { "maxItems": 0 } }] },
             { "id": "tidy", "tool": "db__sql_execute", "class": "write",
               "targets": ["sql://app/**"], "call": { "sql": "DELETE FROM t" } },
         ],
@@ -405,7 +407,7 @@ fn plans() {
     check(
         RecordBody::PlanProposed(Box::new(proposed)),
         expect![[
-            r#"{"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_proposed","notes":[{"code":"recreates","severity":"advisory","step":"clean","text":"x"}],"plan":{"agent":"coder","basis":{"parent":"018bcfe5-6800-7808-8808-080808080808","policy":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","targets":{"tidy":{"counts":{"created":0,"deleted":2,"updated":0},"digest":"sha256:df087996d45b03e7eb8c133c0298fd98d35113fca26aaba58612fef3cc212cad","disclosure":"contained","exact":true,"guarantee":"exact"}},"tools":{"fs__copy":"sha256:6f5a6034e770acbfb3f797e6a7eb7948d470d45f9928f92b7d72dc7c45e6d0cd"}},"by":"ada","expires":1700003600000,"id":"018bcfe5-6800-7909-8909-090909090909","purpose":"clean up","reads":"free","steps":[{"after":[],"class":"write","id":"save","recovery_point":true,"targets":["file:///srv/app/*"],"tool":"fs__copy"},{"budget":{"files":3},"calls":3,"class":"destructive","id":"clean","parameters":{"required":["path"]},"postconditions":["it is empty"],"preconditions":["nobody works there"],"surfaces":["auth"],"targets":["file:///srv/app/*"],"tool":"fs__delete"},{"call":{"sql":"DELETE FROM t"},"class":"write","id":"tidy","targets":["sql://app/**"],"tool":"db__sql_execute"}],"task":"018bcfe5-6800-7505-8505-050505050505"}}"#
+            r#"{"at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_proposed","notes":[{"code":"recreates","severity":"advisory","step":"clean","text":"x"}],"plan":{"agent":"coder","basis":{"parent":"018bcfe5-6800-7808-8808-080808080808","policy":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","targets":{"tidy":{"counts":{"created":0,"deleted":2,"updated":0},"digest":"sha256:df087996d45b03e7eb8c133c0298fd98d35113fca26aaba58612fef3cc212cad","disclosure":"contained","exact":true,"guarantee":"exact"}},"tools":{"fs__copy":"sha256:6f5a6034e770acbfb3f797e6a7eb7948d470d45f9928f92b7d72dc7c45e6d0cd"}},"by":"ada","expires":1700003600000,"id":"018bcfe5-6800-7909-8909-090909090909","purpose":"clean up","reads":"free","steps":[{"after":[],"class":"write","id":"save","recovery_point":true,"targets":["file:///srv/app/*"],"tool":"fs__copy"},{"budget":{"files":3},"calls":3,"class":"destructive","id":"clean","parameters":{"required":["path"]},"postconditions":["it is empty",{"arguments":{"path":"/"},"result":{"maxItems":0},"says":"none left","tool":"fs__list"}],"preconditions":["nobody works there"],"surfaces":["auth"],"targets":["file:///srv/app/*"],"tool":"fs__delete"},{"call":{"sql":"DELETE FROM t"},"class":"write","id":"tidy","targets":["sql://app/**"],"tool":"db__sql_execute"}],"task":"018bcfe5-6800-7505-8505-050505050505"}}"#
         ]],
     );
     let ruled = PlanRuled {
@@ -441,6 +443,30 @@ fn plans() {
 }
 
 #[test]
+fn what_was_found_after_a_step() {
+    let action = |number: u8| ActionId::new(Timestamp(1_700_000_000_000), [number; 10]);
+    let looked = |unmet: Option<&str>| PlanLooked {
+        plan: PlanId::new(Timestamp(1_700_000_000_000), [9; 10]),
+        agent: "coder".parse().unwrap(),
+        step: "clean".parse().unwrap(),
+        reads: vec![action(6), action(7)],
+        unmet: unmet.map(str::to_owned),
+    };
+    check(
+        RecordBody::PlanLooked(looked(None)),
+        expect![[
+            r#"{"agent":"coder","at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_looked","plan":"018bcfe5-6800-7909-8909-090909090909","reads":["018bcfe5-6800-7606-8606-060606060606","018bcfe5-6800-7707-8707-070707070707"],"step":"clean"}"#
+        ]],
+    );
+    check(
+        RecordBody::PlanLooked(looked(Some("three are left"))),
+        expect![[
+            r#"{"agent":"coder","at_ms":1700000000123,"gateway":"018bcfe5-6800-7101-8101-010101010101","kind":"plan_looked","plan":"018bcfe5-6800-7909-8909-090909090909","reads":["018bcfe5-6800-7606-8606-060606060606","018bcfe5-6800-7707-8707-070707070707"],"step":"clean","unmet":"three are left"}"#
+        ]],
+    );
+}
+
+#[test]
 fn how_a_call_stands_to_a_plan() {
     let check = |fit: PlanFit, expected: Expect| {
         let plan = PlanId::new(Timestamp(1_700_000_000_000), [9; 10]);
@@ -461,6 +487,12 @@ fn how_a_call_stands_to_a_plan() {
         PlanFit::FreeRead,
         expect![[
             r#"{"fit":"free_read","plan":"018bcfe5-6800-7909-8909-090909090909","version":4}"#
+        ]],
+    );
+    check(
+        PlanFit::Condition { step: "clean".parse().unwrap(), when: PlanWhen::After, number: 2 },
+        expect![[
+            r#"{"fit":"condition","number":2,"plan":"018bcfe5-6800-7909-8909-090909090909","step":"clean","version":4,"when":"after"}"#
         ]],
     );
     let nearest = Some("save".parse().unwrap());

@@ -99,7 +99,7 @@ impl DeclaredTools {
 
 /// What a result holds: its structured content, else its text as JSON, else its text. `None` if
 /// it is unfinished, or holds neither.
-pub(super) fn content(result: &str) -> Option<Value> {
+pub fn content(result: &str) -> Option<Value> {
     let mut result: Value = serde_json::from_str(result).ok()?;
     let kind = result.get("resultType").and_then(Value::as_str);
     if !matches!(kind, None | Some("complete")) {

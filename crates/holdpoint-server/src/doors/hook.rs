@@ -186,5 +186,5 @@ fn call(agent: AgentName, server: ServerName, wanted: Wanted) -> Result<Call, Ho
         (HOST_CALL_KEY): id.digest()?.to_string(),
     });
     let (parameters, meta) = (Value::Object(input), Some(meta));
-    Ok(Call { agent, door: Door::Hook, tool, parameters, meta })
+    Ok(Call { agent, door: Door::Hook, tool, parameters, meta, condition: None })
 }

@@ -17,6 +17,7 @@ mod methods;
 pub mod oauth;
 mod plans;
 mod progress;
+mod reach;
 mod resources;
 mod sessions;
 mod streams;

@@ -22,6 +22,8 @@ const PROPOSE: &str = "holdpoint_plan_propose";
 const STATUS: &str = "holdpoint_plan_status";
 /// Proposes a plan in the place of another.
 const REVISE: &str = "holdpoint_plan_revise";
+/// The conditions of a step.
+const CONDITIONS: [&str; 2] = ["preconditions", "postconditions"];
 /// Where an agent declares its task, in `_meta`.
 const TASK_KEY: &str = "io.holdpoint/task";
 
@@ -52,11 +54,18 @@ pub(super) fn unknown_tools(
 ) -> Vec<ToolRef> {
     let steps = request.param("arguments").and_then(|arguments| arguments.get("steps"));
     let steps = steps.and_then(Value::as_array).into_iter().flatten();
-    let names = steps.filter_map(|step| step.get("tool")?.as_str());
+    let named = steps.flat_map(|step| std::iter::once(step).chain(checks(step)));
+    let names = named.filter_map(|named| named.get("tool")?.as_str());
     let tools = names.filter_map(|name| full_name(server, name).parse::<ToolRef>().ok());
     let unknown = tools.filter(|tool| governor.catalog().tool(tool).is_none());
     let of_each: BTreeMap<_, _> = unknown.map(|tool| (tool.server().clone(), tool)).collect();
     of_each.into_values().collect()
+}
+
+/// What of a step's conditions can name a tool.
+fn checks(step: &Value) -> impl Iterator<Item = &Value> {
+    let lists = CONDITIONS.into_iter().filter_map(|name| step.get(name)?.as_array());
+    lists.flatten()
 }
 
 /// What comes of calling one of the tools.
@@ -98,10 +107,10 @@ async fn propose(
     let mut arguments = arguments(request)?;
     let parent = if revises { Some(plan_id(arguments.remove("plan"))?) } else { None };
     for step in arguments.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(tool) = step.get_mut("tool")
-            && let Some(name) = tool.as_str()
-        {
-            *tool = full_name(asking.server, name).into();
+        name_in_full(asking.server, step);
+        for conditions in CONDITIONS {
+            let all = step.get_mut(conditions).and_then(Value::as_array_mut);
+            all.into_iter().flatten().for_each(|check| name_in_full(asking.server, check));
         }
     }
     let draft: PlanDraft = serde_json::from_value(Value::Object(arguments))
@@ -152,6 +161,15 @@ fn declared(request: &RpcRequest) -> Option<TaskId> {
 
 fn invalid(text: String) -> PlanRefused {
     PlanRefused { reason: Reason::ParametersInvalid, text }
+}
+
+/// Gives the tool that `named` names its full name.
+fn name_in_full(server: Option<&ServerName>, named: &mut Value) {
+    if let Some(tool) = named.get_mut("tool")
+        && let Some(name) = tool.as_str()
+    {
+        *tool = full_name(server, name).into();
+    }
 }
 
 /// Where one server is served, agents know its tools by their own names.
@@ -256,6 +274,22 @@ fn draft_schema() -> Value {
         "enum": ["read", "write", "destructive"],
         "description": "The most dangerous class that its calls may have.",
     });
+    let condition = json!({
+        "type": "object", "additionalProperties": false, "required": ["says", "tool", "result"],
+        "properties": {
+            "says": text("What holds then."),
+            "tool": text("A tool that only reads."),
+            "arguments": { "type": "object", "description": "The parameters of that read." },
+            "result": { "type": ["object", "boolean"], "description": "A JSON Schema that its \
+                structured content, or else its text as JSON or as it is, must fit." },
+        },
+    });
+    let conditions = |text: &str| {
+        let item = json!({ "anyOf": [{ "type": "string" }, condition] });
+        let more = "Words for whoever accepts the plan, or a read that is made then and what its \
+            result must be; the step does not go on without it.";
+        json!({ "type": "array", "items": item, "description": format!("{text} {more}") })
+    };
     let step = json!({
         "type": "object", "additionalProperties": false, "required": ["id", "tool", "class"],
         "properties": {
@@ -275,8 +309,8 @@ fn draft_schema() -> Value {
             "budget": budget,
             "recovery_point": { "type": "boolean", "description": "True if it saves what later \
                 steps destroy." },
-            "preconditions": texts("What must hold before it, for whoever accepts the plan."),
-            "postconditions": texts("What must hold after it, for whoever accepts the plan."),
+            "preconditions": conditions("What must hold before it."),
+            "postconditions": conditions("What must hold after it."),
             "after": texts("The steps that must be done before it; if absent, the one before it."),
         },
     });
@@ -315,7 +349,8 @@ mod tests {
                 "id": "a", "tool": "fs__x", "class": "write", "targets": ["file:///x"],
                 "surfaces": ["auth"], "parameters": {}, "call": {}, "calls": 2,
                 "budget": { "rows": 1 },
-                "recovery_point": true, "preconditions": ["p"], "postconditions": ["q"],
+                "recovery_point": true, "preconditions": ["p"], "postconditions": ["q", {
+                    "says": "r", "tool": "fs__y", "arguments": {}, "result": { "const": 1 } }],
                 "after": [],
             }],
         });

@@ -77,6 +77,7 @@ pub(super) fn proposed(
         tool,
         parameters: governed::governed_parameters(request),
         meta: request.param("_meta").cloned(),
+        condition: None,
     })
 }
 

@@ -10,12 +10,13 @@ mod lines;
 mod listing;
 mod plans;
 mod questions;
+mod reach;
 mod resources;
 
 use super::answer::{self, refused_data};
 use super::held::{self, Client};
 use super::{asks, reads, tasks};
-use crate::governor::{Call, Governed, Governor};
+use crate::governor::{Call, Governed, Governor, Reach};
 use calls::{Begun, Calls, Whose};
 use eras::{Eras, Move};
 use holdpoint_control::Permit;
@@ -171,6 +172,10 @@ pub(super) async fn run_as(
         wrap_door,
         after_kill,
     };
+    let way: Arc<dyn Reach> = Arc::new(door.clone());
+    if after_kill == AfterKill::Stay {
+        door.governor.reach_by(Arc::downgrade(&way));
+    }
     let end = {
         // Whatever follows between the eras is done beside what the server says.
         let mut server = pin!(async {
@@ -199,7 +204,7 @@ pub(super) async fn run_as(
     // An agent that reads nothing is not waited for.
     let _ = tokio::time::timeout(grace, door.fail_all()).await;
     door.questions.unanswered(&door.governor);
-    drop(door);
+    drop((door, way));
     child.close(grace).await;
     // The agent may be gone already; whatever still waits for it is lost with it.
     let _ = tokio::time::timeout(grace, writer).await;
@@ -381,7 +386,7 @@ impl Between {
         }
         let client = Client::of(era, &request);
         let (meta, agent) = (request.param("_meta").cloned(), self.wrap.agent.clone());
-        let call = Call { agent, door: self.wrap_door, tool, parameters, meta };
+        let call = Call { agent, door: self.wrap_door, tool, parameters, meta, condition: None };
         let outcome = answer::outcome(self.govern(call, request, (answer, asked)).await, client);
         RpcResponse { id: Some(id), outcome }
     }

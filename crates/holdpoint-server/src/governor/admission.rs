@@ -67,9 +67,18 @@ impl Governor {
         let (request, mut facts) = self.gather(held_open.action(), call, now);
         let planned = self.plan_of(&request, &facts).await;
         facts.plan = planned.map_err(|fault| unavailable(&fault))?;
+        let (request, mut facts) = self.gather(held_open.action, call, now);
         let policy = self.policy();
-        let (facts, decision) = self.judge(&request, facts, &policy).await;
-        let judged = (facts, decision);
+        match &call.0.condition {
+            Some(condition) => facts.plan = Some(condition.facts()),
+            None => {
+                let planned = self.plan_or_look(&request, &mut facts, &policy).await;
+                planned.map_err(|fault| unavailable(&fault))?;
+            }
+        }
+        let judged = self.judge(&request, facts, &policy).await;
+        let judged = self.meet_conditions(&request, judged, (&policy, held_open)).await;
+        let judged = judged.map_err(|fault| unavailable(&fault))?;
         let ahead = self.look_ahead(&request, judged, call.1, (&policy, held_open)).await;
         let held = self.hold_to_plan(&request, ahead, &policy).await;
         let (facts, decision, diff) = held.map_err(|fault| unavailable(&fault))?;

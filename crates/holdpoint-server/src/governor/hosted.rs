@@ -295,6 +295,7 @@ mod tests {
             tool: "fs__resources/read".parse().unwrap(),
             parameters: json!({ "uri": "demo://x" }),
             meta: None,
+            condition: None,
         };
         let (action, ruled) = runtime.governor().decide_for_host(call).await;
         let refusal = ruled.unwrap_err();

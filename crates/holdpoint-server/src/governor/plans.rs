@@ -4,10 +4,13 @@
 //! INVARIANT: a call is compared with what is durable, and admitted only if the store still says
 //! the same. Must never let a call pass because its plan could not be read.
 
+mod conditions;
 mod ending;
 mod foreseeing;
 mod proposing;
 
+pub use conditions::ConditionCall;
+pub(crate) use conditions::Reach;
 pub use proposing::{PlanRefused, Proposal as PlanProposal};
 
 use super::{Call, Governor};
@@ -21,11 +24,11 @@ use holdpoint_policy::PolicySets;
 use holdpoint_resources::resource::Preview;
 use holdpoint_types::{
     AgentName, Decision, Digest, EffectClass, Facts, Plan, PlanEnd, PlanFacts, PlanFit, PlanId,
-    PlanReads, PlanState, Request, Ruling, Timestamp, ToolRef,
+    PlanReads, PlanState, PlanWhen, Request, Ruling, StepName, Timestamp, ToolRef,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::sync::OwnedMutexGuard;
 
 /// Most plans that are kept ready to be compared with.
@@ -39,12 +42,16 @@ pub(super) struct Plans {
     prepared: Mutex<BTreeMap<PlanId, Arc<Prepared>>>,
     /// Whose turn it is to be compared and recorded, by agent.
     turns: Mutex<BTreeMap<AgentName, Arc<tokio::sync::Mutex<()>>>>,
+    /// The ways by which this process reaches servers, the newest last.
+    ways: Mutex<Vec<Weak<dyn Reach>>>,
 }
 
 /// A plan that is ready to be compared with.
 struct Prepared {
     matcher: PlanMatcher,
     constraints: Vec<Option<Schema>>,
+    /// What the results of conditions must fit.
+    results: BTreeMap<(StepName, PlanWhen, u32), Schema>,
 }
 
 // === impl Prepared ===
@@ -54,8 +61,12 @@ impl Prepared {
         let constraint = |schema| Schema::of_constraint(schema);
         let steps = plan.steps.iter();
         let constraints = steps.map(|step| step.parameters.as_ref().map(constraint)).collect();
+        let results = conditions::of(&plan.steps).map(|(step, when, number, check)| {
+            ((step.id.clone(), when, number), constraint(&check.result))
+        });
+        let results = results.collect();
         let matcher = PlanMatcher::new(plan).map_err(|fault| fault.to_string())?;
-        Ok(Self { matcher, constraints })
+        Ok(Self { matcher, constraints, results })
     }
 
     fn fit(
@@ -108,7 +119,8 @@ impl Governor {
         effects: Option<&Effects>,
     ) -> Option<OwnedMutexGuard<()>> {
         let plans = &self.inner.plans;
-        if !plans.held.load().contains(&call.agent) {
+        // Who looks at a condition does so in the turn of the call that needs it.
+        if call.condition.is_some() || !plans.held.load().contains(&call.agent) {
             return None;
         }
         let settings = self.settings();
@@ -147,7 +159,8 @@ impl Governor {
         policy: &PolicySets,
     ) -> Result<(Facts, Decision, Option<Preview>), StoreFault> {
         let ahead = self.resources().stands_for(request.tool.server());
-        if facts.plan.is_none() || !ahead || decision.ruling() >= Ruling::Deny {
+        let looks = matches!(&facts.plan, Some(PlanFacts { fit: PlanFit::Condition { .. }, .. }));
+        if facts.plan.is_none() || looks || !ahead || decision.ruling() >= Ruling::Deny {
             return Ok((facts, decision, preview));
         }
         let seen = facts.preview.clone();
@@ -170,9 +183,22 @@ impl Governor {
         if ended || found.as_ref().is_none_or(PlanFacts::is_planned) {
             return Ok(found);
         }
-        // What just ended may be on its way into the store.
+        // What just ended may be on its way into the store, and the end of a plan may be behind it.
         self.inner.store.flush().await?;
-        Ok(self.compare((request, facts), foreseen).await?.0)
+        let (found, _) = self.compare((request, facts), foreseen).await?;
+        // A call more of a step that takes none is no sign that the agent went on to other things.
+        let done = match &found {
+            Some(PlanFacts { plan, fit: PlanFit::Deviation { nearest: None, .. }, .. }) => {
+                self.inner.store.plan(*plan)?.filter(|row| row.state == PlanState::Accepted)
+            }
+            _ => None,
+        };
+        match done {
+            Some(row) if self.settle_plan(&row).await? => {
+                Ok(self.compare((request, facts), foreseen).await?.0)
+            }
+            _ => Ok(found),
+        }
     }
 
     /// How the call stands to the plans in the store; true if it ended one.
@@ -207,7 +233,7 @@ impl Governor {
             Some(why) => Err(why),
         };
         if let Ok(found) = &prepared {
-            moved = found.target_moved(&Progress::of(row.version, &row.calls), call, foreseen);
+            moved = found.target_moved(&row.progress(), call, foreseen);
         }
         if let (PlanState::Accepted, Some(moved)) = (row.state, &moved) {
             ended = self.end_plan(&row, (PlanEnd::Void, moved.clone())).await?;
@@ -291,7 +317,7 @@ fn facts_of(
 ) -> Option<PlanFacts> {
     let (plan, version) = (row.plan.id, row.version);
     let fit = match prepared {
-        Ok(prepared) => prepared.fit(&Progress::of(version, &row.calls), call, foreseen),
+        Ok(prepared) => prepared.fit(&row.progress(), call, foreseen),
         Err(why) => {
             // Whoever may read without a step may also read after the end.
             let reads = call.1.aims().all(|aim| aim.class == EffectClass::Read);

@@ -1,5 +1,6 @@
 //! What the governor takes in and gives back. Must not do anything.
 
+use super::plans::ConditionCall;
 use holdpoint_control::Running;
 use holdpoint_resources::Answer;
 use holdpoint_types::{
@@ -35,6 +36,8 @@ pub struct Call {
     pub parameters: Value,
     /// The request's `_meta`, if it has one.
     pub meta: Option<Value>,
+    /// The condition of a plan that it looks at, where no agent made it.
+    pub condition: Option<ConditionCall>,
 }
 
 /// What became of a call.

@@ -120,7 +120,8 @@ impl Columns {
             RecordBody::PlanProposed(_)
             | RecordBody::PlanAccepted(_)
             | RecordBody::PlanRefused(_)
-            | RecordBody::PlanEnded(_) => self.agent = plans::agent_of(body),
+            | RecordBody::PlanEnded(_)
+            | RecordBody::PlanLooked(_) => self.agent = plans::agent_of(body),
             RecordBody::Asked(asked) => {
                 self.action = asked.action.map(|action| action.to_string());
                 self.agent = Some(asked.agent.to_string());

@@ -9,11 +9,11 @@ use super::batch::int;
 use super::fault::StoreFault;
 use super::query::{self, text, whole};
 use super::schema;
-use holdpoint_control::plan::{CallState, PlanCall};
+use holdpoint_control::plan::{CallState, PlanCall, Progress};
 use holdpoint_types::{
     ActionId, AgentName, DecisionRecord, EffectClass, OutcomeStatus, Plan, PlanBudget, PlanEnd,
-    PlanFit, PlanId, PlanNote, PlanProposed, PlanState, Record, RecordBody, Ruling, TaskId,
-    Timestamp,
+    PlanFit, PlanId, PlanLooked, PlanNote, PlanProposed, PlanState, Record, RecordBody, Ruling,
+    TaskId, Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::collections::BTreeMap;
@@ -36,6 +36,8 @@ pub struct PlanRow {
     pub version: u64,
     /// The calls that were permitted as parts of it, in the order of their actions.
     pub calls: Vec<PlanCall>,
+    /// What was found of the conditions after its steps.
+    pub looks: Vec<PlanLooked>,
 }
 
 /// What is to become of a proposal at once.
@@ -91,6 +93,7 @@ struct Line {
 pub(super) struct Derived {
     plans: BTreeMap<String, Line>,
     calls: BTreeMap<ActionId, (String, PlanCall)>,
+    looks: BTreeMap<(String, String), u64>,
 }
 
 /// What a record means for the list.
@@ -99,8 +102,18 @@ enum Change<'a> {
     Proposed(&'a PlanProposed),
     State(PlanId, PlanState),
     Called(PlanId, PlanCall),
+    Looked(&'a PlanLooked),
     Ended(ActionId, CallState),
     InDoubt(&'a [ActionId]),
+}
+
+// === impl PlanRow ===
+
+impl PlanRow {
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        Progress::of(self.version, &self.calls).looked(&self.looks)
+    }
 }
 
 // === impl Change ===
@@ -112,6 +125,7 @@ impl<'a> Change<'a> {
             RecordBody::PlanAccepted(ruled) => Self::State(ruled.plan, PlanState::Accepted),
             RecordBody::PlanRefused(ruled) => Self::State(ruled.plan, PlanState::Refused),
             RecordBody::PlanEnded(ended) => Self::State(ended.plan, PlanState::Ended(ended.end)),
+            RecordBody::PlanLooked(looked) => Self::Looked(looked),
             RecordBody::Decision(decided) => step_of(decided.action, &decided.more)
                 .map_or(Self::Nothing, |(plan, call)| Self::Called(plan, call)),
             RecordBody::Outcome(ended) => {
@@ -151,6 +165,11 @@ impl Derived {
                 self.moved(&plan.to_string());
                 self.calls.insert(call.action, (plan.to_string(), call));
             }
+            Change::Looked(looked) => {
+                let plan = looked.plan.to_string();
+                self.moved(&plan);
+                self.looks.insert((plan, looked.step.to_string()), seq);
+            }
             Change::Ended(action, state) => {
                 if let Some((plan, call)) = self.calls.get_mut(&action) {
                     call.state = state;
@@ -185,7 +204,9 @@ impl Derived {
         let plans: BTreeMap<_, _> = lines(connection, "", params![])?.into_iter().collect();
         let calls = calls(connection, "", params![])?.into_iter();
         let calls: BTreeMap<_, _> = calls.map(|(plan, call)| (call.action, (plan, call))).collect();
-        Ok(plans == self.plans && calls == self.calls)
+        let looks = looks(connection, "", params![])?.into_iter();
+        let looks = looks.map(|(plan, step, seq)| ((plan, step), seq)).collect();
+        Ok(plans == self.plans && calls == self.calls && self.looks == looks)
     }
 }
 
@@ -235,6 +256,13 @@ pub(super) fn note(connection: &Connection, record: &Record, seq: u64) -> Result
             connection.prepare_cached(sql)?.execute(values)?;
             moved(connection, &plan.to_string())
         }
+        Change::Looked(looked) => {
+            let sql = "INSERT OR REPLACE INTO plan_looks (plan, step, seq) VALUES (?1, ?2, ?3)";
+            let plan = looked.plan.to_string();
+            let values = params![plan, looked.step.as_str(), int(seq)?];
+            connection.prepare_cached(sql)?.execute(values)?;
+            moved(connection, &plan)
+        }
         Change::Ended(action, state) => set_state(connection, action, state),
         Change::InDoubt(actions) => {
             for action in actions {
@@ -255,6 +283,7 @@ pub(super) fn agent_of(body: &RecordBody) -> Option<String> {
             Some(ruled.agent.to_string())
         }
         RecordBody::PlanEnded(ended) => Some(ended.agent.to_string()),
+        RecordBody::PlanLooked(looked) => Some(looked.agent.to_string()),
         _ => None,
     }
 }
@@ -434,6 +463,18 @@ pub(super) fn of_agent(
     found.iter().rev().map(|found| row(&snapshot, found)).collect()
 }
 
+/// The plan that the call `action` was permitted as a part of.
+pub(super) fn of_call(
+    connection: &Connection,
+    action: ActionId,
+) -> Result<Option<PlanRow>, StoreFault> {
+    let snapshot = connection.unchecked_transaction()?;
+    let of_action = "WHERE action = ?1";
+    let found = calls(&snapshot, of_action, params![action.to_string()])?.pop();
+    let Some((plan, _)) = found else { return Ok(None) };
+    one(&snapshot, id_of(&plan)?)?.map(|found| row(&snapshot, &found)).transpose()
+}
+
 fn one(connection: &Connection, id: PlanId) -> Result<Option<(String, Line)>, StoreFault> {
     Ok(lines(connection, "WHERE id = ?1", params![id.to_string()])?.pop())
 }
@@ -483,6 +524,30 @@ fn calls(
     Ok(found)
 }
 
+/// What was found of the conditions after steps: the plan, the step, and the record's position.
+fn looks(
+    connection: &Connection,
+    which: &str,
+    values: impl rusqlite::Params,
+) -> Result<Vec<(String, String, u64)>, StoreFault> {
+    let sql = format!("SELECT plan, step, seq FROM plan_looks {which}");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(values)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push((row.get(0)?, row.get(1)?, whole(row.get(2)?)?));
+    }
+    Ok(found)
+}
+
+/// The record at this position, which says what was found of the conditions after a step.
+fn look_at(connection: &Connection, seq: u64) -> Result<PlanLooked, StoreFault> {
+    match query::at(connection, seq)?.record.body {
+        RecordBody::PlanLooked(looked) => Ok(looked),
+        _ => Err(StoreFault::corrupt(format!("record {seq} looks at no step"))),
+    }
+}
+
 fn budget(row: &Row<'_>) -> Result<PlanBudget, StoreFault> {
     let text: String = row.get(3)?;
     serde_json::from_str(&text).map_err(|_| unexpected(&text))
@@ -499,7 +564,10 @@ fn row(connection: &Connection, (id, line): &(String, Line)) -> Result<PlanRow, 
     }
     let of_plan = "WHERE plan = ?1 ORDER BY action";
     let calls = calls(connection, of_plan, params![id])?.into_iter().map(|(_, call)| call);
+    let found = looks(connection, "WHERE plan = ?1 ORDER BY step", params![id])?.into_iter();
+    let looks = found.map(|(.., seq)| look_at(connection, seq)).collect::<Result<_, _>>()?;
     Ok(PlanRow {
+        looks,
         notes,
         state: line.state()?,
         was_in_force: line.bound,

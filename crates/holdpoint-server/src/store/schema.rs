@@ -130,6 +130,12 @@ const TABLES_3: &str = "
         state TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX plan_calls_by_plan ON plan_calls (plan);
+    CREATE TABLE plan_looks (
+        plan TEXT NOT NULL,
+        step TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (plan, step)
+    ) STRICT, WITHOUT ROWID;
     CREATE INDEX records_of_people ON records (kind)
         WHERE kind = 'approved' OR kind = 'disapproved' OR kind = 'reverted';
     CREATE TABLE stuck_reverts (

@@ -166,6 +166,7 @@ impl Derived {
             | RecordBody::PlanAccepted(_)
             | RecordBody::PlanRefused(_)
             | RecordBody::PlanEnded(_)
+            | RecordBody::PlanLooked(_)
             | RecordBody::Asked(_)
             | RecordBody::Replied(_)
             | RecordBody::CredentialIssued { .. }

@@ -32,7 +32,7 @@ pub struct PlanProposeAsk {
 /// A plan, how far it has come, and what may be done next.
 pub fn plan_json(row: &PlanRow) -> Value {
     let plan = &row.plan;
-    let progress = Progress::of(row.version, &row.calls);
+    let progress = row.progress();
     let states = progress.states(&plan.steps);
     let steps = plan.steps.iter().zip(&states).map(|(step, state)| {
         let mut told = step_json(step, state, &progress);
@@ -64,7 +64,7 @@ pub fn next_steps(row: &PlanRow) -> Vec<String> {
     if row.state != PlanState::Accepted {
         return Vec::new();
     }
-    let states = Progress::of(row.version, &row.calls).states(&row.plan.steps);
+    let states = row.progress().states(&row.plan.steps);
     let steps = row.plan.steps.iter().zip(states);
     let open = steps.filter(|(_, state)| matches!(state, StepState::Open(_)));
     open.map(|(step, _)| step.id.to_string()).collect()
@@ -94,11 +94,23 @@ fn step_json(step: &PlanStep, state: &StepState, progress: &Progress) -> Value {
         StepState::InDoubt(action) => {
             more.insert("in_doubt".to_owned(), json!(action));
         }
-        StepState::Open(_) | StepState::Running | StepState::Done | StepState::Spent => {}
+        StepState::Unmet(unmet) => {
+            more.insert("unmet".to_owned(), json!(unmet));
+        }
+        StepState::Open(_)
+        | StepState::Running
+        | StepState::Done
+        | StepState::Spent
+        | StepState::Unlooked => {}
     }
     if !step.budget.is_open() {
         more.insert("budget".to_owned(), json!(step.budget));
         more.insert("used".to_owned(), used(step.budget, progress.used(&step.id)));
+    }
+    let conditions =
+        [("preconditions", &step.preconditions), ("postconditions", &step.postconditions)];
+    for (name, conditions) in conditions.into_iter().filter(|(_, all)| !all.is_empty()) {
+        more.insert(name.to_owned(), json!(conditions));
     }
     if let Some(told) = told.as_object_mut() {
         told.extend(more);

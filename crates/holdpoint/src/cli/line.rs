@@ -8,8 +8,8 @@ use holdpoint_server::store::StoredRecord;
 use holdpoint_types::{
     ActionId, ActionRecord, AgentName, ApprovalRecord, AskedRuling, Cause, CheckRecord,
     DecisionRecord, Digest, Field, FindingResult, GuardRecord, Lineage, OutcomeRecord,
-    OutcomeStatus, PolicySource, RecordBody, RevertRecord, Ruling, Severity, TaskRecord,
-    TimedGrant,
+    OutcomeStatus, PolicySource, RecordBody, RepliedRecord, RevertRecord, Ruling, Severity,
+    TaskRecord, TimedGrant,
 };
 use serde_json::{Map, Value, json};
 
@@ -95,19 +95,22 @@ fn said(body: &RecordBody, look: &Look) -> String {
         | RecordBody::PlanProposed(_)
         | RecordBody::PlanAccepted(_)
         | RecordBody::PlanRefused(_)
-        | RecordBody::PlanEnded(_) => people(body, look).unwrap_or_default(),
+        | RecordBody::PlanEnded(_)
+        | RecordBody::PlanLooked(_) => people(body, look).unwrap_or_default(),
         RecordBody::Asked(asked) => {
             let word = look.paint(tone_of_question(asked.ruling), &in_width(asked.ruling.as_str()));
             let (agent, server) = (&asked.agent, &asked.server);
             let action = during(asked.action, look);
             format!("{word} {agent}  {server}  {}{action}", escaped(&asked.method))
         }
-        RecordBody::Replied(replied) => {
-            let word = in_width(replied.status.as_str());
-            let (agent, server, asked) = (&replied.agent, &replied.server, replied.asked);
-            format!("{word} {agent}  {server}  to #{asked}{}", during(replied.action, look))
-        }
+        RecordBody::Replied(record) => replied(record, look),
     }
+}
+
+fn replied(record: &RepliedRecord, look: &Look) -> String {
+    let word = in_width(record.status.as_str());
+    let (agent, server, asked) = (&record.agent, &record.server, record.asked);
+    format!("{word} {agent}  {server}  to #{asked}{}", during(record.action, look))
 }
 
 fn loaded((policy, sources): (&Digest, &[PolicySource]), guard: Option<&GuardRecord>) -> String {
@@ -337,7 +340,9 @@ mod tests {
             2025-07-20T08:26:40.000+00:00 #34 plan_accepted    accepted   coder  019826f1-3a00-7909-8909-090909090909, by ada: it is fine
             2025-07-20T08:26:40.000+00:00 #35 plan_refused     refused    coder  019826f1-3a00-7909-8909-090909090909, by ada: not \u{1b}[2J now
             2025-07-20T08:26:40.000+00:00 #36 plan_ended       void       coder  019826f1-3a00-7909-8909-090909090909: the policies moved
-            2025-07-20T08:26:40.000+00:00 #37 expired          pg://shop/holdpoint_trash_1_2\u{1b} of orders is deleted"#]].assert_eq(&lines.join("\n"));
+            2025-07-20T08:26:40.000+00:00 #37 expired          pg://shop/holdpoint_trash_1_2\u{1b} of orders is deleted
+            2025-07-20T08:26:40.000+00:00 #38 plan_looked      holds      coder  019826f1-3a00-7909-8909-090909090909, after step tidy
+            2025-07-20T08:26:40.000+00:00 #39 plan_looked      unmet      coder  019826f1-3a00-7909-8909-090909090909, after step tidy: three \u{1b}[2J are left"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::json;
 /// How many records are shown unless `--limit` says otherwise.
 const LIMIT: u32 = 100;
 /// The kinds of records.
-const KINDS: [&str; 28] = [
+const KINDS: [&str; 29] = [
     "decision",
     "outcome",
     "task_given",
@@ -33,6 +33,7 @@ const KINDS: [&str; 28] = [
     "plan_accepted",
     "plan_refused",
     "plan_ended",
+    "plan_looked",
     "asked",
     "replied",
     "credential_issued",

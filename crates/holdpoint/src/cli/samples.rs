@@ -8,8 +8,8 @@ use holdpoint_types::{
     ChangeCounts, CheckRecord, ClassSource, Decision, DecisionRecord, Digest, Door, EffectClass,
     Epoch, Facts, Field, Finding, FindingResult, GatewayId, GrantFacts, Intent, IntentSource,
     Lineage, Mode, OutcomeRecord, OutcomeStatus, Plan, PlanBasis, PlanCode, PlanDraft, PlanEnd,
-    PlanEnded, PlanId, PlanNote, PlanProposed, PlanRuled, PlanSeverity, PolicySource, Reason,
-    Record, RecordBody, RepliedRecord, ReplyStatus, Request, RevertConflict, RevertRecord,
+    PlanEnded, PlanId, PlanLooked, PlanNote, PlanProposed, PlanRuled, PlanSeverity, PolicySource,
+    Reason, Record, RecordBody, RepliedRecord, ReplyStatus, Request, RevertConflict, RevertRecord,
     RevertStatus, Ruling, Severity, Stop, TargetFacts, TaskId, TaskRecord, TeamName, TimedGrant,
     Timestamp, ToolFacts, ToolOutput, ToolRef, ToolState,
 };
@@ -115,6 +115,8 @@ pub fn one_of_each() -> Vec<StoredRecord> {
         stored(35, RecordBody::PlanRefused(plan_ruled("not \u{1b}[2J now"))),
         stored(36, plan_ended()),
         stored(37, expired()),
+        stored(38, plan_looked(None)),
+        stored(39, plan_looked(Some("three \u{1b}[2J are left"))),
     ]
 }
 
@@ -238,6 +240,12 @@ pub fn plan_proposed() -> RecordBody {
 fn plan_ruled(reason: &str) -> PlanRuled {
     let (plan, agent) = (PlanId::new(AT, [9; 10]), "coder".parse().unwrap());
     PlanRuled { plan, agent, by: "ada".to_owned(), reason: reason.to_owned() }
+}
+
+fn plan_looked(unmet: Option<&str>) -> RecordBody {
+    let (plan, agent) = (PlanId::new(AT, [9; 10]), "coder".parse().unwrap());
+    let (step, unmet) = ("tidy".parse().unwrap(), unmet.map(str::to_owned));
+    RecordBody::PlanLooked(PlanLooked { plan, agent, step, reads: vec![action()], unmet })
 }
 
 fn plan_ended() -> RecordBody {

@@ -119,7 +119,7 @@ pub(super) fn read_call(file: &Path, agent: &AgentName) -> anyhow::Result<Call> 
     }
     let tool: ToolRef = name.parse()?;
     let meta = from.get("_meta").cloned();
-    Ok(Call { agent: agent.clone(), door: Door::Try, tool, parameters, meta })
+    Ok(Call { agent: agent.clone(), door: Door::Try, tool, parameters, meta, condition: None })
 }
 
 /// The tools as they were seen last.

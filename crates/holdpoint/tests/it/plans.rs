@@ -1,6 +1,8 @@
 //! Plans: proposed through real clients, checked, accepted by people, and then held to, call by
 //! call; whatever moves, crashes or runs out in between.
 
+mod conditions;
+
 use crate::client::{self, Client, Opens, failed, http, reasons, wrap};
 use crate::raw::{Answer, Pipe, call, exchange, modern, post, post_modern, reason};
 use crate::world::{PEER, Serve, World, peer, text, until};

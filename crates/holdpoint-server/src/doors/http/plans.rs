@@ -11,7 +11,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use holdpoint_types::{PlanId, Reason};
+use holdpoint_types::{PlanId, PlanStep, Reason};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,7 +47,8 @@ pub(super) async fn propose(
     }
     let PlanProposeAsk { agent, plan: draft, revises: parent } = ask;
     // The checker knows the tools of servers that were listed.
-    let tools = draft.steps.iter().map(|step| (step.tool.server().clone(), step.tool.clone()));
+    let named = draft.steps.iter().flat_map(PlanStep::tools);
+    let tools = named.map(|tool| (tool.server().clone(), tool.clone()));
     for tool in tools.collect::<BTreeMap<_, _>>().into_values() {
         door.class_of(&agent, &tool).await;
     }

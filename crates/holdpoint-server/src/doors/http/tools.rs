@@ -98,6 +98,7 @@ impl HttpDoor {
             tool: tool.clone(),
             parameters: parameters.clone(),
             meta: meta.clone(),
+            condition: None,
         };
         let cancellable = self.cancellable(&asked);
         let gone = cancellable.asked.clone();

@@ -4,7 +4,6 @@
 
 use super::super::Governor;
 use crate::store::{PlanRow, StoreFault};
-use holdpoint_control::plan::Progress;
 use holdpoint_types::{Digest, PlanEnd, PlanState};
 
 // === impl Governor ===
@@ -20,7 +19,7 @@ impl Governor {
 
     /// Ends the plan if it is done or over.
     pub(super) async fn settle_plan(&self, row: &PlanRow) -> Result<bool, StoreFault> {
-        let progress = Progress::of(row.version, &row.calls);
+        let progress = row.progress();
         let (steps, accepted) = (&row.plan.steps, row.state == PlanState::Accepted);
         let done = || (PlanEnd::Done, "every step is done".to_owned());
         let end = if accepted && progress.is_exhausted(steps) {

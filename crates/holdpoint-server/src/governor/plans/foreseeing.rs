@@ -39,7 +39,7 @@ impl Governor {
     async fn foresee_step(&self, plan: &Plan, step: &PlanStep) -> Result<PreviewFacts, String> {
         let parameters = Value::Object(step.call.clone().unwrap_or_default());
         let (agent, tool) = (plan.agent.clone(), step.tool.clone());
-        let call = Call { agent, door: Door::Try, tool, parameters, meta: None };
+        let call = Call { agent, door: Door::Try, tool, parameters, meta: None, condition: None };
         let effects = self.analyse((&call.agent, &call.tool), &call.parameters).await;
         let effects = effects.map_err(|refused| told(&refused))?;
         let action = self.new_action();

@@ -5,12 +5,13 @@ use super::super::Governor;
 use crate::catalog::Schema;
 use crate::store::{OnProposal, PlanRow, Proposed, StoreFault};
 use holdpoint_control::Settings;
-use holdpoint_control::plan::{Known, PlanAccept, PlanRules, check};
+use holdpoint_control::plan::{CHECKS_MAX, ConditionPlace, Known, PlanAccept, PlanRules, check};
 use holdpoint_types::{
-    AgentName, Mode, Plan, PlanBasis, PlanDraft, PlanEnd, PlanId, PlanNote, PlanProposed,
-    PlanSeverity, PlanState, Reason, StopScope, TaskId, Timestamp, ToolFacts, ToolRef,
-    canonical_bytes,
+    AgentName, EffectClass, Mode, Plan, PlanBasis, PlanCheck, PlanDraft, PlanEnd, PlanId, PlanNote,
+    PlanProposed, PlanSeverity, PlanState, PlanStep, Reason, StopScope, TaskId, Timestamp,
+    ToolFacts, ToolRef, canonical_bytes,
 };
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest plan, in bytes of its canonical form.
@@ -44,6 +45,8 @@ pub struct PlanRefused {
 struct Gathered {
     tools: BTreeMap<ToolRef, ToolFacts>,
     previewed: BTreeSet<ToolRef>,
+    /// What the reads of conditions would be, where calls of their tools are analysed.
+    looks: BTreeMap<ConditionPlace, EffectClass>,
 }
 
 // === impl PlanRefused ===
@@ -94,7 +97,8 @@ impl Governor {
             let text = format!("the plan has {} bytes, more than {PLAN_BYTES_MAX}", bytes.len());
             return Err(PlanRefused::new(Reason::PlanBlocked, text));
         }
-        let gathered = self.gathered(&plan, &settings);
+        let looks = self.looks_of(&plan).await;
+        let gathered = Gathered { looks, ..self.gathered(&plan, &settings) };
         let (of_check, accept) = ((plan.clone(), rules.clone()), rules.accept);
         // Patterns are compared with each other: not where calls are waited for.
         let looking = move || notes(&of_check.0, (&settings, &of_check.1), &gathered, now);
@@ -143,12 +147,19 @@ impl Governor {
         let ended = match row.state {
             PlanState::Accepted => match self.moved(&row.plan) {
                 Some(moved) => self.end_plan(&row, (PlanEnd::Void, moved)).await?,
-                None => self.settle_plan(&row).await?,
+                None => {
+                    self.look_after_row(&row).await?;
+                    let now = self.inner.store.plan(row.plan.id)?;
+                    self.settle_plan(now.as_ref().unwrap_or(&row)).await?
+                }
             },
             PlanState::Proposed => self.settle_plan(&row).await?,
             PlanState::Refused | PlanState::Ended(_) => false,
         };
-        let again = if ended { self.inner.store.plan(row.plan.id)? } else { None };
+        let again = match ended || row.state == PlanState::Accepted {
+            true => self.inner.store.plan(row.plan.id)?,
+            false => None,
+        };
         Ok(again.unwrap_or(row))
     }
 
@@ -192,24 +203,37 @@ impl Governor {
         };
         let task = draft.task.or(of_parent).unwrap_or_else(|| TaskId::new(now, random()));
         let catalog = &self.inner.catalog;
-        let tools = draft.steps.iter().filter_map(|step| {
-            let tool = catalog.tool(&step.tool)?;
-            Some((step.tool.clone(), tool.digest))
-        });
+        let named = draft.steps.iter().flat_map(PlanStep::tools);
+        let tools = named.filter_map(|name| Some((name.clone(), catalog.tool(name)?.digest)));
         let (policy, tools, targets) = (self.policy().digest(), tools.collect(), BTreeMap::new());
         let basis = PlanBasis { policy, tools, targets, parent };
         let plan = Plan::of(draft, PlanId::new(now, random()), (agent, task), now, basis);
         Ok(Plan { by, ..plan })
     }
 
+    async fn looks_of(&self, plan: &Plan) -> BTreeMap<ConditionPlace, EffectClass> {
+        let mut found = BTreeMap::new();
+        for (place, PlanCheck { tool, arguments, .. }) in places(plan) {
+            let parameters = Value::Object(arguments.clone());
+            let class = match self.analyse((&plan.agent, tool), &parameters).await {
+                Ok(None) => continue,
+                Ok(Some(effects)) => effects.iter().map(|effect| effect.class).max(),
+                // What is refused for what it is, is no read.
+                Err(_) => None,
+            };
+            found.insert(place, class.unwrap_or(EffectClass::Destructive));
+        }
+        found
+    }
+
     fn gathered(&self, plan: &Plan, settings: &Settings) -> Gathered {
-        let names: BTreeSet<&ToolRef> = plan.steps.iter().map(|step| &step.tool).collect();
+        let names: BTreeSet<&ToolRef> = plan.steps.iter().flat_map(PlanStep::tools).collect();
         let resources = self.resources();
         let previewed = names.iter().filter(|tool| resources.stands_for(tool.server()));
         let previewed = previewed.map(|tool| (*tool).clone()).collect();
         let facts = |tool: &ToolRef| Some(self.inner.catalog.tool(tool)?.facts(settings));
         let tools = names.into_iter().filter_map(|tool| Some((tool.clone(), facts(tool)?)));
-        Gathered { tools: tools.collect(), previewed }
+        Gathered { tools: tools.collect(), previewed, looks: BTreeMap::new() }
     }
 
     async fn record_plan(
@@ -263,9 +287,24 @@ fn notes(
         let constraint = Schema::of_constraint(step.parameters.as_ref()?);
         Some((at, constraint.fault()?))
     });
-    let schema_faults = faults.collect();
-    let Gathered { tools, previewed } = gathered;
-    check(plan, Known { settings, rules, tools, previewed, schema_faults: &schema_faults, now })
+    let schema_faults = &faults.collect();
+    let faults = places(plan)
+        .filter_map(|(place, check)| Some((place, Schema::of_constraint(&check.result).fault()?)));
+    let result_faults = &faults.collect();
+    let Gathered { tools, previewed, looks } = gathered;
+    let known =
+        Known { settings, rules, tools, previewed, schema_faults, looks, result_faults, now };
+    check(plan, known)
+}
+
+/// The conditions that are looked at, as far as a plan may have such.
+fn places(plan: &Plan) -> impl Iterator<Item = (ConditionPlace, &PlanCheck)> {
+    let steps = plan.steps.iter().enumerate();
+    let all = steps.flat_map(|(at, step)| {
+        let conditions = super::conditions::of(std::slice::from_ref(step));
+        conditions.map(move |(_, when, number, check)| ((at, when, number), check))
+    });
+    all.take(CHECKS_MAX)
 }
 
 fn random() -> [u8; 10] {

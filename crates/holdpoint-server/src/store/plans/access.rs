@@ -2,7 +2,9 @@
 
 use super::{OnProposal, PlanRow, PlanRuling, Proposed, changes};
 use crate::store::{Store, StoreFault};
-use holdpoint_types::{AgentName, Plan, PlanEnd, PlanId, PlanProposed, TaskId, Timestamp};
+use holdpoint_types::{
+    ActionId, AgentName, Plan, PlanEnd, PlanId, PlanLooked, PlanProposed, TaskId, Timestamp,
+};
 
 // === impl Store: plans ===
 
@@ -53,6 +55,28 @@ impl Store {
         at: Timestamp,
     ) -> Result<bool, StoreFault> {
         self.change(move |batch| changes::end(batch, id, end, at)).await
+    }
+
+    /// Records what was found of the conditions after a step of the plan that is as far as
+    /// `version`; false if it is another one now, and nothing was recorded.
+    ///
+    /// # Errors
+    /// When it could not be made durable; then nothing was found.
+    pub async fn looked_at_step(
+        &self,
+        looked: PlanLooked,
+        version: u64,
+        at: Timestamp,
+    ) -> Result<bool, StoreFault> {
+        self.change(move |batch| changes::looked(batch, looked, version, at)).await
+    }
+
+    /// The plan that the call `action` was permitted as a part of.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn plan_of_call(&self, action: ActionId) -> Result<Option<PlanRow>, StoreFault> {
+        super::of_call(&self.inner.reader.lock(), action)
     }
 
     /// The plan with this id.

@@ -5,8 +5,8 @@ use super::{Line, OnProposal, PlanRuling, Proposed, id_of, lines, one, unexpecte
 use crate::store::batch::Batch;
 use crate::store::fault::StoreFault;
 use holdpoint_types::{
-    AgentName, Plan, PlanEnd, PlanEnded, PlanId, PlanProposed, PlanRuled, PlanState, RecordBody,
-    Timestamp,
+    AgentName, Plan, PlanEnd, PlanEnded, PlanId, PlanLooked, PlanProposed, PlanRuled, PlanState,
+    RecordBody, Timestamp,
 };
 use rusqlite::{Connection, params};
 
@@ -155,6 +155,21 @@ pub(super) fn end(
     let agent = line.agent.parse().map_err(|_| unexpected(&line.agent))?;
     let body = PlanEnded { plan: id, agent, end, detail };
     batch.write(RecordBody::PlanEnded(body), at).map(|_| true)
+}
+
+/// Records what was found of the conditions after a step, if the plan is as far as `version` still.
+pub(super) fn looked(
+    batch: &mut Batch<'_>,
+    looked: PlanLooked,
+    version: u64,
+    at: Timestamp,
+) -> Result<bool, StoreFault> {
+    let at = batch.written_at(at);
+    let Some((_, line)) = one(batch.txn(), looked.plan)? else { return Ok(false) };
+    if line.version != version || line.state()? != PlanState::Accepted {
+        return Ok(false);
+    }
+    batch.write(RecordBody::PlanLooked(looked), at).map(|_| true)
 }
 
 fn revised(

@@ -167,8 +167,8 @@ async fn a_store_of_the_first_format_is_read_as_it_is_and_carried_on() {
     database
         .execute_batch(
             "DROP TABLE open_checks; DROP TABLE approvals; DROP TABLE grants; \
-             DROP TABLE plans; DROP TABLE plan_calls; DROP TABLE stuck_reverts; \
-             DROP INDEX records_of_people; PRAGMA user_version = 1",
+             DROP TABLE plans; DROP TABLE plan_calls; DROP TABLE plan_looks; \
+             DROP TABLE stuck_reverts; DROP INDEX records_of_people; PRAGMA user_version = 1",
         )
         .unwrap();
     drop(database);

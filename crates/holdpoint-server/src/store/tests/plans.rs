@@ -2,10 +2,11 @@
 
 use super::{action, ana, decided, gateway, open, outcome, record, tamper, verify};
 use crate::store::{Admission, OnProposal, PlanRuling, Proposed, Store, VerifyFault};
-use holdpoint_control::plan::{CallState, Progress, StepState};
+use holdpoint_control::plan::{CallState, StepState};
 use holdpoint_types::{
     Digest, Epoch, OutcomeStatus, Plan, PlanBasis, PlanBudget, PlanDraft, PlanEnd, PlanFacts,
-    PlanFit, PlanId, PlanProposed, PlanState, Record, RecordBody, Ruling, TaskId, Timestamp,
+    PlanFit, PlanId, PlanLooked, PlanProposed, PlanState, Record, RecordBody, Ruling, TaskId,
+    Timestamp,
 };
 use serde_json::json;
 
@@ -65,7 +66,7 @@ fn state(store: &Store, number: u8) -> PlanState {
 
 fn steps(store: &Store, number: u8) -> Vec<StepState> {
     let row = store.plan(id(number)).unwrap().unwrap();
-    Progress::of(row.version, &row.calls).states(&row.plan.steps)
+    row.progress().states(&row.plan.steps)
 }
 
 #[tokio::test]
@@ -116,6 +117,51 @@ async fn how_far_a_plan_has_come_follows_from_its_records() {
         "UPDATE plan_calls SET state = 'not_sent'",
         "UPDATE plan_calls SET uses = '{}'",
     ] {
+        let copy = super::copy(dir.path());
+        tamper(copy.path(), forged);
+        let what = "list of plans";
+        assert_eq!(verify(copy.path()), Err(VerifyFault::State { what }), "{forged}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_found_after_a_step_follows_from_its_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 1);
+    let mut proposed = plan(1, 1, None);
+    let check = json!({ "says": "x", "tool": "db__read", "result": {} });
+    proposed.plan.steps[0].postconditions = vec![serde_json::from_value(check).unwrap()];
+    propose(&store, proposed, OnProposal::Accept).await;
+    assert!(admit(&store, call_of(&store, (1, "a"), 1, Ruling::Permit)).await);
+    let version = || store.plan(id(1)).unwrap().unwrap().version;
+    let before = version();
+    store.append(outcome(1, 30)).await.unwrap();
+    assert_eq!(steps(&store, 1)[0], StepState::Unlooked);
+    assert_eq!(store.plan_of_call(action(1)).unwrap().unwrap().plan.id, id(1));
+    assert_eq!(store.plan_of_call(action(2)), Ok(None));
+    let looked = |unmet: Option<&str>| PlanLooked {
+        plan: id(1),
+        agent: "coder".parse().unwrap(),
+        step: "a".parse().unwrap(),
+        reads: vec![action(5)],
+        unmet: unmet.map(str::to_owned),
+    };
+    // Who looked at another state of the plan found nothing.
+    let old = store.looked_at_step(looked(None), before, Timestamp(31)).await;
+    assert_eq!(old, Ok(false));
+    assert_eq!(steps(&store, 1)[0], StepState::Unlooked);
+    let now = version();
+    let unmet = looked(Some("no rows"));
+    assert_eq!(store.looked_at_step(unmet, now, Timestamp(32)).await, Ok(true));
+    assert_eq!(store.looked_at_step(looked(None), now, Timestamp(33)).await, Ok(false));
+    assert_eq!(steps(&store, 1)[0], StepState::Unmet("no rows".to_owned()));
+    assert!(matches!(steps(&store, 1)[1], StepState::Waiting(_)));
+    drop(store);
+    let store = open(dir.path(), 2);
+    assert_eq!(steps(&store, 1)[0], StepState::Unmet("no rows".to_owned()));
+    assert!(verify(dir.path()).is_ok());
+    drop(store);
+    for forged in ["DELETE FROM plan_looks", "UPDATE plan_looks SET seq = seq - 1"] {
         let copy = super::copy(dir.path());
         tamper(copy.path(), forged);
         let what = "list of plans";

@@ -17,6 +17,17 @@ pub(super) fn said(body: &RecordBody, look: &Look) -> Option<String> {
             let detail = shortened(&ended.detail, PART_CHARS_MAX);
             format!("{word} {}  {}: {detail}", ended.agent, ended.plan)
         }
+        RecordBody::PlanLooked(looked) => {
+            let (tone, word, unmet) = match &looked.unmet {
+                None => (Tone::Good, "holds", String::new()),
+                Some(unmet) => {
+                    (Tone::Bad, "unmet", format!(": {}", shortened(unmet, PART_CHARS_MAX)))
+                }
+            };
+            let painted = look.paint(tone, &in_width(word));
+            let (agent, plan, step) = (&looked.agent, looked.plan, &looked.step);
+            format!("{painted} {agent}  {plan}, after step {step}{unmet}")
+        }
         _ => return None,
     })
 }

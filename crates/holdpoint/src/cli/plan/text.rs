@@ -1,7 +1,7 @@
 //! Plans as people read them. Must not print anything by itself.
 
 use crate::cli::look::{Look, Table, Tone, count, escaped, shortened};
-use holdpoint_control::plan::{Progress, StepState};
+use holdpoint_control::plan::StepState;
 use holdpoint_server::store::PlanRow;
 use holdpoint_types::{PlanBudget, PlanSeverity, PlanState, PlanStep, PreviewFacts};
 
@@ -15,7 +15,7 @@ pub(super) fn list(rows: &[PlanRow], look: &Look) -> String {
     }
     let mut table = Table::default();
     for row in rows {
-        let progress = Progress::of(row.version, &row.calls);
+        let progress = row.progress();
         let states = progress.states(&row.plan.steps);
         let done = states.iter().filter(|state| **state == StepState::Done).count();
         table.push(vec![
@@ -60,8 +60,9 @@ pub(super) fn whole(row: &PlanRow, look: &Look) -> String {
     text.push_str(&facts.render("  ", look));
     text.push_str("\nsteps\n");
     text.push_str(&steps(row).render("  ", look));
-    for step in &plan.steps {
-        text.push_str(&said(step, plan.basis.targets.get(&step.id)));
+    let states = row.progress().states(&plan.steps);
+    for (step, state) in plan.steps.iter().zip(&states) {
+        text.push_str(&said(step, state, plan.basis.targets.get(&step.id)));
     }
     text.push_str("\nnotes\n");
     text.push_str(&notes(row, look));
@@ -69,7 +70,7 @@ pub(super) fn whole(row: &PlanRow, look: &Look) -> String {
 }
 
 fn steps(row: &PlanRow) -> Table {
-    let progress = Progress::of(row.version, &row.calls);
+    let progress = row.progress();
     let states = progress.states(&row.plan.steps);
     let mut table = Table::default();
     table.titles(&["step", "state", "calls", "class", "tool", "targets", "budget used"]);
@@ -94,7 +95,7 @@ fn steps(row: &PlanRow) -> Table {
 }
 
 /// What a step says in words.
-fn said(step: &PlanStep, seen: Option<&PreviewFacts>) -> String {
+fn said(step: &PlanStep, state: &StepState, seen: Option<&PreviewFacts>) -> String {
     let mut text = String::new();
     let mut line = |what: &str, words: &str| {
         text.push_str(&format!("  {} {what}: {}\n", step.id, escaped(words)));
@@ -115,11 +116,19 @@ fn said(step: &PlanStep, seen: Option<&PreviewFacts>) -> String {
         let would = format!("{}; to be taken back: {back}", seen.counts);
         line(&format!("would do {exact}"), &would);
     }
-    for words in &step.preconditions {
-        line("wants before it", words);
+    let wanted = [("before", &step.preconditions), ("after", &step.postconditions)];
+    for (when, conditions) in wanted {
+        for condition in conditions {
+            line(&format!("wants {when} it"), condition.says());
+            let Some(check) = condition.check() else { continue };
+            let arguments = serde_json::Value::from(check.arguments.clone());
+            let read = format!("{} {arguments}", check.tool);
+            line(&format!("looks {when} it with"), &read);
+            line("whose result must fit", &check.result.to_string());
+        }
     }
-    for words in &step.postconditions {
-        line("wants after it", words);
+    if let StepState::Unmet(unmet) = state {
+        line("goes no further", unmet);
     }
     text
 }
@@ -158,6 +167,8 @@ fn told(plan: PlanState, state: &StepState) -> (Tone, String) {
         StepState::Running => (Tone::Careful, "running".to_owned()),
         StepState::Done => (Tone::Good, "done".to_owned()),
         StepState::Spent => (Tone::Bad, "spent".to_owned()),
+        StepState::Unlooked => (Tone::Careful, "not looked at".to_owned()),
+        StepState::Unmet(_) => (Tone::Bad, "unmet".to_owned()),
         StepState::InDoubt(action) => (Tone::Bad, format!("in doubt: {action}")),
     }
 }
@@ -204,6 +215,7 @@ mod tests {
             was_in_force: true,
             version: 3,
             calls: vec![call],
+            looks: Vec::new(),
         }
     }
 

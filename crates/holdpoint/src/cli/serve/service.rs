@@ -59,6 +59,7 @@ impl Service {
         let address = listener.local_addr()?;
         let settings = http_settings(rest, address, None)?;
         let door = Arc::new(HttpDoor::new(governor.clone(), upstreams.clone(), settings)?);
+        door.reach();
         door.limit(rest.turns());
         let done = CancellationToken::new();
         let operations = open_operations(&runtime, rest).await?;

@@ -39,6 +39,10 @@ pub fn plan(plan: Option<&PlanFacts>) -> Branch {
         PlanFit::Step { step, uses } => {
             Branch::new("plan", format!("{plan}, step {step}{}", used(*uses)))
         }
+        PlanFit::Condition { step, when, number } => {
+            let which = format!("condition {number} {} step {step}", when.as_str());
+            Branch::new("plan", format!("{plan}, looks at {which}"))
+        }
         PlanFit::FreeRead => Branch::new("plan", format!("{plan}, which leaves reads free")),
         PlanFit::Deviation { nearest, why } => {
             let nearest = nearest.as_ref().map(|step| format!(", nearest step {step}"));

@@ -82,6 +82,7 @@ fn request(request: &Request, look: &Look) -> Branch {
         Door::Try => "holdpoint try",
         Door::Operator => "an operator",
         Door::Hook => "a hook of the host that executes it",
+        Door::Plan => "a condition of a plan, which Holdpoint looks at",
     };
     let or_absent = |value: Option<String>| value.unwrap_or_else(|| "absent".to_owned());
     let retrieved = match request.retrieved.as_slice() {
