@@ -5,7 +5,7 @@ mod approvals;
 mod plans;
 
 pub use approvals::{ApprovalAnswer, ApprovalAsk, ApprovalReply, ApprovalState, could_approve};
-pub use plans::{PlanAsk, PlanProposeAsk, next_steps, plan_json};
+pub use plans::{PlanAsk, PlanProposeAsk, next_steps, plan_json, unmet_steps};
 
 use crate::doors::http::oauth::KeyHealth;
 use crate::governor::{Became, StopReport};

@@ -292,8 +292,11 @@ impl<'a> Looked<'a> {
                 let text = format!("`result` of {which} is no usable JSON Schema: {fault}");
                 notes.push(self.blocks(PlanCode::SchemaInvalid, text));
             }
-            let Some(facts) = known.tools.get(tool).filter(|_| !tool.is_read_request()) else {
-                let text = format!("no server is known to offer `{tool}`, which reads {which}");
+            let servers = &known.settings.parts().servers;
+            let hosted = servers.get(tool.server()).is_some_and(|rules| rules.hosted);
+            let reached = !hosted && !tool.is_read_request();
+            let Some(facts) = known.tools.get(tool).filter(|_| reached) else {
+                let text = format!("nobody here offers `{tool}`, which reads {which}");
                 notes.push(self.blocks(PlanCode::ConditionUnknown, text));
                 continue;
             };

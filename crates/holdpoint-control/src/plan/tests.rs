@@ -71,7 +71,10 @@ fn settings() -> Settings {
     let parts = SettingsParts {
         teams: BTreeMap::from([("platform".parse().unwrap(), Team::default())]),
         agents: BTreeMap::from([("coder".parse().unwrap(), coder)]),
-        servers: BTreeMap::from([("fs".parse().unwrap(), server)]),
+        servers: BTreeMap::from([
+            ("fs".parse().unwrap(), server),
+            ("host".parse().unwrap(), ServerRules { hosted: true, ..ServerRules::default() }),
+        ]),
         surfaces: vec![
             surface("auth", "file:///srv/app/auth/**"),
             surface("secrets", "file:///**/.env"),
@@ -111,7 +114,11 @@ fn catalog() -> BTreeMap<ToolRef, ToolFacts> {
         ("delete", EffectClass::Destructive),
         ("shred", EffectClass::Destructive),
     ];
-    all.into_iter().map(|(name, class)| facts(name, class)).collect()
+    let mut found: BTreeMap<_, _> =
+        all.into_iter().map(|(name, class)| facts(name, class)).collect();
+    let (_, read) = facts("read", EffectClass::Read);
+    found.insert("host__read".parse().unwrap(), read);
+    found
 }
 
 fn plan(draft: Value) -> Plan {
@@ -290,6 +297,7 @@ fn single_steps() -> Vec<(&'static str, Value)> {
         ("files nobody counts", files),
         ("looked at by a read", before(look("fs__read", json!({})))),
         ("looked at by nobody's tool", before(look("fs__none", json!({})))),
+        ("looked at by a host's tool", before(look("host__read", json!({})))),
         ("looked at by what changes something", before(look("fs__write", json!({})))),
         ("looked at by a changed tool", before(look("fs__note", json!({})))),
         ("by a tool whose call reads", before(look("fs__run", json!({ "class": "read" })))),

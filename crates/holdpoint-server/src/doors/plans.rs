@@ -6,7 +6,7 @@
 use super::answer::raw;
 use crate::governor::{Governor, PlanProposal, PlanRefused};
 use crate::store::PlanRow;
-use crate::wire::{next_steps, plan_json};
+use crate::wire::{next_steps, plan_json, unmet_steps};
 use holdpoint_resources::mcp::era::{self, Era};
 use holdpoint_resources::mcp::{Identity, Outcome, RpcRequest};
 use holdpoint_types::{
@@ -198,6 +198,9 @@ fn in_words(row: &PlanRow) -> String {
     let next = next_steps(row);
     if !next.is_empty() {
         let _ = write!(text, "\nNext: {}.", next.join(", "));
+    }
+    for (step, unmet) in unmet_steps(row) {
+        let _ = write!(text, "\nStep `{step}` goes no further: {unmet}. Revise the plan.");
     }
     let blocked = row.notes.iter().any(|note| note.severity == PlanSeverity::Blocking);
     if row.state == PlanState::Refused && blocked {

@@ -98,6 +98,7 @@ impl Governor {
         let (judged, approval) = match (decision.ruling(), large) {
             (Ruling::Permit, Some(Reason::PreviewTooLarge)) => {
                 let whole = self.look_whole(&request, (facts, decision), policy).await;
+                let whole = self.whole_by_plan(&request, (facts, decision), policy).await;
                 let (facts, decision, diff) = whole.map_err(|fault| unavailable(&fault))?;
                 let judged = Judged { request, facts, decision, diff };
                 self.asked(judged, policy).map_err(|fault| unavailable(&fault))?

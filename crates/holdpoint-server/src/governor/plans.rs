@@ -24,7 +24,7 @@ use holdpoint_policy::PolicySets;
 use holdpoint_resources::resource::Preview;
 use holdpoint_types::{
     AgentName, Decision, Digest, EffectClass, Facts, Plan, PlanEnd, PlanFacts, PlanFit, PlanId,
-    PlanReads, PlanState, PlanWhen, Request, Ruling, StepName, Timestamp, ToolRef,
+    PlanReads, PlanState, PlanWhen, Reason, Request, Ruling, StepName, Timestamp, ToolRef,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,7 +148,8 @@ impl Governor {
         self.fit(request, facts, foreseen).await
     }
 
-    /// The decision once it is known what would come of the call: a plan may bound that.
+    /// The decision once it is known what would come of the call: a plan may bound that. What is
+    /// too large to be seen before an approval is bounded by [`Self::whole_by_plan`].
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -161,6 +162,32 @@ impl Governor {
         let ahead = self.resources().stands_for(request.tool.server());
         let looks = matches!(&facts.plan, Some(PlanFacts { fit: PlanFit::Condition { .. }, .. }));
         if facts.plan.is_none() || looks || !ahead || decision.ruling() >= Ruling::Deny {
+            return Ok((facts, decision, preview));
+        }
+        let seen = facts.preview.clone();
+        let large = facts.unseen.as_ref().map(|unseen| unseen.reason);
+        let unseen = match large {
+            Some(Reason::PreviewTooLarge) => Foreseen::Later,
+            _ => Foreseen::Never,
+        };
+        let foreseen = seen.as_ref().map_or(unseen, Foreseen::Seen);
+        facts.plan = self.fit(request, &facts, foreseen).await?;
+        let decision = decide(request, &facts, policy);
+        Ok((facts, decision, preview))
+    }
+
+    /// The same about a change that is looked at whole, because people approved its size.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) async fn whole_by_plan(
+        &self,
+        request: &Request,
+        judged: (Facts, Decision),
+        policy: &PolicySets,
+    ) -> Result<(Facts, Decision, Option<Preview>), StoreFault> {
+        let (mut facts, decision, preview) = self.look_whole(request, judged, policy).await;
+        if facts.plan.is_none() || decision.ruling() >= Ruling::Deny {
             return Ok((facts, decision, preview));
         }
         let seen = facts.preview.clone();

@@ -70,6 +70,16 @@ pub fn next_steps(row: &PlanRow) -> Vec<String> {
     open.map(|(step, _)| step.id.to_string()).collect()
 }
 
+/// The steps that go no further because something does not hold after them, and what.
+pub fn unmet_steps(row: &PlanRow) -> Vec<(String, String)> {
+    let steps = row.plan.steps.iter().zip(row.progress().states(&row.plan.steps));
+    let unmet = steps.filter_map(|(step, state)| match state {
+        StepState::Unmet(unmet) => Some((step.id.to_string(), unmet)),
+        _ => None,
+    });
+    unmet.collect()
+}
+
 fn note_json(note: &PlanNote) -> Value {
     json!({
         "severity": note.severity.as_str(), "code": note.code.as_str(),

@@ -624,6 +624,11 @@ fn a_stopped_or_quarantined_agent_plans_nothing() {
 
 /// A world whose database Holdpoint serves itself, with five rows.
 fn orders(mode: &str) -> World {
+    orders_with(mode, "")
+}
+
+/// The same with more said of the database.
+fn orders_with(mode: &str, more: &str) -> World {
     let world = World::new(&format!(
         r#"
 [listen]
@@ -643,7 +648,7 @@ grants = [
 
 [server.orders]
 environment = "dev"
-serves = {{ sqlite = "orders.db" }}
+serves = {{ sqlite = "orders.db"{more} }}
 
 [plans]
 accept = "checker"
@@ -692,6 +697,49 @@ fn a_step_bounds_the_rows_that_its_previews_show() {
     serve.end();
     world.must(&["verify"]);
     world.must(&["replay"]);
+}
+
+#[test]
+fn a_large_change_is_counted_once_people_approved_its_size() {
+    let world = orders_with("auto", ", rows_max = 2");
+    let key = world.key("coder");
+    let serve = world.serve();
+    let ask = |message: &Value| post(&serve, ("/orders", &key), message).body;
+    ask(&json!({ "jsonrpc": "2.0", "id": 0, "method": "tools/list" }));
+    let execute = |sql: &str| ask(&call(1, "sql_execute", json!({ "sql": sql })));
+    let step = json!({ "id": "clean", "tool": "sql_execute", "class": "destructive", "calls": 9,
+                       "targets": ["sqlite://orders/**"], "budget": { "rows": 3 } });
+    let plan = json!({ "purpose": "remove old users", "steps": [step] });
+    let plan = ask(&call(2, "holdpoint_plan_propose", plan))["result"]["structuredContent"].clone();
+    let held = |sql: &str| {
+        let told = execute(sql);
+        assert_eq!(reason(&told), "preview_too_large", "{told}");
+        let held = &told["result"]["_meta"]["io.holdpoint/decision"]["held"];
+        let id = held["id"].as_str().unwrap();
+        world.must(&["approve", id, "--because", "so many are fine"]);
+    };
+    // A yes to a size is none to what the plan does not have room for.
+    let many = "DELETE FROM users WHERE id > 1";
+    held(many);
+    let denied = execute(many);
+    assert_eq!(reason(&denied), "plan_deviation", "{denied}");
+    assert!(words(&denied).contains("touches 4 rows, and 3 of 3 are left"), "{denied}");
+    assert_eq!(sqlite(&world, "SELECT count(*) FROM users"), "5\n");
+    let three = "DELETE FROM users WHERE id > 2";
+    held(three);
+    let done = execute(three);
+    assert_eq!(reason(&done), "answered", "{done}");
+    assert_eq!(sqlite(&world, "SELECT count(*) FROM users"), "2\n");
+    let show = world.json(&["plan", "show", &id_of(&plan)]);
+    assert_eq!(show["steps"][0]["used"], json!({ "rows": 3 }));
+    serve.end();
+    world.must(&["verify"]);
+    world.must(&["replay"]);
+}
+
+/// What an answer says to whoever reads it.
+fn words(answer: &Value) -> &str {
+    answer["result"]["content"][0]["text"].as_str().unwrap_or_default()
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Conditions of plans that are looked at: before a step begins, and before it counts as done.
 
-use super::{codes, file, id_of, orders, path, propose, sqlite, status, told, touch, two_files};
+use super::{
+    codes, file, id_of, orders, path, propose, sqlite, status, told, touch, two_files, words,
+};
 use crate::client::{self, Opens, failed, http, reasons, wrap};
 use crate::raw::{call, post, reason};
 use crate::world::{PEER, Serve, World, peer, text, until};
@@ -47,10 +49,6 @@ impl Orders {
         self.world.must(&["verify"]);
         self.world.must(&["replay"]);
     }
-}
-
-fn words(answer: &Value) -> &str {
-    answer["result"]["content"][0]["text"].as_str().unwrap_or_default()
 }
 
 /// A condition: so many rows.
@@ -187,6 +185,7 @@ fn a_step_is_done_only_once_what_must_hold_after_it_does() {
     assert_eq!(looked.len(), 2);
     assert!(looked[1]["unmet"].as_str().unwrap().contains("`nine stay`, does not hold"));
     let status = orders.ask(&call(4, "holdpoint_plan_status", json!({ "plan": id })));
+    assert!(words(&status).contains("Step `second` goes no further"), "{status}");
     let status = &status["result"]["structuredContent"]["plans"][0];
     assert_eq!((&status["state"], &status["next"]), (&json!("accepted"), &json!([])));
     assert!(status["steps"][1]["unmet"].as_str().unwrap().contains("nine stay"), "{status}");
