@@ -1,5 +1,5 @@
-//! Tells others about approvals: each request, each word to it, its end. What is to be told follows
-//! from the records, and how far that has come lies in the store.
+//! Tells others about approvals and about plans that wait: each request, each word to it, its end.
+//! What is to be told follows from the records, and how far that has come lies in the store.
 //!
 //! INVARIANT: nobody waits for whoever is told, neither a call nor another who is told. Must not
 //! decide anything, nor tell what was redacted.
@@ -7,19 +7,22 @@
 mod links;
 mod message;
 mod place;
+mod planned;
 
 pub use links::{Link, LinkKey};
 pub use message::Shape;
 
 use crate::governor::Governor;
-use crate::store::StoreFault;
+use crate::store::{PLAN_CHECKER, StoreFault};
 use holdpoint_resources::{HttpClient, TellFault};
 use holdpoint_types::{
-    ActionId, ActionRecord, ApprovalAsked, DecisionRecord, OperatorName, Record, RecordBody,
-    Timestamp,
+    ActionId, ActionRecord, ApprovalAsked, DecisionRecord, OperatorName, PlanId, PlanState, Record,
+    RecordBody, Timestamp,
 };
 use message::{Event, Told};
 use place::Place;
+use planned::{PlanEvent, PlanTold};
+use std::fmt::Display;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -179,7 +182,7 @@ impl Teller {
                 let Some(asked) = asked.filter(|asked| asked.id == decided.action) else {
                     return Ok(());
                 };
-                self.deliver((decided, asked), at, Event::Asked).await?;
+                self.send_approval((decided, asked), at, Event::Asked).await?;
                 place.open(asked);
             }
             RecordBody::Approved(said) => {
@@ -193,50 +196,87 @@ impl Teller {
                 self.send(said.approval, at, Event::Denied(said)).await?;
                 place.close(said.approval);
             }
+            RecordBody::PlanProposed(proposed) => {
+                self.send_plan(proposed.plan.id, at, PlanEvent::Proposed).await?;
+            }
+            RecordBody::PlanAccepted(ruled) if ruled.by != PLAN_CHECKER => {
+                self.send_plan(ruled.plan, at, PlanEvent::Accepted(ruled)).await?;
+            }
+            RecordBody::PlanRefused(ruled) if ruled.by != PLAN_CHECKER => {
+                self.send_plan(ruled.plan, at, PlanEvent::Refused(ruled)).await?;
+            }
+            RecordBody::PlanEnded(ended) => {
+                self.send_plan(ended.plan, at, PlanEvent::Ended(ended)).await?;
+            }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Sends what happened to a plan, if somebody has to accept it, or had to.
+    async fn send_plan(&self, id: PlanId, at: Timestamp, event: PlanEvent<'_>) -> Result<(), Halt> {
+        let Some(row) = self.governor.store().plan(id)? else { return Ok(()) };
+        let is_news = match event {
+            PlanEvent::Proposed => row.state == PlanState::Proposed,
+            PlanEvent::Accepted(_) | PlanEvent::Refused(_) => true,
+            PlanEvent::Ended(_) => !row.was_in_force,
+        };
+        if !is_news {
+            return Ok(());
+        }
+        let shape = self.spec.shape;
+        let body = |brief| PlanTold { event, row: &row, brief }.body(shape);
+        self.deliver(&id, at, body).await
     }
 
     /// Sends what happened to an approval that was asked for before.
     async fn send(&self, id: ActionId, at: Timestamp, event: Event<'_>) -> Result<(), Halt> {
         let Some(decided) = self.governor.store().decision(id)? else { return Ok(()) };
         let Some(asked) = &decided.more.approval else { return Ok(()) };
-        self.deliver((&decided, asked), at, event).await
+        self.send_approval((&decided, asked), at, event).await
     }
 
-    /// Sends one message, as often as it takes.
-    async fn deliver(
+    async fn send_approval(
         &self,
         (decided, asked): (&ActionRecord<DecisionRecord>, &ApprovalAsked),
         at: Timestamp,
         event: Event<'_>,
     ) -> Result<(), Halt> {
+        let NotifySpec { shape, parameters, .. } = self.spec;
+        let body = |brief| {
+            let link = match event {
+                Event::Asked => self.link((decided, asked), self.governor.now()),
+                Event::Given(..) | Event::Denied(_) | Event::Expired => None,
+            };
+            Told { event, asked, decided, parameters, brief, link }.body(shape)
+        };
+        self.deliver(&asked.id, at, body).await
+    }
+
+    /// Sends one message about `what`, as often as it takes. `body` leaves out what somebody else
+    /// wrote if it is told to.
+    async fn deliver(
+        &self,
+        what: &(impl Display + Sync),
+        at: Timestamp,
+        body: impl Fn(bool) -> String + Send + Sync,
+    ) -> Result<(), Halt> {
         let name = &self.spec.name;
         let (mut wait, mut refused, mut rejected) = (WAIT, 0, 0);
         loop {
-            let now = self.governor.now();
-            if is_given_up(refused, (at, now)) {
-                let approval = asked.id;
-                tracing::error!(name, %approval, "a message about an approval is given up");
+            if is_given_up(refused, (at, self.governor.now())) {
+                tracing::error!(name, %what, "a message is given up that somebody waits for");
                 return Ok(());
             }
-            let link = match event {
-                Event::Asked => self.link((decided, asked), now),
-                Event::Given(..) | Event::Denied(_) | Event::Expired => None,
-            };
-            let parameters = self.spec.parameters;
             // What an agent wrote must not keep what is told of others from getting through.
-            let brief = rejected >= REFUSED_MAX;
-            let told = Told { event, asked, decided, parameters, brief, link };
-            let fault = match self.attempt(told.body(self.spec.shape)).await? {
+            let fault = match self.attempt(body(rejected >= REFUSED_MAX)).await? {
                 Ok(()) => {
                     self.governor.telemetry().told(name, None);
                     return Ok(());
                 }
                 Err(fault) => fault,
             };
-            tracing::warn!(name, %fault, "somebody could not be told of an approval");
+            tracing::warn!(name, %what, %fault, "somebody could not be told of what waits");
             self.governor.telemetry().told(name, Some(fault.to_string()));
             match fault {
                 TellFault::Refused(_) => refused += 1,

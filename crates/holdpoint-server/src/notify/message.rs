@@ -78,14 +78,10 @@ impl Event<'_> {
 impl Told<'_> {
     /// The body of the request.
     pub(super) fn body(&self, shape: Shape) -> String {
-        let body = match shape {
-            Shape::Json => self.plain(),
-            // A link that is looked at for a picture of it is looked at in vain.
-            Shape::Slack => {
-                json!({ "text": self.text(), "unfurl_links": false, "unfurl_media": false })
-            }
-        };
-        body.to_string()
+        match shape {
+            Shape::Json => self.plain().to_string(),
+            Shape::Slack => slack(&self.text()),
+        }
     }
 
     fn plain(&self) -> Value {
@@ -206,19 +202,24 @@ impl Told<'_> {
     }
 }
 
+/// A text for Slack. A link that is looked at for a picture of it is looked at in vain.
+pub(super) fn slack(text: &str) -> String {
+    json!({ "text": text, "unfurl_links": false, "unfurl_media": false }).to_string()
+}
+
 /// How to see all of it.
 fn command(id: ActionId) -> String {
     format!("holdpoint approvals {id}")
 }
 
 /// A text of somebody else in JSON.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     within(&redacted_text(text), PART_CHARS_MAX, bare)
 }
 
 /// A text of somebody else in a message for Slack: as code, where nothing is markup but what is
 /// written between angle brackets.
-fn code(text: &str) -> String {
+pub(super) fn code(text: &str) -> String {
     let told = within(&redacted_text(text), PART_CHARS_MAX, mrkdwn);
     if told.is_empty() { "–".to_owned() } else { format!("`{told}`") }
 }
@@ -257,7 +258,7 @@ fn mrkdwn(found: char, told: &mut String) {
     }
 }
 
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| at.0.to_string(), |at| at.to_string())
 }
 

@@ -34,7 +34,7 @@ mod writer;
 pub use approvals::{ApprovalRow, Spoken};
 pub use fault::StoreFault;
 pub use grants::NewGrant;
-pub use plans::{OnProposal, PlanRow, PlanRuling, Proposed};
+pub use plans::{OnProposal, PLAN_CHECKER, PlanRow, PlanRuling, Proposed};
 pub use rows::{
     Access, Admission, CheckRow, ControlRow, DueQuery, Inclusion, KeyRow, Lag, NewCredential,
     NewKey, Pin, PinRow, RecordQuery, ReleaseOf, Seen, StoreOptions, StoredRecord,

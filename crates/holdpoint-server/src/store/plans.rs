@@ -5,6 +5,8 @@
 mod access;
 mod changes;
 
+pub use changes::PLAN_CHECKER;
+
 use super::batch::int;
 use super::fault::StoreFault;
 use super::query::{self, text, whole};

@@ -114,15 +114,16 @@ pub(super) fn of_people(
     read_records(&snapshot, OF_PEOPLE, vec![first_at(&snapshot, since)?.into()])
 }
 
-/// The records about approvals in a span of positions, oldest first, at most so many: what was
-/// held, and what was said.
+/// The records about approvals and plans in a span of positions, oldest first, at most so many:
+/// what was held or proposed, what was said, and which plans ended.
 pub(super) fn about_approvals(
     connection: &Connection,
     (from, before): (u64, u64),
     most: u32,
 ) -> Result<Vec<StoredRecord>, StoreFault> {
     let sql = "SELECT seq, leaf, body FROM records WHERE seq >= ?1 AND seq < ?2 \
-               AND (ruling = 'hold' OR kind IN ('approved', 'disapproved')) ORDER BY seq LIMIT ?3";
+               AND (ruling = 'hold' OR kind IN ('approved', 'disapproved', 'plan_proposed', \
+               'plan_accepted', 'plan_refused', 'plan_ended')) ORDER BY seq LIMIT ?3";
     let values = vec![int(from)?.into(), int(before)?.into(), i64::from(most).into()];
     read_records(connection, sql, values)
 }

@@ -623,6 +623,83 @@ fn the_page_behind_a_link_shows_what_would_change_and_no_secret() {
     world.must(&["replay"]);
 }
 
+/// What proposes a plan of one step that makes a file, with these words.
+fn plan(world: &World, purpose: &str, more: Value) -> Value {
+    let target = format!("file://{}/made", world.files().canonicalize().unwrap().display());
+    let step = json!({ "id": "make", "tool": "peer__touch", "class": "write",
+                       "targets": [target, "file:///nowhere/at/all/**"] });
+    let mut plan = json!({ "purpose": purpose, "steps": [step] });
+    plan.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    call(1, "holdpoint_plan_propose", plan)
+}
+
+#[test]
+fn who_is_told_is_told_of_plans_that_wait_and_what_becomes_of_them() {
+    let both = told("direct", "") + &told("audit", "format = \"json\"") + "[plans]\n";
+    let world = world(&both);
+    let ports = [free_port(), free_port()];
+    write_url(&world, "direct", ports[0]);
+    write_url(&world, "audit", ports[1]);
+    let [direct, audit] = ports.map(|port| Ear::open(port, &[]));
+    let key = world.key("coder");
+    let serve = world.serve();
+    let propose = |purpose: &str, more: Value| {
+        let answer = post(&serve, ("/peer", &key), &plan(&world, purpose, more)).body;
+        let told = &answer["result"]["structuredContent"];
+        let id = told["plan"].as_str().unwrap_or_else(|| panic!("no plan: {answer}")).to_owned();
+        (id, told["state"].as_str().unwrap().to_owned())
+    };
+    // What the checker refuses waits for nobody.
+    let nothing = json!({ "steps": [] });
+    assert_eq!(propose("nothing", nothing).1, "refused");
+    let (id, state) = propose("tidy <!channel> `up`, PASSWORD=hunter2", json!({}));
+    assert_eq!(state, "proposed");
+    let message = direct.next().body["text"].as_str().unwrap().to_owned();
+    for part in [
+        "*A plan waits to be accepted*: `coder`, `tidy &lt;!channel&gt; 'up', ",
+        "step `make`: `peer__touch` (write, × 1) on `file:///",
+        "/made`, `file:///nowhere/at/all/**`",
+        &format!("\n`holdpoint plan show {id}`"),
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let body = audit.next().body;
+    assert_eq!((&body["event"], &body["plan"]), (&json!("plan_proposed"), &json!(id)), "{body}");
+    assert_eq!(body["steps"]["first"][0]["targets"]["count"], 2, "{body}");
+    for told in [message, body.to_string()] {
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+
+    let rule = |id: &str, accept: bool, because: &str| {
+        let key = format!("Authorization: Bearer {ADA}");
+        let body = json!({ "accept": accept, "because": because }).to_string();
+        let head = [key.as_str(), "Content-Type: application/json"];
+        exchange(&serve, &format!("POST /api/v1/plans/{id}"), &head, body.as_bytes()).status
+    };
+    assert_eq!(rule(&id, true, "looks right"), 200);
+    let message = direct.next().body["text"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("*Plan accepted*") && message.contains("looks right"), "{message}");
+    assert_eq!(audit.next().body["event"], "plan_accepted");
+
+    let (other, _) = propose("make another", json!({}));
+    assert_eq!(audit.next().body["plan"], json!(other));
+    assert_eq!(rule(&other, false, "not today"), 200);
+    let body = audit.next().body;
+    assert_eq!((&body["event"], &body["said"]), (&json!("plan_refused"), &json!("not today")));
+
+    let (late, _) = propose("make it soon", json!({ "expires_in_s": 1 }));
+    assert_eq!(audit.next().body["plan"], json!(late));
+    until("its time is over", || {
+        let open = world.run(&["--format", "json", "plan", "list"]);
+        (!text(&open.stdout).contains(&late)).then_some(())
+    });
+    assert_eq!(rule(&late, true, "too late"), 409);
+    let body = audit.next().body;
+    assert_eq!((&body["event"], &body["plan"]), (&json!("plan_ended"), &json!(late)), "{body}");
+    serve.end();
+    world.must(&["verify"]);
+}
+
 #[test]
 fn check_says_what_is_missing_to_tell_others() {
     let world = world(&told("direct", &links("adda")));

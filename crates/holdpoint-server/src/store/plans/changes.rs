@@ -13,7 +13,7 @@ use rusqlite::{Connection, params};
 /// Most plans of one agent that are proposed or in force at one time.
 const OPEN_MAX: u64 = 16;
 /// Who accepts and refuses by notes alone.
-const CHECKER: &str = "checker";
+pub const PLAN_CHECKER: &str = "checker";
 
 /// The plans of `agent` that are proposed or in force.
 pub(super) fn open(
@@ -71,7 +71,7 @@ pub(super) fn propose(
     let ruled = |reason: &str| PlanRuled {
         plan: id,
         agent: agent.clone(),
-        by: CHECKER.to_owned(),
+        by: PLAN_CHECKER.to_owned(),
         reason: reason.to_owned(),
     };
     match then {

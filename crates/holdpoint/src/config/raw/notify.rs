@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Somebody who is told of approvals by `serve`: each request, each yes and no, and what ended
-/// without one, as a POST. See [operations.md](operations.md#telling-people-of-approvals).
+/// Somebody who is told by `serve` of approvals and of plans that wait: each request, each yes and
+/// no, and what ended without one, as a POST. See
+/// [operations.md](operations.md#telling-people-of-approvals).
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawNotify {
