@@ -273,10 +273,8 @@ impl Governor {
         F: Future<Output = Ended> + Send + 'static,
     {
         let governor = self.clone();
-        let action = self.new_action();
         // Boxed, or the runtime moves all of it, kilobytes, whenever the task changes its state.
         let work = Box::pin(async move { governor.run(action, call, asked, execute).await });
-        let work = async move { governor.run(action, call, asked, execute).await };
         match tokio::spawn(work).await {
             Ok(governed) => governed,
             Err(fault) => {

@@ -65,9 +65,6 @@ impl Governor {
         let now = self.inner.clock.now();
         let now = now.map_err(|fault| deny(Reason::ClockStepped, &fault.to_string()))?;
         let (request, mut facts) = self.gather(held_open.action(), call, now);
-        let planned = self.plan_of(&request, &facts).await;
-        facts.plan = planned.map_err(|fault| unavailable(&fault))?;
-        let (request, mut facts) = self.gather(held_open.action, call, now);
         let policy = self.policy();
         match &call.0.condition {
             Some(condition) => facts.plan = Some(condition.facts()),
@@ -97,7 +94,6 @@ impl Governor {
         let large = facts.unseen.as_ref().map(|unseen| unseen.reason);
         let (judged, approval) = match (decision.ruling(), large) {
             (Ruling::Permit, Some(Reason::PreviewTooLarge)) => {
-                let whole = self.look_whole(&request, (facts, decision), policy).await;
                 let whole = self.whole_by_plan(&request, (facts, decision), policy).await;
                 let (facts, decision, diff) = whole.map_err(|fault| unavailable(&fault))?;
                 let judged = Judged { request, facts, decision, diff };

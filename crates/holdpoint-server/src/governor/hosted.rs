@@ -277,6 +277,7 @@ mod tests {
             tool: "claude__Read".parse().unwrap(),
             parameters: json!({}),
             meta: None,
+            condition: None,
         };
         let (_, ruled) = governor.decide_for_host(call).await;
         assert!(ruled.is_ok(), "{ruled:?}");

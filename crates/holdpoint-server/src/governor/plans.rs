@@ -186,7 +186,7 @@ impl Governor {
         judged: (Facts, Decision),
         policy: &PolicySets,
     ) -> Result<(Facts, Decision, Option<Preview>), StoreFault> {
-        let (mut facts, decision, preview) = self.look_whole(request, judged, policy).await;
+        let (mut facts, decision, preview) = self.look_whole(request, judged, policy).await?;
         if facts.plan.is_none() || decision.ruling() >= Ruling::Deny {
             return Ok((facts, decision, preview));
         }

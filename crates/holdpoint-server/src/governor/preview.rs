@@ -42,6 +42,12 @@ impl<'a> HeldOpen<'a> {
         self.action
     }
 
+    /// Gives back what an earlier look holds open, and the turn: something else is looked at first.
+    pub(super) fn let_go(&mut self) {
+        self.resources.forget(self.action, self.tool.server());
+        self.turn = None;
+    }
+
     /// A permit is out: what is held open is executed, by what is given back.
     pub(super) fn goes_on(mut self) -> Arc<Resources> {
         if let Some(turn) = self.turn.take() {

@@ -239,6 +239,7 @@ mod tests {
             was_in_force: false,
             version: 0,
             calls: Vec::new(),
+            looks: Vec::new(),
         }
     }
 

@@ -132,8 +132,7 @@ impl Governor {
             return Ok((facts, decision));
         };
         // If this is decided once more: the target must be free for who looks.
-        self.resources().forget(request.action, request.tool.server());
-        held_open.turn = None;
+        held_open.let_go();
         let found = self.look_at(&row, step, PlanWhen::Before).await;
         facts.findings.push(found.finding(plan, &name));
         let decision = decide(request, &facts, policy);
