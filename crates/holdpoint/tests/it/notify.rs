@@ -2,11 +2,12 @@
 //! decides by it exactly what it was made for.
 
 use crate::raw::{Answer, call, exchange, post, reason};
-use crate::world::{PATIENCE, PEER, Serve, World, text, until};
+use crate::world::{PATIENCE, PEER, Serve, World, left_out, text, until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -621,6 +622,72 @@ fn the_page_behind_a_link_shows_what_would_change_and_no_secret() {
     serve.end();
     world.must(&["verify"]);
     world.must(&["replay"]);
+}
+
+/// What a real browser saw behind `link`, and after it gave `reason` there, if there is one.
+fn browse(program: &str, (serve, link): (&Serve, &str), reason: Option<&str>) -> Value {
+    let driver = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/browser.mjs");
+    let url = format!("{}{link}", serve.url.strip_suffix("/mcp").unwrap());
+    let mut command = Command::new("node");
+    command.args([driver, program, &url]).args(reason);
+    let run = command.output().unwrap();
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    serde_json::from_slice(&run.stdout).unwrap()
+}
+
+/// A headless Chromium, under the name that it has here.
+fn chromium() -> Option<&'static str> {
+    let there = |name: &&str| {
+        Command::new(name).arg("--version").output().is_ok_and(|run| run.status.success())
+    };
+    let found = ["chromium-headless-shell", "chromium", "google-chrome"].into_iter().find(there);
+    if found.is_none() {
+        let lacks = "this test needs Chromium (on Debian: chromium-headless-shell)";
+        assert!(std::env::var_os("CI").is_none(), "{lacks}");
+        left_out(&format!("a link in a browser: {lacks}"));
+    }
+    found
+}
+
+#[test]
+fn a_browser_that_follows_a_link_runs_nothing_and_decides_by_its_button_alone() {
+    let Some(program) = chromium() else { return };
+    let world = world(&told("direct", &links("ada")));
+    let ear_port = free_port();
+    write_url(&world, "direct", ear_port);
+    let ear = Ear::open(ear_port, &[]);
+    let key = world.key("coder");
+    let serve = world.serve();
+    let name = "made<script>window.ran=1</script><img src=x onerror=window.ran=2>";
+    let id = held(&touch(&world, (&serve, &key), name));
+    let link = link(&ear.next());
+
+    // To look decides nothing, and nothing runs: neither what the agent wrote nor what somebody
+    // could bring into the page.
+    let saw = browse(program, (&serve, &link), None);
+    let looked = &saw["looked"];
+    assert_eq!(looked["title"], "Approval: coder wants peer__touch", "{saw}");
+    assert!(looked["text"].as_str().unwrap().contains("made<script>window.ran=1"), "{saw}");
+    assert_eq!(looked["buttons"], json!(["no", "yes"]), "{saw}");
+    assert_eq!((&looked["scripts"], &looked["ran"]), (&json!(0), &Value::Null), "{saw}");
+    let requests = saw["requests"].as_array().unwrap();
+    assert_eq!(requests.len(), 1, "the page needs nothing else: {saw}");
+    let blocked = ["connect-src", "img-src", "script-src-attr", "script-src-elem"];
+    assert_eq!((&saw["blocked"], &saw["ran"]), (&json!(blocked), &Value::Null), "{saw}");
+    assert_eq!(held(&touch(&world, (&serve, &key), name)), id, "it still waits");
+    assert!(!world.records().iter().any(|one| one["kind"] == "approved"), "nobody said yes");
+
+    let saw = browse(program, (&serve, &link), Some("looked at it"));
+    assert_eq!(saw["after"]["title"], "Approved", "{saw}");
+    assert_eq!(saw["after"]["ran"], Value::Null, "{saw}");
+    let records = world.records();
+    let approved: Vec<_> = records.iter().filter(|one| one["kind"] == "approved").collect();
+    assert_eq!(approved.len(), 1, "{approved:?}");
+    let [one] = approved.as_slice() else { panic!("{approved:?}") };
+    assert_eq!((&one["way"], &one["by"]), (&json!("link"), &json!("ada")), "{one}");
+    assert_eq!(one["because"], "looked at it", "{one}");
+    serve.end();
+    world.must(&["verify"]);
 }
 
 /// What proposes a plan of one step that makes a file, with these words.
