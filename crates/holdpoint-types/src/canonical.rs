@@ -4,6 +4,7 @@
 //! is left to `serde_json_canonicalizer`. Must give that crate's bytes or nothing at all: whoever
 //! asks falls back on it.
 
+use memchr::memchr2;
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -48,6 +49,15 @@ struct Member {
     whole: Range<usize>,
     /// True if the order of its name's bytes is that of its UTF-16 code units.
     plain: bool,
+    /// What a plain name begins with: in the order of such names, where it is not the same.
+    head: u64,
+}
+
+/// A string in the text, quotes included.
+struct Quoted {
+    range: Range<usize>,
+    /// True if there is a backslash in it.
+    escaped: bool,
 }
 
 /// The canonical form of `text`, which `serde_json` wrote; `None` if it holds something unexpected.
@@ -68,7 +78,7 @@ impl Canon<'_> {
             b'{' => self.object(),
             b'[' => self.array(),
             b'"' => {
-                let text = self.string()?;
+                let text = self.string()?.range;
                 self.copy(text)
             }
             b'-' | b'0'..=b'9' => self.number(),
@@ -129,16 +139,17 @@ impl Canon<'_> {
 
     fn member(&mut self) -> Option<()> {
         let begun = self.out.len();
-        let name = self.string()?;
+        let Quoted { range: name, escaped } = self.string()?;
         let written = self.text.get(name.clone())?;
         self.found.reserved_key |= written.starts_with(RESERVED);
-        let plain = written.is_ascii() && !written.contains(&b'\\');
+        let plain = !escaped && written.is_ascii();
+        let head = head(written);
         self.out.extend_from_slice(written);
         self.take(b':')?;
         self.out.push(b':');
         self.value()?;
         self.out.push(b',');
-        self.members.push(Member { name, whole: begun..self.out.len(), plain });
+        self.members.push(Member { name, whole: begun..self.out.len(), plain, head });
         Some(())
     }
 
@@ -183,18 +194,20 @@ impl Canon<'_> {
         Some(())
     }
 
-    /// Passes over a string, quotes included.
-    fn string(&mut self) -> Option<Range<usize>> {
+    /// Passes over a string.
+    fn string(&mut self) -> Option<Quoted> {
         let begun = self.at;
         self.take(b'"')?;
+        let mut escaped = false;
         loop {
             let rest = self.text.get(self.at..)?;
-            let length = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+            let length = memchr2(b'"', b'\\', rest)?;
             let end = rest.get(length) == Some(&b'"');
             self.at += length + if end { 1 } else { 2 };
             if end {
-                return Some(begun..self.at);
+                return Some(Quoted { range: begun..self.at, escaped });
             }
+            escaped = true;
         }
     }
 
@@ -225,6 +238,9 @@ impl Canon<'_> {
 /// The order of names: by UTF-16 code units (RFC 8785, section 3.2.3).
 fn compare(text: &[u8], one: &Member, other: &Member) -> Ordering {
     let plain = one.plain && other.plain;
+    if plain && one.head != other.head {
+        return one.head.cmp(&other.head);
+    }
     let [name, other_name] = [one, other].map(|member| {
         let inside = member.name.start + 1..member.name.end - 1;
         text.get(inside).unwrap_or_default()
@@ -233,6 +249,17 @@ fn compare(text: &[u8], one: &Member, other: &Member) -> Ordering {
         return name.cmp(other_name);
     }
     units(name).cmp(&units(other_name))
+}
+
+/// The first eight bytes of a name in quotes, as a number that orders as they do. A plain name
+/// holds no zero, so one that ends is before all that go on.
+fn head(quoted: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    let inside = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    for (to, from) in head.iter_mut().zip(inside) {
+        *to = *from;
+    }
+    u64::from_be_bytes(head)
 }
 
 /// The number, if it is a whole one that lost digits, or would lose them.
@@ -267,6 +294,7 @@ mod tests {
     #[test]
     fn members_sort_by_utf_16_and_numbers_as_in_javascript() {
         check(&json!({ "\u{10000}": 1, "\u{e000}": 2, "é": 3, "e": 4, "": 5, "\n": 6, "\\": 7 }));
+        check(&json!({ "resolved_at": 1, "resolved": 2, "resolved_as": 3, "resolve": 4, "r": 5 }));
         check(&json!({ "b": { "z": [], "a": {} }, "a": [{ "y": 1, "x": "\u{1}\"\\/\u{7f}" }] }));
         check(&json!([
             1.0,
