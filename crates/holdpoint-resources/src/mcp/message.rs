@@ -439,10 +439,17 @@ fn response(id: Option<RpcId>, outcome: Outcome) -> Message {
 }
 
 fn call_bytes(id: Option<Value>, method: &str, params: Option<&Value>) -> Vec<u8> {
-    let method = Value::from(method);
-    let id = id.map(|id| format!(r#","id":{id}"#)).unwrap_or_default();
-    let params = params.map(|params| format!(r#","params":{params}"#)).unwrap_or_default();
-    format!(r#"{{"jsonrpc":"2.0"{id},"method":{method}{params}}}"#).into_bytes()
+    #[derive(serde::Serialize)]
+    struct Text<'a> {
+        jsonrpc: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<Value>,
+        method: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        params: Option<&'a Value>,
+    }
+    // JSON's own values always have a text, so this cannot fail.
+    serde_json::to_vec(&Text { jsonrpc: "2.0", id, method, params }).unwrap_or_default()
 }
 
 /// A line ends where the message ends: line breaks between JSON's own signs become spaces.
