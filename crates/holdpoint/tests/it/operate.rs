@@ -63,8 +63,12 @@ fn health_and_metrics_tell_what_happens() {
     assert_ne!(reason(&post(&serve, ("/peer", &key), &unknown).body), "answered");
     assert_eq!(post(&serve, ("/peer", "guess"), &echo("hi")).status, 401);
 
-    let (status, page) = get(&serve, "/metrics");
-    assert_eq!(status, 200);
+    // Outcomes are written a moment after their answers.
+    let page = until("nothing waits for the ledger", || {
+        let (status, page) = get(&serve, "/metrics");
+        assert_eq!(status, 200);
+        page.contains("\nholdpoint_ledger_waiting 0\n").then_some(page)
+    });
     for line in [
         "holdpoint_decisions_total{ruling=\"permit\",reason=\"permitted_by_policy\"} 1",
         "holdpoint_decisions_total{ruling=\"deny\",reason=\"tool_unknown\"} 1",
