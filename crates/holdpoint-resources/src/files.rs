@@ -321,9 +321,9 @@ impl Kept {
             now.keys().chain(after.keys()).chain(self.before.keys()).collect();
         let other = paths.into_iter().filter_map(|path| {
             let (was, left, is) = (self.before.get(path), after.get(path), now.get(path));
-            let why = match (same(is, left), same(is, was)) {
+            let why = match (same(is, was), same(is, left)) {
                 (true, _) => return None,
-                (false, true) => "is as before the action",
+                (false, true) => "is as the action left it",
                 (false, false) => "it was changed since",
             };
             Some(Conflict { resource: address(path), why: why.to_owned() })
@@ -390,10 +390,11 @@ fn foresee(
         .into_iter()
         .collect();
     let shape = spec.shapes.get(tool);
+    let bytes_max = spec.limits.file_bytes_max;
     let mut watched = touched.watched;
     let nothing = Snapshot::new();
     if let Some(shape) = shape {
-        let known = Known { parameters, paths: &paths, before: &nothing };
+        let known = Known { parameters, paths: &paths, before: &nothing, bytes_max };
         for path in shape.missing(&known, grounds) {
             watched.insert(Watch { path: path.clone(), deep: false });
             paths.push(path);
@@ -401,9 +402,9 @@ fn foresee(
     }
     let watched = outermost(watched);
     let (before, mut notes) = grounds.look(&watched)?;
-    let known = Known { parameters, paths: &paths, before: &before };
+    let known = Known { parameters, paths: &paths, before: &before, bytes_max };
     let after = match shape {
-        Some(shape) => shape.predict(&known),
+        Some(shape) => shape.predict(&known).map_err(ResourceFault::TooLarge)?,
         None => deleted(effects, &before),
     };
     let whole = touched.beyond.is_empty();

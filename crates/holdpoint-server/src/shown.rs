@@ -56,7 +56,10 @@ impl Difference {
     /// What `change` changes.
     pub fn of(change: &Change) -> Self {
         let mut lines = Vec::new();
-        sides("", change.before.as_ref(), change.after.as_ref(), &mut lines);
+        let (mut before, mut after) = (change.before.clone(), change.after.clone());
+        let diff = after.as_mut().and_then(|after| taken_out(&mut before, after));
+        sides("", before.as_ref(), after.as_ref(), &mut lines);
+        lines.extend(diff.iter().flat_map(|diff| signed(diff)));
         let more = lines.len().saturating_sub(LINES_MAX);
         lines.truncate(LINES_MAX);
         let shown = lines.into_iter().map(|(side, line)| {
@@ -125,6 +128,43 @@ fn push_visible(shown: &mut String, found: char) {
         }
         _ => shown.push(found),
     }
+}
+
+/// The diff of a file, taken out of what it becomes; with it goes what says the same of both sides
+/// in other words, and a mode that nobody foresaw.
+fn taken_out(before: &mut Option<Value>, after: &mut Value) -> Option<String> {
+    let after = after.as_object_mut()?;
+    if after.get("kind").and_then(Value::as_str) != Some("file") {
+        return None;
+    }
+    let Value::String(diff) = after.remove("diff")? else { return None };
+    let mut before = before.as_mut().and_then(Value::as_object_mut);
+    if !after.contains_key("mode")
+        && let Some(before) = &mut before
+    {
+        before.remove("mode");
+    }
+    for side in [Some(after), before].into_iter().flatten() {
+        side.remove("digest");
+        side.remove("bytes");
+    }
+    Some(diff)
+}
+
+/// The lines of a unified diff, without its head.
+fn signed(diff: &str) -> impl Iterator<Item = (Side, String)> {
+    let hunks = diff.lines().skip_while(|line| !line.starts_with("@@"));
+    hunks.enumerate().filter_map(|(at, line)| {
+        let side = match line.as_bytes().first()? {
+            b'-' => Side::Before,
+            b'+' => Side::After,
+            // The first hunk begins by itself.
+            b'@' if at == 0 => return None,
+            b'@' => return Some((Side::Both, "…".to_owned())),
+            _ => Side::Both,
+        };
+        Some((side, line.get(1..)?.to_owned()))
+    })
 }
 
 /// What differs between two values, member by member and line by line.

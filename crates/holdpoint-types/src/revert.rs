@@ -58,6 +58,15 @@ pub enum RevertStatus {
 // === impl RevertStatus ===
 
 impl RevertStatus {
+    /// True if what was done before it may be taken back next. What cannot be taken back at all
+    /// stays where it is, and is compared with what is put back below it as anybody's later work.
+    pub fn goes_on(self) -> bool {
+        match self {
+            Self::Restored | Self::Unchanged | Self::Impossible => true,
+            Self::Partly | Self::Stuck => false,
+        }
+    }
+
     /// The stable word used in records and the CLI.
     pub fn as_str(self) -> &'static str {
         match self {

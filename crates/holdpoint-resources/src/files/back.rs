@@ -3,7 +3,7 @@
 //! Owns the atomic steps. Must never overwrite or delete what somebody else made: what a step took
 //! away is looked at once more, and put back if it was not what was expected.
 
-use super::tree::{Grounds, Node, Snapshot, Spot, glance, same};
+use super::tree::{BORROWED, Grounds, Node, Snapshot, Spot, glance, same};
 use crate::resource::{Conflict, ResourceFault};
 use rustix::fd::AsFd;
 use rustix::fs::{
@@ -297,7 +297,8 @@ fn fresh_file(spot: &Spot, then: &Node) -> Result<String, Missed> {
 
 fn write(mut file: File, content: &[u8], mode: u32) -> std::io::Result<()> {
     file.write_all(content)?;
-    fchmod(file.as_fd(), Mode::from_raw_mode(mode))?;
+    // What is made here is ours: it must not lend our rights to whoever runs it.
+    fchmod(file.as_fd(), Mode::from_raw_mode(mode & !BORROWED))?;
     file.sync_all()
 }
 

@@ -7,6 +7,11 @@ use super::tree::{Grounds, Node, Snapshot};
 use serde_json::Value;
 use std::path::Path;
 
+/// How often its edits may go through a file of the largest size.
+const WORK_TIMES: usize = 64;
+/// How much longer a text may be in a file than in the parameters, where it is written as JSON.
+const ESCAPED_TIMES: u64 = 6;
+
 /// Where a tool's parameters say what becomes of files, by JSON pointers (RFC 6901).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileShape {
@@ -71,6 +76,38 @@ pub(super) struct Known<'a> {
     /// The paths that its effects name.
     pub(super) paths: &'a [String],
     pub(super) before: &'a Snapshot,
+    /// Most bytes that a file may get.
+    pub(super) bytes_max: u64,
+}
+
+/// How much may be made of the texts of a call, which an agent wrote to be looked at.
+struct Room {
+    text_max: usize,
+    left: usize,
+    full: Option<String>,
+}
+
+// === impl Room ===
+
+impl Room {
+    fn of(known: &Known<'_>) -> Self {
+        let text_max = usize::try_from(known.bytes_max).unwrap_or(usize::MAX);
+        Self { text_max, left: text_max.saturating_mul(WORK_TIMES), full: None }
+    }
+
+    /// Room for a text of `bytes`, to be looked through or made; `None` if there is none.
+    fn take(&mut self, bytes: usize) -> Option<()> {
+        if bytes > self.text_max {
+            self.full = Some(format!("{bytes} bytes"));
+            return None;
+        }
+        let Some(left) = self.left.checked_sub(bytes) else {
+            self.full = Some(format!("its edits go through a text of {bytes} bytes too often"));
+            return None;
+        };
+        self.left = left;
+        Some(())
+    }
 }
 
 // === impl FileShape ===
@@ -127,7 +164,35 @@ impl FileShape {
     }
 
     /// What will lie at all that was looked at; `None` if that cannot be told.
-    pub(super) fn predict(&self, known: &Known<'_>) -> Option<Snapshot> {
+    ///
+    /// # Errors
+    /// When a file would get larger than what is looked at, or telling would take too long; says
+    /// which.
+    pub(super) fn predict(&self, known: &Known<'_>) -> Result<Option<Snapshot>, String> {
+        let mut room = Room::of(known);
+        let after = self.foreseen(known, &mut room);
+        if let Some(why) = room.full {
+            return Err(why);
+        }
+        let bytes = match &after {
+            Some(after) => after.values().filter_map(bytes_of).max(),
+            None => self.grows_to(known),
+        };
+        match bytes.filter(|bytes| *bytes > known.bytes_max) {
+            Some(bytes) => Err(format!("a file of up to {bytes} bytes")),
+            None => Ok(after),
+        }
+    }
+
+    /// How large the file may become of which only that is known, at most.
+    fn grows_to(&self, known: &Known<'_>) -> Option<u64> {
+        let Self::Unforeseen { path } = self else { return None };
+        let bytes = known.before.get(&known.path(path)?).and_then(bytes_of).unwrap_or(0);
+        let said = u64::try_from(known.parameters.to_string().len()).unwrap_or(u64::MAX);
+        Some(bytes.saturating_add(said.saturating_mul(ESCAPED_TIMES)))
+    }
+
+    fn foreseen(&self, known: &Known<'_>, room: &mut Room) -> Option<Snapshot> {
         let mut after: Snapshot =
             known.before.iter().map(|(path, node)| (path.clone(), node.clone())).collect();
         match self {
@@ -146,7 +211,7 @@ impl FileShape {
                 };
                 let text = std::str::from_utf8(content).ok()?;
                 let edits = known.parameters.pointer(edits)?.as_array()?;
-                let text = edited(text, edits, members)?;
+                let text = edited(text, (edits, members), room)?;
                 fill(&mut after, path, text.into_bytes())?;
             }
             Self::Move { from, to } => moved(&mut after, &known.path(from)?, &known.path(to)?)?,
@@ -167,7 +232,7 @@ impl FileShape {
                     }
                     Some(_) => return None,
                 };
-                let text = replaced(text, edits, members)?;
+                let text = replaced(text, (edits, members), room)?;
                 put(&mut after, known, (path, &text))?;
             }
             Self::Unforeseen { .. } => return None,
@@ -202,6 +267,13 @@ impl Known<'_> {
 }
 
 /// A file gets new contents, and keeps its mode if it is there. Through a link nobody writes here.
+fn bytes_of(node: &Node) -> Option<u64> {
+    match node {
+        Node::File { bytes, .. } => Some(*bytes),
+        Node::Folder { .. } | Node::Link { .. } => None,
+    }
+}
+
 fn fill(after: &mut Snapshot, path: String, content: Vec<u8>) -> Option<()> {
     match after.get(&path) {
         None | Some(Node::File { .. }) => {
@@ -215,10 +287,15 @@ fn fill(after: &mut Snapshot, path: String, content: Vec<u8>) -> Option<()> {
 /// The text after the edits, each of which replaces the first place where its text is. `None`
 /// where servers differ: other line ends, a text that is only nearly there, signs that some take
 /// for more.
-fn edited(text: &str, edits: &[Value], (old, new): &(String, String)) -> Option<String> {
+fn edited(
+    text: &str,
+    (edits, (old, new)): (&[Value], &(String, String)),
+    room: &mut Room,
+) -> Option<String> {
     let mut text = text.to_owned();
     for edit in edits {
         let (old, new) = (edit.get(old)?.as_str()?, edit.get(new)?.as_str()?);
+        room.take(text.len().saturating_add(new.len()))?;
         let odd = text.contains('\r') || old.contains('\r') || new.contains(['\r', '$']);
         if odd || old.is_empty() || !text.contains(old) {
             return None;
@@ -248,11 +325,16 @@ fn put(after: &mut Snapshot, known: &Known<'_>, (path, content): (String, &str))
 
 /// The text after the edits. `None` where the host refuses, or does more than it was told: other
 /// line ends, a text that is only nearly there, a line that goes with its text.
-fn replaced(text: String, edits: &[Value], members: &[String; 3]) -> Option<String> {
+fn replaced(
+    text: String,
+    (edits, members): (&[Value], &[String; 3]),
+    room: &mut Room,
+) -> Option<String> {
     let [old, new, all] = members;
     let mut text = text;
     for edit in edits {
         let (old, new) = (edit.get(old)?.as_str()?, edit.get(new)?.as_str()?);
+        room.take(text.len())?;
         let all = match edit.get(all) {
             None | Some(Value::Null) => false,
             Some(flag) => flag.as_bool()?,
@@ -269,11 +351,16 @@ fn replaced(text: String, edits: &[Value], members: &[String; 3]) -> Option<Stri
         }
         let takes_line = new.is_empty() && !old.ends_with('\n');
         let odd = takes_line && text.contains(&format!("{old}\n"));
-        match text.matches(old).count() {
-            1 if !odd => text = text.replacen(old, new, 1),
-            2.. if all && !odd => text = text.replace(old, new),
+        let places = text.matches(old).count();
+        match places {
+            1 if !odd => {}
+            2.. if all && !odd => {}
             _ => return None,
         }
+        // What it would become is counted before it is made.
+        let rest = text.len().saturating_sub(places.saturating_mul(old.len()));
+        room.take(rest.saturating_add(places.saturating_mul(new.len())))?;
+        text = text.replace(old, new);
     }
     Some(text)
 }

@@ -300,6 +300,13 @@ impl<'a> Grounds<'a> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(ResourceFault::Unavailable(format!("`{path}` changes while it is read")));
         }
+        if stat.st_mode & BORROWED != 0 {
+            let text = format!(
+                "`{path}` runs with the rights of its owner or group (setuid, setgid): whoever \
+                 puts it back would lend it their own; change it by hand"
+            );
+            return Err(ResourceFault::Refused(text));
+        }
         let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
         if size > self.limits.file_bytes_max {
             taken.too_large = Some(size);
@@ -391,6 +398,9 @@ pub(super) fn check_depth(path: &str) -> Result<(), ResourceFault> {
     let begin: String = path.chars().take(80).collect();
     Err(ResourceFault::Refused(format!("`{begin}…` lies deeper than {DEPTH} folders")))
 }
+
+/// The bits of a mode that lend the rights of a file's owner or group to whoever runs it.
+pub(super) const BORROWED: u32 = 0o6000;
 
 fn permissions(stat: &Stat) -> u32 {
     stat.st_mode & 0o7777

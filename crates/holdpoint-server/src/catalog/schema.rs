@@ -8,7 +8,7 @@ use holdpoint_types::{Finding, FindingResult, Reason};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -35,6 +35,13 @@ const COSTLY: [&str; 8] = [
     "format",
 ];
 
+/// Keywords by which a schema of a few lines can be as large as anything.
+const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
+/// Most checks at once that could take long.
+const CHECKS_MAX: usize = 16;
+/// How many there are.
+static CHECKS: AtomicUsize = AtomicUsize::new(0);
+
 /// A tool's schema.
 #[derive(Debug)]
 pub(crate) struct Schema {
@@ -56,15 +63,19 @@ impl Schema {
     /// Compiles the schema of a tool's definition. One that cannot be used passes nothing.
     pub(super) fn of(definition: &Value, unknown_refused: bool) -> Self {
         let schema = definition.get("inputSchema").cloned().unwrap_or_else(|| json!({}));
-        let cost = if is_costly(&schema) { Cost::Unbounded } else { Cost::Bounded };
+        let cost = if has_any(&schema, &COSTLY) { Cost::Unbounded } else { Cost::Bounded };
         let compiled = compile(schema, unknown_refused).map(Arc::new);
         Self { compiled, cost, locked: AtomicBool::new(false) }
     }
 
-    /// Compiles a constraint that is no tool's own.
+    /// Compiles a constraint that is no tool's own, but an agent's. It may not refer to parts of
+    /// itself: a few of them are checked for ever.
     pub(crate) fn of_constraint(schema: &Value) -> Self {
-        let cost = if is_costly(schema) { Cost::Unbounded } else { Cost::Bounded };
-        let compiled = compile(schema.clone(), false).map(Arc::new);
+        let cost = if has_any(schema, &COSTLY) { Cost::Unbounded } else { Cost::Bounded };
+        let compiled = match has_any(schema, &REFERENCES) {
+            true => Err("the tool's schema uses `$ref` or the like; write it out".to_owned()),
+            false => compile(schema.clone(), false).map(Arc::new),
+        };
         Self { compiled, cost, locked: AtomicBool::new(false) }
     }
 
@@ -75,10 +86,12 @@ impl Schema {
         Some(bare.unwrap_or(text).replace("the tool's schema", "it"))
     }
 
-    /// What of `parameters` breaks it, if anything does, or cannot be told. Names paths and rules,
-    /// not values.
-    pub(crate) fn broken_by(&self, parameters: &Value) -> Option<String> {
-        self.faults(parameters).unwrap_or_else(Some)
+    /// What of `parameters` breaks it, if anything does. Names paths and rules, not values.
+    ///
+    /// # Errors
+    /// When that cannot be told, and why.
+    pub(crate) fn broken_by(&self, parameters: &Value) -> Result<Option<String>, String> {
+        self.faults(parameters)
     }
 
     /// Checks `parameters`. The evidence names paths and rules, not values.
@@ -110,17 +123,41 @@ impl Schema {
         if self.locked.load(Ordering::Relaxed) {
             return Err("a check against the tool's schema took too long before".to_owned());
         }
+        let Some(place) = Checking::begin(&CHECKS) else {
+            return Err(format!("{CHECKS_MAX} checks against schemas take too long already"));
+        };
         let (tell, told) = mpsc::sync_channel(1);
         let (validator, parameters) = (Arc::clone(validator), parameters.clone());
         let started = thread::Builder::new().name("schema".to_owned()).spawn(move || {
             // Nobody listens any more if it took too long.
             let _ = tell.send(faults(&validator, &parameters));
+            drop(place);
         });
         started.map_err(|fault| format!("the parameters could not be checked: {fault}"))?;
         told.recv_timeout(PATIENCE).map_err(|_| {
             self.locked.store(true, Ordering::Relaxed);
             format!("the check against the tool's schema took longer than {PATIENCE:?}")
         })
+    }
+}
+
+/// One of the checks that could take long.
+struct Checking(&'static AtomicUsize);
+
+// === impl Checking ===
+
+impl Checking {
+    /// `None` if there are too many of those that are counted there.
+    fn begin(all: &'static AtomicUsize) -> Option<Self> {
+        let more = |checks: usize| (checks < CHECKS_MAX).then_some(checks + 1);
+        let counted = all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.is_ok().then_some(Self(all))
+    }
+}
+
+impl Drop for Checking {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -144,12 +181,12 @@ fn faults(validator: &Validator, parameters: &Value) -> Option<String> {
     (!faults.is_empty()).then(|| faults.join("; "))
 }
 
-fn is_costly(schema: &Value) -> bool {
+fn has_any(schema: &Value, keywords: &[&str]) -> bool {
     match schema {
-        Value::Object(members) => {
-            members.iter().any(|(key, value)| COSTLY.contains(&key.as_str()) || is_costly(value))
-        }
-        Value::Array(items) => items.iter().any(is_costly),
+        Value::Object(members) => members
+            .iter()
+            .any(|(key, value)| keywords.contains(&key.as_str()) || has_any(value, keywords)),
+        Value::Array(items) => items.iter().any(|item| has_any(item, keywords)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
@@ -168,9 +205,10 @@ fn values(value: &Value, enough: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{FAULTS_MAX, Schema};
+    use super::{CHECKS_MAX, Checking, FAULTS_MAX, Schema};
     use holdpoint_types::{FindingResult, Reason};
     use serde_json::{Value, json};
+    use std::sync::atomic::AtomicUsize;
 
     /// Every level of nesting doubles the work.
     fn exponential() -> Value {
@@ -194,6 +232,28 @@ mod tests {
             assert_eq!(finding.result, FindingResult::Opaque);
         }
         assert_eq!(schema.check(&json!({})).result, FindingResult::Opaque);
+    }
+
+    #[test]
+    fn a_schema_of_an_agent_that_refers_to_itself_is_of_no_use() {
+        let twice = json!({ "allOf": [{ "$ref": "#/$defs/a" }, { "$ref": "#/$defs/a" }] });
+        let schema = Schema::of_constraint(&json!({ "$defs": { "a": {} }, "not": twice }));
+        let fault = schema.fault().unwrap();
+        assert!(fault.contains("it uses `$ref` or the like"), "{fault}");
+        // What cannot be told is not broken.
+        assert!(schema.broken_by(&json!({})).is_err());
+        let schema = Schema::of_constraint(&json!({ "required": ["x"] }));
+        assert_eq!(schema.broken_by(&json!({ "x": 1 })), Ok(None));
+        assert!(schema.broken_by(&json!({})).unwrap().is_some());
+    }
+
+    #[test]
+    fn so_many_checks_take_long_at_once_and_no_more() {
+        static ALL: AtomicUsize = AtomicUsize::new(0);
+        let mut places: Vec<_> = (0..CHECKS_MAX).map(|_| Checking::begin(&ALL).unwrap()).collect();
+        assert!(Checking::begin(&ALL).is_none());
+        places.pop();
+        assert!(Checking::begin(&ALL).is_some());
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Prepared {
     ) -> T {
         let schema_fault = |at: usize| {
             let constraint = self.constraints.get(at)?.as_ref()?;
-            constraint.broken_by(&request.parameters)
+            constraint.broken_by(&request.parameters).unwrap_or_else(Some)
         };
         compare(Called { request, facts, foreseen, schema_fault: &schema_fault })
     }

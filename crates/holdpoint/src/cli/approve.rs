@@ -4,6 +4,7 @@
 use super::approvals::{self, APPROVALS_MIN, DAYS, given_before};
 use super::look::{Look, json_lines};
 use super::operator::{self, StoreArgs};
+use super::why;
 use super::{Exit, Format, Globals, WrongUsage, answer};
 use crate::config::Config;
 use anyhow::bail;
@@ -112,10 +113,21 @@ pub fn find(store: &Store, text: &str) -> anyhow::Result<ActionId> {
     let found: Vec<_> = ids.filter(fits).collect();
     match found.as_slice() {
         [id] => Ok(*id),
-        [] => Err(WrongUsage(format!(
-            "no call waits for an approval `{text}`; `holdpoint approvals` shows those that do"
-        ))
-        .into()),
+        [] => {
+            // An approval has the id of the call that was held.
+            let asked = wanted.parse().ok().map(|wanted| why::find_action(store, &wanted));
+            Err(WrongUsage(match asked.transpose()? {
+                Some(why::Found::One(action)) if !store.of_action(action)?.is_empty() => format!(
+                    "no call waits for an approval `{text}` any more; `holdpoint why {action}` \
+                     shows what came of it"
+                ),
+                _ => format!(
+                    "no call waits for an approval `{text}`; `holdpoint approvals` shows those \
+                     that do"
+                ),
+            })
+            .into())
+        }
         several => Err(WrongUsage(format!(
             "`{text}` fits {} approvals; write more of the id",
             several.len()

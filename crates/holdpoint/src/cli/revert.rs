@@ -18,10 +18,10 @@ use holdpoint_server::runtime::Runtime;
 use holdpoint_server::store::{RecordQuery, Store};
 use holdpoint_types::{
     ActionId, ChangeCounts, Door, EffectClass, PlanId, RecordBody, RevertRecord, RevertStatus,
-    Ruling, ServerName, TaskId,
+    Ruling, TaskId, ToolRef,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most changes that are shown to people.
 const SHOWN_MAX: usize = 50;
@@ -29,7 +29,9 @@ const SHOWN_MAX: usize = 50;
 const LAST_MAX: u32 = 1000;
 
 /// Take back what an action did, as far as it can be. What somebody changed since is kept and
-/// listed. Exit 0 if everything is as it was before, 4 if an approval is needed, 5 otherwise.
+/// listed. Of several, what cannot be taken back is passed over; where one is kept in part, fails
+/// or waits for an approval, those before it are not tried. Exit 0 if everything is as it was
+/// before, 4 if an approval is needed, 5 otherwise.
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["action", "task", "plan"])))]
 pub struct Args {
@@ -52,6 +54,21 @@ pub struct Args {
     because: Option<String>,
 }
 
+/// An action, and what became of taking it back.
+struct Back {
+    of: ActionId,
+    /// Its tool, and at what it was aimed.
+    what: Option<(ToolRef, String)>,
+    became: Reverting,
+}
+
+/// All that were to be taken back.
+struct Backs {
+    all: Vec<Back>,
+    /// Those before them that were not tried.
+    untried: Vec<ActionId>,
+}
+
 /// Runs `holdpoint revert`.
 ///
 /// # Errors
@@ -64,31 +81,29 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     let (spec, rest) = runtime_spec(config, Kind::Revert)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let all = runtime.block_on(async {
+    let backs = runtime.block_on(async {
         let runtime = Runtime::start(spec).await?;
-        let all = revert_all(&runtime, rest, (args, by)).await;
+        let backs = revert_all(&runtime, rest, (args, by)).await;
         runtime.shut_down().await;
-        all
+        backs
     })?;
-    let look = Look::of_terminal();
     match globals.format {
         Format::Json => {
-            let told: Vec<_> = all.iter().map(|(of, one)| to_json(*of, one)).collect();
-            answer(&json_lines(&json!({ "reverts": told })))?;
+            let told: Vec<_> = backs.all.iter().map(to_json).collect();
+            let told = json!({ "reverts": told, "untried": backs.untried });
+            answer(&json_lines(&told))?;
         }
-        Format::Text => {
-            let told = all.iter().map(|(of, one)| render(*of, one, &look));
-            answer(&told.collect::<String>())?;
-        }
+        Format::Text => answer(&render_all(&backs, &Look::of_terminal()))?,
     }
-    Ok(all.iter().map(|(_, one)| exit_of(one)).max_by_key(|exit| weight(*exit)).unwrap_or(Exit::Ok))
+    let exits = backs.all.iter().map(|back| exit_of(&back.became));
+    Ok(exits.max_by_key(|exit| weight(*exit)).unwrap_or(Exit::Ok))
 }
 
 async fn revert_all(
     runtime: &Runtime,
     mut rest: Rest,
     (args, by): (&Args, String),
-) -> anyhow::Result<Vec<(ActionId, Reverting)>> {
+) -> anyhow::Result<Backs> {
     let governor = runtime.governor();
     let actions = match (&args.action, args.task, args.plan) {
         (Some(action), _, _) => vec![find(governor.store(), action)?],
@@ -100,24 +115,31 @@ async fn revert_all(
         return Err(WrongUsage("no action of it was permitted".to_owned()).into());
     }
     // Whoever takes something back need not be able to reach anything else.
-    let servers = servers_of(governor.store(), &actions)?;
+    let mut whats = whats_of(governor.store(), &actions)?;
+    let servers: BTreeSet<_> = whats.values().map(|(tool, _)| tool.server().clone()).collect();
     rest.servers.retain(|name, _| servers.contains(name));
     has_all(&lacking_for_revert(&rest))?;
     governor.replace_resources(rest.resources(&rest.upstreams()?)?);
     let reason = args.because.clone().unwrap_or_default();
     let word = Word { reason, by, at: governor.now() };
     let wanted = if args.dry_run { Wanted::Look } else { Wanted::Do };
-    let mut all = Vec::new();
-    for of in actions {
+    let mut backs = Backs { all: Vec::new(), untried: Vec::new() };
+    let mut actions = actions.into_iter();
+    for of in actions.by_ref() {
         let became = governor.revert(of, (&word, wanted)).await?;
         // What came later must be taken back before what came earlier.
-        let goes_on = wanted == Wanted::Look || exit_of(&became) == Exit::Ok;
-        all.push((of, became));
+        let goes_on = match &became {
+            Reverting::Seen(_) => true,
+            Reverting::Refused(..) => wanted == Wanted::Look,
+            Reverting::Ended(record) => wanted == Wanted::Look || record.status.goes_on(),
+        };
+        backs.all.push(Back { of, what: whats.remove(&of), became });
         if !goes_on {
             break;
         }
     }
-    Ok(all)
+    backs.untried = actions.collect();
+    Ok(backs)
 }
 
 /// Refuses to begin while something is lacking without which targets are not reached.
@@ -133,18 +155,24 @@ fn has_all(lacking: &[String]) -> Result<(), WrongUsage> {
     )))
 }
 
-/// The servers through which `actions` were made.
-fn servers_of(store: &Store, actions: &[ActionId]) -> anyhow::Result<BTreeSet<ServerName>> {
-    let mut servers = BTreeSet::new();
+/// The tools of `actions`, and at what each was aimed.
+fn whats_of(
+    store: &Store,
+    actions: &[ActionId],
+) -> anyhow::Result<BTreeMap<ActionId, (ToolRef, String)>> {
+    let mut whats = BTreeMap::new();
     for action in actions {
-        servers.extend(store.of_action(*action)?.into_iter().filter_map(|stored| {
+        whats.extend(store.of_action(*action)?.into_iter().find_map(|stored| {
             match stored.record.body {
-                RecordBody::Decision(decided) => Some(decided.more.request.tool.server().clone()),
+                RecordBody::Decision(decided) => {
+                    let more = decided.more;
+                    Some((*action, (more.request.tool, more.facts.target.resource)))
+                }
                 _ => None,
             }
         }));
     }
-    Ok(servers)
+    Ok(whats)
 }
 
 fn find(store: &Store, text: &why::Wanted) -> anyhow::Result<ActionId> {
@@ -240,8 +268,9 @@ fn weight(exit: Exit) -> u8 {
     }
 }
 
-fn to_json(of: ActionId, became: &Reverting) -> Value {
-    match became {
+fn to_json(back: &Back) -> Value {
+    let of = back.of;
+    let mut told = match &back.became {
         Reverting::Seen(seen) => json!({
             "of": of,
             "would": { "preview": seen.preview, "conflicts": seen.conflicts },
@@ -251,15 +280,36 @@ fn to_json(of: ActionId, became: &Reverting) -> Value {
             "refused": holdpoint_server::doors::refusal_json(*action, refusal),
         }),
         Reverting::Ended(record) => json!(record),
+    };
+    if let (Some(told), Some((tool, target))) = (told.as_object_mut(), &back.what) {
+        told.insert("tool".to_owned(), json!(tool));
+        told.insert("target".to_owned(), json!(target));
     }
+    told
 }
 
-fn render(of: ActionId, became: &Reverting, look: &Look) -> String {
-    match became {
-        Reverting::Seen(seen) => seen_text(of, seen, look),
+fn render_all(backs: &Backs, look: &Look) -> String {
+    let mut text: String = backs.all.iter().map(|back| render(back, look)).collect();
+    if !backs.untried.is_empty() {
+        let them: Vec<_> = backs.untried.iter().map(ToString::to_string).collect();
+        text.push_str(&format!(
+            "not tried, because they came before it: {}\n  look at what stands above, then revert \
+             each by its id, the first one first\n",
+            them.join(", "),
+        ));
+    }
+    text
+}
+
+fn render(back: &Back, look: &Look) -> String {
+    let text = match &back.became {
+        Reverting::Seen(seen) => seen_text(back.of, seen, look),
         Reverting::Refused(action, refusal) => refused(*action, refusal),
         Reverting::Ended(record) => ended(record, look),
-    }
+    };
+    let Some((tool, target)) = &back.what else { return text };
+    let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    format!("{first}\n  of {tool}, {}\n{rest}", escaped(target))
 }
 
 fn seen_text(of: ActionId, seen: &RevertPreview, look: &Look) -> String {
@@ -332,7 +382,12 @@ pub fn put_back(restored: ChangeCounts) -> String {
 
 fn ended(record: &RevertRecord, look: &Look) -> String {
     let word = look.paint(tone(record.status), record.status.as_str());
-    let mut text = format!("{word} {}: {}\n", record.of, meaning(record.status));
+    let nothing = record.status == RevertStatus::Partly && record.restored.total() == 0;
+    let meaning = match nothing {
+        true => "what somebody changed since is kept; nothing was put back",
+        false => meaning(record.status),
+    };
+    let mut text = format!("{word} {}: {meaning}\n", record.of);
     if record.restored.total() > 0 {
         text.push_str(&format!("  put back {}\n", put_back(record.restored)));
     }

@@ -16,7 +16,7 @@ use holdpoint_server::operate::{self, Answer, Speaker, Word};
 use holdpoint_server::store::PlanRow;
 use holdpoint_server::wire::ApprovalState;
 use holdpoint_types::{
-    ActionId, AgentName, ChangeCounts, PlanId, RecordBody, RevertRecord, RevertStatus, ToolRef,
+    ActionId, AgentName, ChangeCounts, PlanId, RecordBody, RevertRecord, ToolRef,
 };
 use std::time::Duration;
 
@@ -139,7 +139,7 @@ pub async fn revert<'a>(
             Reverting::Seen(_) => unmet.push("it was only looked at".to_owned()),
         }
         // What came later must be taken back before what came earlier.
-        let goes_on = ends.last().is_some_and(|(_, record)| is_back(record));
+        let goes_on = ends.last().is_some_and(|(_, record)| record.status.goes_on());
         if !unmet.is_empty() || !goes_on {
             break;
         }
@@ -263,13 +263,6 @@ pub const fn ruling(answer: Answer) -> &'static str {
     match answer {
         Answer::Yes => "accept",
         Answer::No => "refuse",
-    }
-}
-
-const fn is_back(record: &RevertRecord) -> bool {
-    match record.status {
-        RevertStatus::Restored | RevertStatus::Unchanged => true,
-        RevertStatus::Partly | RevertStatus::Impossible | RevertStatus::Stuck => false,
     }
 }
 

@@ -340,7 +340,11 @@ impl Prepared {
         let Some(schema) = self.results.get(&(step.clone(), *when, *number)) else {
             return Err(Fault::Unseen("nobody knows what it says".to_owned()));
         };
-        schema.broken_by(result).map_or(Ok(()), |broken| Err(Fault::Unmet(broken)))
+        match schema.broken_by(result) {
+            Err(why) => Err(Fault::Unseen(why)),
+            Ok(Some(broken)) => Err(Fault::Unmet(broken)),
+            Ok(None) => Ok(()),
+        }
     }
 }
 

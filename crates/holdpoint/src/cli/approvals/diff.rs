@@ -64,6 +64,8 @@ mod tests {
         let change =
             |resource: &str, before, after| Change { resource: resource.to_owned(), before, after };
         let text = |text: &str| Some(json!({ "text": text, "mode": 420 }));
+        let diff = "--- /srv/b\n+++ /srv/b\n@@ -1,2 +1,2 @@\n one\n-two\n+2\n@@ -9 +9 @@\n-x\n\
+                    +--- y\n\\ No newline at end of file\n";
         let preview = Preview {
             changes: vec![
                 change(
@@ -73,6 +75,13 @@ mod tests {
                 ),
                 change("pg://x/public.users/id=8", Some(json!({ "id": 8 })), None),
                 change("file:///srv/a", text("one\ntwo\nthree\n"), text("one\n2\nthree\n")),
+                change(
+                    "file:///srv/b",
+                    Some(
+                        json!({ "kind": "file", "digest": "sha256:1", "bytes": 9, "mode": "0644" }),
+                    ),
+                    Some(json!({ "kind": "file", "digest": "sha256:2", "bytes": 9, "diff": diff })),
+                ),
             ],
             exact: true,
             guarantee: Reversibility::Exact,
@@ -94,6 +103,14 @@ mod tests {
                   -two
                   +2
                    three
+                change file:///srv/b
+                   one
+                  -two
+                  +2
+                   …
+                  -x
+                  +--- y
+                    No newline at end of file
                 note a sequence moves on
         "#]]
         .assert_eq(&format!("would do\n{}", render(&preview, &look())));

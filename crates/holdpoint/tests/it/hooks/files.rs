@@ -191,6 +191,10 @@ fn what_cannot_be_kept_of_a_hosts_files_is_no_yes() {
     refused(write(&world, "link", "y\n"), "is a link; name the file itself");
     refused(write(&world, "way/outside", "y\n"), "leads through the link `way`");
     refused(write(&world, "pipe", "y\n"), "neither a file nor a folder nor a link");
+    // Put back, it would be ours, and lend our rights to whoever runs it.
+    fs::write(file(&world, "tool"), "x\n").unwrap();
+    fs::set_permissions(file(&world, "tool"), fs::Permissions::from_mode(0o4755)).unwrap();
+    refused(write(&world, "tool", "y\n"), "(setuid, setgid)");
     // What is too large to be kept is for a person to decide.
     fs::File::create(file(&world, "large")).unwrap().set_len(9 << 20).unwrap();
     let (said, why) = ask(&world, "toolu_2", write(&world, "large", "y\n"));
@@ -214,6 +218,73 @@ fn what_cannot_be_kept_of_a_hosts_files_is_no_yes() {
     );
     fs::remove_file(&archive).unwrap();
     allowed(&world, "toolu_4", call);
+}
+
+#[test]
+fn edits_that_would_make_too_much_of_a_file_are_held_before_any_of_it_is_made() {
+    let world = kept("auto", "");
+    let config = fs::read_to_string(world.path().join("holdpoint.toml")).unwrap();
+    world
+        .write_config(&config.replace("message_bytes_max = 65536", "message_bytes_max = 16777216"));
+    fs::write(file(&world, "many"), "a".repeat(1 << 20)).unwrap();
+    let large = |id: &str, call: (&str, Value), part: &str| {
+        let (said, why) = ask(&world, id, call);
+        assert_eq!(said, "deny", "{why}");
+        assert!(why.contains("too large: ") && why.contains(part), "{why}");
+    };
+    let path = file(&world, "many");
+    let new = "b".repeat(1 << 18);
+    let all = json!({ "old_string": "a", "new_string": new, "replace_all": true });
+    let all = json!({ "file_path": path, "edits": [all] });
+    large("toolu_1", ("MultiEdit", all), &format!("{} bytes", 1_u64 << 38));
+    // Each doubles the text; nobody goes through it for ever either.
+    let doubled = json!({ "old_string": "a", "new_string": "aa", "replace_all": true });
+    let twice = json!({ "file_path": path, "edits": vec![doubled; 40] });
+    large("toolu_2", ("MultiEdit", twice), "bytes");
+    let same = json!({ "old_string": "a", "new_string": "a", "replace_all": true });
+    let often = json!({ "file_path": path, "edits": vec![same; 1000] });
+    large("toolu_3", ("MultiEdit", often), "too often");
+    large("toolu_4", write(&world, "new", &"x".repeat(9 << 20)), "bytes");
+    fs::write(file(&world, "n.ipynb"), "{}").unwrap();
+    let source = "x".repeat(2 << 20);
+    let notebook = json!({ "notebook_path": file(&world, "n.ipynb"), "new_source": source });
+    large("toolu_5", ("NotebookEdit", notebook), "bytes");
+}
+
+#[test]
+fn a_revert_of_a_session_passes_over_what_cannot_be_taken_back() {
+    let world = kept("auto", "");
+    fs::write(file(&world, "a.txt"), "one\n").unwrap();
+    fs::write(file(&world, "b.txt"), "one\n").unwrap();
+    let first = allowed(&world, "toolu_1", edit(&world, "a.txt", ("one", "two")));
+    fs::write(file(&world, "a.txt"), "two\n").unwrap();
+    told(&world, "toolu_1", "Edit");
+    allowed(&world, "toolu_2", edit(&world, "b.txt", ("one", "two")));
+    fs::write(file(&world, "b.txt"), "two\n").unwrap();
+    told(&world, "toolu_2", "Edit");
+    allowed(&world, "toolu_3", ("Bash", json!({ "command": "touch made" })));
+    told(&world, "toolu_3", "Bash");
+
+    let session = "0b7e4e9c-30a5-4d8e-9d0b-2c6f8f0f8f11";
+    let back = || {
+        let run = world.run(&["revert", "--task", session, "--because", "not so"]);
+        (run.status.code(), text(&run.stdout))
+    };
+    // What somebody changed since is kept, and then nothing before it is touched.
+    fs::write(file(&world, "b.txt"), "mine\n").unwrap();
+    let (code, said) = back();
+    assert_eq!(code, Some(5), "{said}");
+    for part in ["impossible ", "of claude__Bash, ", "nothing was put back", "of claude__Edit, "] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(said.contains(&format!("not tried, because they came before it: {first}")), "{said}");
+    assert_eq!(fs::read_to_string(file(&world, "a.txt")).unwrap(), "two\n");
+    fs::write(file(&world, "b.txt"), "two\n").unwrap();
+    let (code, said) = back();
+    assert_eq!((code, said.matches("restored ").count()), (Some(5), 2), "{said}");
+    for name in ["a.txt", "b.txt"] {
+        assert_eq!(fs::read_to_string(file(&world, name)).unwrap(), "one\n");
+    }
 }
 
 #[test]
