@@ -217,7 +217,8 @@ reasons! {
         "See `holdpoint checks`; raise `limits.checks_open_max`, or check less often.";
     PlanDeviation, "plan_deviation", Decision,
         "The call is no part of the plan that its task is held to.",
-        "Call what the named step says, or propose a revision with `holdpoint_plan_revise`.",
+        "Call what the named step says if it is its turn; if it is done, or it or what it waits \
+         for goes no further, propose a revision with `holdpoint_plan_revise`.",
         "See `holdpoint plan show`; a revision has to be accepted before it counts.";
     PlanCondition, "plan_condition", Decision,
         "A condition of the plan's step does not hold, or could not be looked at.",

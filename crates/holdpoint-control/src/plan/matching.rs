@@ -6,8 +6,9 @@ use super::progress::{Progress, StepState};
 use crate::settings::{PatternFault, ResourcePattern, ResourceSet};
 use holdpoint_types::{
     Certainty, EffectClass, Extent, Facts, Plan, PlanBudget, PlanFit, PlanReads, PlanStep,
-    PreviewFacts, Request, Reversibility, Timestamp,
+    PreviewFacts, Request, Reversibility, StepName, Timestamp,
 };
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// What a file's address begins with.
@@ -44,6 +45,9 @@ pub enum Foreseen<'a> {
     /// It is this.
     Seen(&'a PreviewFacts),
 }
+
+/// A step, where it stands, and how the call fits it.
+type Looked<'a> = (&'a PlanStep, StepState, Result<PlanBudget, Misfit>);
 
 /// How far a call fits a step: the further, the nearer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +97,7 @@ impl PlanMatcher {
             return PlanFit::FreeRead;
         }
         let steps = self.plan.steps.iter().enumerate();
-        let looked: Vec<_> = steps
+        let looked: Vec<Looked<'_>> = steps
             .map(|(at, step)| {
                 let state = progress.state(&self.plan.steps, &self.order, at);
                 (step, state, self.misfit(at, step, (progress, call)))
@@ -111,7 +115,8 @@ impl PlanMatcher {
         let untimely = || looked.iter().filter(|(.., found)| found.is_ok());
         let early = untimely().find(|(_, state, _)| matches!(state, StepState::Waiting(_)));
         if let Some((step, state, _)) = early.or_else(|| untimely().next()) {
-            let why = format!("the call is one of step `{}`, but {}", step.id, told(state));
+            let why =
+                format!("the call is one of step `{}`, but {}", step.id, told(state, &looked));
             return PlanFit::Deviation { nearest: Some(step.id.clone()), why };
         }
         let open = looked.iter().filter(|(_, state, _)| is_open(state));
@@ -132,7 +137,7 @@ impl PlanMatcher {
                 let stuck = looked.iter().find(|(_, state, _)| *state != StepState::Done);
                 let why = match stuck {
                     Some((step, state, _)) => {
-                        format!("no step is open: of step `{}`, {}", step.id, told(state))
+                        format!("no step is open: of step `{}`, {}", step.id, told(state, &looked))
                     }
                     None => "every step is done".to_owned(),
                 };
@@ -253,22 +258,53 @@ fn over(expires: Timestamp) -> PlanFit {
     PlanFit::Deviation { nearest: None, why }
 }
 
-fn told(state: &StepState) -> String {
+/// Why a step takes no such call now, and what helps.
+fn told(state: &StepState, looked: &[Looked<'_>]) -> String {
     match state {
-        StepState::Waiting(names) => {
-            let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-            format!("it waits for {}", names.join(", "))
-        }
+        StepState::Waiting(names) => waits(names, looked),
         StepState::Open(_) => "it is open".to_owned(),
         StepState::Running => "all its calls are under way".to_owned(),
-        StepState::Done => "it is done".to_owned(),
+        StepState::Done => "it is done; revise the plan if there is more to do".to_owned(),
         StepState::Spent => "its calls are used up and none succeeded; revise the plan".to_owned(),
-        StepState::Unlooked => "what must hold after it was not looked at yet".to_owned(),
-        StepState::Unmet(unmet) => format!("what must hold after it does not: {unmet}"),
+        StepState::Unlooked => {
+            "what must hold after it was not looked at yet; ask for the plan's status".to_owned()
+        }
+        StepState::Unmet(unmet) => {
+            format!("what must hold after it does not; revise the plan: {unmet}")
+        }
         StepState::InDoubt(action) => {
             format!("nobody knows what its call {action} did; revise the plan")
         }
     }
+}
+
+/// What a step waits for, and what of that, or before it, goes no further.
+fn waits(names: &[StepName], looked: &[Looked<'_>]) -> String {
+    let each: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    let text = format!("it waits for {}", each.join(", "));
+    let (mut open, mut seen) = (names.iter().rev().collect::<Vec<_>>(), BTreeSet::new());
+    while let Some(name) = open.pop() {
+        let found = looked.iter().find(|(step, ..)| step.id == *name);
+        let Some((_, state, _)) = found.filter(|_| seen.insert(name)) else { continue };
+        let why = match state {
+            StepState::Waiting(more) => {
+                open.extend(more);
+                continue;
+            }
+            StepState::Unmet(_) => "whose postcondition does not hold".to_owned(),
+            StepState::Spent => "whose calls are used up and none succeeded".to_owned(),
+            StepState::InDoubt(action) => format!("whose call {action} is in doubt"),
+            StepState::Open(_) | StepState::Running | StepState::Done | StepState::Unlooked => {
+                continue;
+            }
+        };
+        let whose = match names {
+            [_] if names.contains(name) => String::new(),
+            _ => format!(" and in the end for `{name}`,"),
+        };
+        return format!("{text},{whose} {why}: revise the plan");
+    }
+    text
 }
 
 /// True if a step makes what later ones are taken back with.
@@ -332,8 +368,8 @@ fn spend(step: &PlanStep, used: PlanBudget, call: Called<'_>) -> Result<PlanBudg
 /// How many files and resources a call changes, by what is known of its effects; absent where that
 /// cannot be told.
 fn touched(facts: &Facts) -> (Option<u64>, Option<u64>) {
-    let mut files = std::collections::BTreeSet::new();
-    let mut resources = std::collections::BTreeSet::new();
+    let mut files = BTreeSet::new();
+    let mut resources = BTreeSet::new();
     let mut is_known = true;
     for aim in facts.aims().filter(|aim| aim.class > EffectClass::Read) {
         let resource = aim.target.resource.as_str();

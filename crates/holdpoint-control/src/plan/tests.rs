@@ -441,7 +441,8 @@ fn calls_follow_the_steps_in_order() {
     check(
         &[saved.clone(), cleaned.clone()],
         &copy,
-        "save: the call is one of step `save`, but it is done",
+        "save: the call is one of step `save`, but it is done; revise the plan if there is more \
+         to do",
     );
     check(&[saved.clone(), cleaned.clone()], &delete, "step clean");
     check(&[saved.clone(), cleaned.clone()], &tell, "step tell");
@@ -469,13 +470,15 @@ fn calls_that_fail_use_up_a_step_and_do_not_finish_it() {
         assert!(next.contains(then), "{states:?}: {next}");
     };
     check(&[ToolError], ("step save", "it waits for `save`"));
-    check(&[ToolError, ToolError], ("used up and none succeeded", "it waits for `save`"));
+    let spent = "it waits for `save`, whose calls are used up and none succeeded: revise the plan";
+    check(&[ToolError, ToolError], ("used up and none succeeded", spent));
     check(&[ToolError, Succeeded], ("it is done", "step clean"));
     check(&[NotSent, NotSent, NotSent], ("step save", "it waits for `save`"));
     check(&[Running], ("step save", "it waits for `save`"));
     check(&[Running, Running], ("under way", "it waits for `save`"));
     check(&[Succeeded, Running], ("under way", "it waits for `save`"));
-    check(&[InDoubt], ("nobody knows what its call", "it waits for `save`"));
+    let doubt = "is in doubt: revise the plan";
+    check(&[InDoubt], ("nobody knows what its call", doubt));
     check(&[Succeeded, InDoubt], ("nobody knows what its call", "it waits for `save`"));
 }
 
@@ -529,8 +532,14 @@ fn a_step_is_done_once_what_must_hold_after_it_was_seen_to() {
     };
     assert!(fit(&copy, &[]).contains("was not looked at yet"));
     assert!(fit(&delete, &[]).contains("waits for `save`"));
-    assert!(fit(&copy, &unmet).contains("does not: it is empty"));
-    assert!(fit(&delete, &unmet).contains("waits for `save`"));
+    assert!(fit(&copy, &unmet).contains("does not; revise the plan: it is empty"));
+    let stuck = "whose postcondition does not hold: revise the plan";
+    let next = fit(&delete, &unmet);
+    assert!(next.ends_with(&format!("it waits for `save`, {stuck}")), "{next}");
+    // Whoever waits for what waits hears of it too.
+    let last = fit(&call("fs__write", WRITE, "/srv/app/CHANGES"), &unmet);
+    let wanted = format!("it waits for `clean`, and in the end for `save`, {stuck}");
+    assert!(last.ends_with(&wanted), "{last}");
     assert!(fit(&delete, &held).starts_with("Step"));
 }
 

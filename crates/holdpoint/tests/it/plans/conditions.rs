@@ -181,6 +181,8 @@ fn a_step_is_done_only_once_what_must_hold_after_it_does() {
     assert_eq!(states(), ["done", "unmet", "waiting"]);
     let stuck = remove(2);
     assert_eq!(reason(&stuck), "plan_deviation", "{stuck}");
+    let helps = "waits for `second`, whose postcondition does not hold: revise the plan";
+    assert!(words(&stuck).contains(helps), "{stuck}");
     let looked = orders.records("plan_looked");
     assert_eq!(looked.len(), 2);
     assert!(looked[1]["unmet"].as_str().unwrap().contains("`nine stay`, does not hold"));
