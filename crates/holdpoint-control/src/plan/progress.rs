@@ -237,4 +237,12 @@ impl StepState {
             Self::InDoubt(_) => "in_doubt",
         }
     }
+
+    /// True if it goes no further, whatever is called: only a revision of the plan helps.
+    pub fn is_stuck(&self) -> bool {
+        match self {
+            Self::Spent | Self::Unmet(_) | Self::InDoubt(_) => true,
+            Self::Waiting(_) | Self::Open(_) | Self::Running | Self::Done | Self::Unlooked => false,
+        }
+    }
 }

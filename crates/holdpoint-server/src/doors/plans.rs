@@ -200,7 +200,8 @@ fn in_words(row: &PlanRow) -> String {
         let _ = write!(text, "\nNext: {}.", next.join(", "));
     }
     for (step, unmet) in unmet_steps(row) {
-        let _ = write!(text, "\nStep `{step}` goes no further: {unmet}. Revise the plan.");
+        let helps = if row.state == PlanState::Accepted { " Revise the plan." } else { "" };
+        let _ = write!(text, "\nStep `{step}` goes no further: {unmet}.{helps}");
     }
     let blocked = row.notes.iter().any(|note| note.severity == PlanSeverity::Blocking);
     if row.state == PlanState::Refused && blocked {

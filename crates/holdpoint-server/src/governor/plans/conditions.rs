@@ -360,7 +360,8 @@ impl Fault {
         };
         let says: String = check.says.chars().take(SAYS_CHARS_MAX).collect();
         let told = |how: &str, why: &str| {
-            format!("{which} {number} of step `{step}`, `{says}`, {how}: {why} (read {action})")
+            // What is long comes last: wherever this is shortened, the read is still named.
+            format!("{which} {number} of step `{step}` {how} (read {action}), `{says}`: {why}")
         };
         match self {
             Self::Unmet(why) => Self::Unmet(told("does not hold", &why)),

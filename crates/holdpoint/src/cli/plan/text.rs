@@ -3,7 +3,7 @@
 use crate::cli::look::{Look, Table, Tone, count, escaped, shortened};
 use holdpoint_control::plan::StepState;
 use holdpoint_server::store::PlanRow;
-use holdpoint_types::{PlanBudget, PlanSeverity, PlanState, PlanStep, PreviewFacts};
+use holdpoint_types::{PlanBudget, PlanCondition, PlanSeverity, PlanState, PlanStep};
 
 /// Longest text in a cell, in characters.
 const CELL_CHARS_MAX: usize = 80;
@@ -17,12 +17,11 @@ pub(super) fn list(rows: &[PlanRow], look: &Look) -> String {
     for row in rows {
         let progress = row.progress();
         let states = progress.states(&row.plan.steps);
-        let done = states.iter().filter(|state| **state == StepState::Done).count();
         table.push(vec![
             (tone(row.state), row.state.as_str().to_owned()),
             (Tone::Plain, row.plan.id.to_string()),
             (Tone::Plain, row.plan.agent.to_string()),
-            (Tone::Plain, format!("{done}/{} done", row.plan.steps.len())),
+            how_far(row, &states),
             (Tone::Plain, shortened(&row.plan.purpose, CELL_CHARS_MAX)),
         ]);
     }
@@ -34,6 +33,20 @@ pub(super) fn list(rows: &[PlanRow], look: &Look) -> String {
         count(number, "plan"),
     ));
     text
+}
+
+/// How many steps are done, and whether one goes no further.
+fn how_far(row: &PlanRow, states: &[StepState]) -> (Tone, String) {
+    let done = states.iter().filter(|state| **state == StepState::Done).count();
+    let far = format!("{done}/{} done", states.len());
+    let in_force = row.state == PlanState::Accepted;
+    let mut stuck = row.plan.steps.iter().zip(states).filter(|(_, state)| state.is_stuck());
+    match stuck.next().filter(|_| in_force) {
+        Some((step, state)) => {
+            (Tone::Bad, format!("{far}, stuck at {}: {}", step.id, told(row.state, state).1))
+        }
+        None => (Tone::Plain, far),
+    }
 }
 
 /// One plan in full.
@@ -62,7 +75,7 @@ pub(super) fn whole(row: &PlanRow, look: &Look) -> String {
     text.push_str(&steps(row).render("  ", look));
     let states = row.progress().states(&plan.steps);
     for (step, state) in plan.steps.iter().zip(&states) {
-        text.push_str(&said(step, state, plan.basis.targets.get(&step.id)));
+        text.push_str(&said(row, step, state));
     }
     text.push_str("\nnotes\n");
     text.push_str(&notes(row, look));
@@ -95,7 +108,7 @@ fn steps(row: &PlanRow) -> Table {
 }
 
 /// What a step says in words.
-fn said(step: &PlanStep, state: &StepState, seen: Option<&PreviewFacts>) -> String {
+fn said(row: &PlanRow, step: &PlanStep, state: &StepState) -> String {
     let mut text = String::new();
     let mut line = |what: &str, words: &str| {
         text.push_str(&format!("  {} {what}: {}\n", step.id, escaped(words)));
@@ -110,25 +123,44 @@ fn said(step: &PlanStep, state: &StepState, seen: Option<&PreviewFacts>) -> Stri
     if let Some(call) = &step.call {
         line("is exactly the call", &serde_json::Value::from(call.clone()).to_string());
     }
-    if let Some(seen) = seen {
+    if let Some(seen) = row.plan.basis.targets.get(&step.id) {
         let exact = if seen.exact { "exactly" } else { "at least" };
         let back = seen.guarantee.as_str();
         let would = format!("{}; to be taken back: {back}", seen.counts);
         line(&format!("would do {exact}"), &would);
     }
-    let wanted = [("before", &step.preconditions), ("after", &step.postconditions)];
-    for (when, conditions) in wanted {
-        for condition in conditions {
-            line(&format!("wants {when} it"), condition.says());
-            let Some(check) = condition.check() else { continue };
-            let arguments = serde_json::Value::from(check.arguments.clone());
-            let read = format!("{} {arguments}", check.tool);
-            line(&format!("looks {when} it with"), &read);
-            line("whose result must fit", &check.result.to_string());
+    let wanted = [("precondition", &step.preconditions), ("postcondition", &step.postconditions)];
+    for (which, conditions) in wanted {
+        for (number, condition) in (1..).zip(conditions) {
+            text.push_str(&wants(&format!("{} {which} {number}", step.id), condition));
         }
     }
-    if let StepState::Unmet(unmet) = state {
-        line("goes no further", unmet);
+    match state {
+        StepState::Unmet(unmet) => {
+            text.push_str(&format!("  {} goes no further: {}\n", step.id, escaped(unmet)));
+        }
+        StepState::Unlooked if row.state == PlanState::Accepted => {
+            text.push_str(&format!(
+                "  {} was not looked at yet, or could not be: its reads, if any, are in `holdpoint \
+                 log --agent {}`, and `holdpoint why` of the newest says what came of it. It is \
+                 looked at again once a call wants to begin a step behind it, or the agent asks \
+                 for the plan's status\n",
+                step.id, row.plan.agent,
+            ));
+        }
+        _ => {}
+    }
+    text
+}
+
+/// A condition, and below it how it is looked at.
+fn wants(name: &str, condition: &PlanCondition) -> String {
+    let mut text = format!("  {name}: {}\n", escaped(condition.says()));
+    if let Some(check) = condition.check() {
+        let arguments = serde_json::Value::from(check.arguments.clone());
+        let read = escaped(&format!("{} {arguments}", check.tool));
+        let result = escaped(&check.result.to_string());
+        text.push_str(&format!("    looked at with: {read}\n    must find: {result}\n"));
     }
     text
 }
@@ -200,7 +232,10 @@ mod tests {
     use expect_test::expect;
     use holdpoint_control::plan::{CallState, PlanCall};
     use holdpoint_server::store::PlanRow;
-    use holdpoint_types::{ActionId, PlanBudget, PlanState, RecordBody, Timestamp};
+    use holdpoint_types::{
+        ActionId, PlanBudget, PlanCondition, PlanEnd, PlanLooked, PlanState, RecordBody, Timestamp,
+    };
+    use serde_json::json;
 
     fn row() -> PlanRow {
         let RecordBody::PlanProposed(proposed) = samples::plan_proposed() else { unreachable!() };
@@ -217,6 +252,71 @@ mod tests {
             calls: vec![call],
             looks: Vec::new(),
         }
+    }
+
+    /// A plan whose second condition was found to be as `unmet` says, or by nobody.
+    fn looked(unmet: Option<&str>) -> PlanRow {
+        let mut row = row();
+        row.calls[0].state = CallState::Succeeded;
+        let check = json!({ "says": "no \u{1b} is left", "tool": "fs__list",
+                            "arguments": { "path": "/srv/app/old" }, "result": { "const": [] } });
+        row.plan.steps[0].preconditions = vec![PlanCondition::Words("a copy".to_owned())];
+        row.plan.steps[0].postconditions = vec![
+            PlanCondition::Words("all is well".to_owned()),
+            serde_json::from_value(check).unwrap(),
+        ];
+        if let Some(unmet) = unmet {
+            let (plan, agent) = (row.plan.id, row.plan.agent.clone());
+            let (step, reads) = ("tidy".parse().unwrap(), vec![row.calls[0].action]);
+            let unmet = Some(unmet.to_owned());
+            row.looks = vec![PlanLooked { plan, agent, step, reads, unmet }];
+        }
+        row
+    }
+
+    #[test]
+    fn conditions_have_numbers_and_a_step_that_goes_no_further_says_so() {
+        let said = |row: &PlanRow| {
+            let lines = whole(row, &look());
+            let after = lines.split_once("budget used\n").unwrap().1.to_owned();
+            let notes = after.find("\nnotes").unwrap();
+            format!("{}{}", &after[..notes], list(std::slice::from_ref(row), &look()))
+        };
+        expect![[r#"
+              tidy  unmet  1/1    destructive  fs__rm  file:///srv/app/old/*  1/3 files
+              tidy precondition 1: a copy
+              tidy postcondition 1: all is well
+              tidy postcondition 2: no \u{1b} is left
+                looked at with: fs__list {"path":"/srv/app/old"}
+                must find: {"const":[]}
+              tidy goes no further: postcondition 2 does not hold
+            accepted  019826f1-3a00-7909-8909-090909090909  coder  0/1 done, stuck at tidy: unmet  tidy \u{1b}[2J up
+            1 plan; `holdpoint plan show ID` shows one in full, `holdpoint plan accept ID --because …` or `holdpoint plan refuse ID --because …` decides one that waits
+        "#]].assert_eq(&said(&looked(Some("postcondition 2 does not hold"))));
+        expect![[r#"
+              tidy  not looked at  1/1    destructive  fs__rm  file:///srv/app/old/*  1/3 files
+              tidy precondition 1: a copy
+              tidy postcondition 1: all is well
+              tidy postcondition 2: no \u{1b} is left
+                looked at with: fs__list {"path":"/srv/app/old"}
+                must find: {"const":[]}
+              tidy was not looked at yet, or could not be: its reads, if any, are in `holdpoint log --agent coder`, and `holdpoint why` of the newest says what came of it. It is looked at again once a call wants to begin a step behind it, or the agent asks for the plan's status
+            accepted  019826f1-3a00-7909-8909-090909090909  coder  0/1 done  tidy \u{1b}[2J up
+            1 plan; `holdpoint plan show ID` shows one in full, `holdpoint plan accept ID --because …` or `holdpoint plan refuse ID --because …` decides one that waits
+        "#]].assert_eq(&said(&looked(None)));
+        // Of what is over, nobody is told that it goes on.
+        let mut over = looked(None);
+        over.state = PlanState::Ended(PlanEnd::Revised);
+        expect![[r#"
+              tidy  not looked at  1/1    destructive  fs__rm  file:///srv/app/old/*  1/3 files
+              tidy precondition 1: a copy
+              tidy postcondition 1: all is well
+              tidy postcondition 2: no \u{1b} is left
+                looked at with: fs__list {"path":"/srv/app/old"}
+                must find: {"const":[]}
+            revised  019826f1-3a00-7909-8909-090909090909  coder  0/1 done  tidy \u{1b}[2J up
+            1 plan; `holdpoint plan show ID` shows one in full, `holdpoint plan accept ID --because …` or `holdpoint plan refuse ID --because …` decides one that waits
+        "#]].assert_eq(&said(&over));
     }
 
     #[test]
@@ -238,7 +338,7 @@ mod tests {
               blocking  recovery_missing  tidy  nothing is saved
         "#]].assert_eq(&whole(&row(), &look()));
         expect![[r#"
-            accepted  019826f1-3a00-7909-8909-090909090909  coder  0/1 done  tidy \u{1b}[2J up
+            accepted  019826f1-3a00-7909-8909-090909090909  coder  0/1 done, stuck at tidy: in doubt: 019826f1-3a00-7707-8707-070707070707  tidy \u{1b}[2J up
             1 plan; `holdpoint plan show ID` shows one in full, `holdpoint plan accept ID --because …` or `holdpoint plan refuse ID --because …` decides one that waits
         "#]].assert_eq(&list(&[row()], &look()));
     }
