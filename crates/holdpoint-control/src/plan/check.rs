@@ -34,6 +34,8 @@ pub struct Known<'a> {
     pub schema_faults: &'a BTreeMap<usize, String>,
     /// What the reads of conditions would be, where that is found out from their parameters.
     pub looks: &'a BTreeMap<ConditionPlace, EffectClass>,
+    /// Why what such a read would be cannot be found out, or that its tool does not take them.
+    pub unread: &'a BTreeMap<ConditionPlace, String>,
     /// What is wrong with the constraints on their results.
     pub result_faults: &'a BTreeMap<ConditionPlace, String>,
     /// The time.
@@ -306,7 +308,10 @@ impl<'a> Looked<'a> {
             }
             let is = known.looks.get(&(self.at, when, number)).copied().unwrap_or(facts.class);
             if is > EffectClass::Read {
-                let text = format!("`{tool}` of {which} is {is}; name a tool that only reads");
+                let text = match known.unread.get(&(self.at, when, number)) {
+                    Some(why) => format!("the `arguments` of {which} for `{tool}` {why}"),
+                    None => format!("`{tool}` of {which} is {is}; name a tool that only reads"),
+                };
                 notes.push(self.blocks(PlanCode::ConditionNotRead, text));
             }
             let granted = known.settings.grant_for(&plan.agent, tool, EffectClass::Read);

@@ -165,6 +165,7 @@ fn noted(plan: &Plan, schema_faults: &BTreeMap<usize, String>) -> Vec<PlanNote> 
         previewed: &previewed,
         schema_faults,
         looks: &looks(plan),
+        unread: &unread(plan),
         result_faults: &BTreeMap::new(),
         now: NOW,
     };
@@ -181,6 +182,19 @@ fn looks(plan: &Plan) -> BTreeMap<ConditionPlace, EffectClass> {
                     let class = serde_json::from_value(class.clone()).unwrap();
                     found.insert((at, when, number), class);
                 }
+            }
+        }
+    }
+    found
+}
+
+/// What is wrong with the arguments of conditions: what they say.
+fn unread(plan: &Plan) -> BTreeMap<ConditionPlace, String> {
+    let mut found = BTreeMap::new();
+    for (at, step) in plan.steps.iter().enumerate() {
+        for (number, check) in step.checks(PlanWhen::Before) {
+            if let Some(why) = check.arguments.get("unread").and_then(Value::as_str) {
+                found.insert((at, PlanWhen::Before, number), why.to_owned());
             }
         }
     }
@@ -264,6 +278,7 @@ fn single_steps() -> Vec<(&'static str, Value)> {
     let files = json!({ "tool": "fs__note", "targets": ["mcp://fs/*"], "budget": { "files": 5 } });
     let auth = json!({ "targets": ["file:///srv/app/auth/x"], "surfaces": ["auth"] });
     let before = |condition: Value| json!({ "preconditions": ["words", condition] });
+    let unread = json!({ "class": "destructive", "unread": "do not fit its schema: no `sql`" });
     let eight = vec![look("fs__read", json!({})); 8];
     vec![
         ("too many targets", json!({ "targets": targets })),
@@ -302,6 +317,7 @@ fn single_steps() -> Vec<(&'static str, Value)> {
         ("looked at by a changed tool", before(look("fs__note", json!({})))),
         ("by a tool whose call reads", before(look("fs__run", json!({ "class": "read" })))),
         ("by a tool whose call writes", before(look("fs__run", json!({ "class": "write" })))),
+        ("with arguments that nobody can read", before(look("fs__run", unread))),
         ("as many conditions as may be", json!({ "postconditions": eight })),
         (
             "one more",

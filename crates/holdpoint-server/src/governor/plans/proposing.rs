@@ -6,10 +6,11 @@ use crate::catalog::Schema;
 use crate::store::{OnProposal, PlanRow, Proposed, StoreFault};
 use holdpoint_control::Settings;
 use holdpoint_control::plan::{CHECKS_MAX, ConditionPlace, Known, PlanAccept, PlanRules, check};
+use holdpoint_effects::Effects;
 use holdpoint_types::{
-    AgentName, EffectClass, Mode, Plan, PlanBasis, PlanCheck, PlanDraft, PlanEnd, PlanId, PlanNote,
-    PlanProposed, PlanSeverity, PlanState, PlanStep, Reason, StopScope, TaskId, Timestamp,
-    ToolFacts, ToolRef, canonical_bytes,
+    AgentName, Certainty, EffectClass, FindingResult, Mode, Plan, PlanBasis, PlanCheck, PlanDraft,
+    PlanEnd, PlanId, PlanNote, PlanProposed, PlanSeverity, PlanState, PlanStep, Reason, StopScope,
+    TaskId, Timestamp, ToolFacts, ToolRef, canonical_bytes,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,8 @@ struct Gathered {
     previewed: BTreeSet<ToolRef>,
     /// What the reads of conditions would be, where calls of their tools are analysed.
     looks: BTreeMap<ConditionPlace, EffectClass>,
+    /// Why that cannot be found out.
+    unread: BTreeMap<ConditionPlace, String>,
 }
 
 // === impl PlanRefused ===
@@ -97,8 +100,8 @@ impl Governor {
             let text = format!("the plan has {} bytes, more than {PLAN_BYTES_MAX}", bytes.len());
             return Err(PlanRefused::new(Reason::PlanBlocked, text));
         }
-        let looks = self.looks_of(&plan).await;
-        let gathered = Gathered { looks, ..self.gathered(&plan, &settings) };
+        let (looks, unread) = self.looks_of(&plan).await;
+        let gathered = Gathered { looks, unread, ..self.gathered(&plan, &settings) };
         let (of_check, accept) = ((plan.clone(), rules.clone()), rules.accept);
         // Patterns are compared with each other: not where calls are waited for.
         let looking = move || notes(&of_check.0, (&settings, &of_check.1), &gathered, now);
@@ -211,19 +214,39 @@ impl Governor {
         Ok(Plan { by, ..plan })
     }
 
-    async fn looks_of(&self, plan: &Plan) -> BTreeMap<ConditionPlace, EffectClass> {
-        let mut found = BTreeMap::new();
+    async fn looks_of(
+        &self,
+        plan: &Plan,
+    ) -> (BTreeMap<ConditionPlace, EffectClass>, BTreeMap<ConditionPlace, String>) {
+        let (mut looks, mut unread) = (BTreeMap::new(), BTreeMap::new());
         for (place, PlanCheck { tool, arguments, .. }) in places(plan) {
             let parameters = Value::Object(arguments.clone());
             let class = match self.analyse((&plan.agent, tool), &parameters).await {
                 Ok(None) => continue,
-                Ok(Some(effects)) => effects.iter().map(|effect| effect.class).max(),
+                Ok(Some(effects)) => {
+                    if let Some(why) = self.unreadable(tool, &parameters, &effects) {
+                        unread.insert(place, why);
+                    }
+                    effects.class()
+                }
                 // What is refused for what it is, is no read.
                 Err(_) => None,
             };
-            found.insert(place, class.unwrap_or(EffectClass::Destructive));
+            looks.insert(place, class.unwrap_or(EffectClass::Destructive));
         }
-        found
+        (looks, unread)
+    }
+
+    /// What is wrong with the parameters of a call that cannot be read.
+    fn unreadable(&self, tool: &ToolRef, parameters: &Value, effects: &Effects) -> Option<String> {
+        let opaque = effects.iter().find(|effect| effect.certainty == Certainty::Opaque)?;
+        let schema = self.inner.catalog.tool(tool)?.validate(parameters);
+        Some(match schema.result {
+            FindingResult::Fail => format!("do not fit its schema: {}", schema.evidence),
+            FindingResult::Pass | FindingResult::Warn | FindingResult::Opaque => {
+                format!("cannot be read: {}; write them more simply", opaque.evidence)
+            }
+        })
     }
 
     fn gathered(&self, plan: &Plan, settings: &Settings) -> Gathered {
@@ -233,7 +256,12 @@ impl Governor {
         let previewed = previewed.map(|tool| (*tool).clone()).collect();
         let facts = |tool: &ToolRef| Some(self.inner.catalog.tool(tool)?.facts(settings));
         let tools = names.into_iter().filter_map(|tool| Some((tool.clone(), facts(tool)?)));
-        Gathered { tools: tools.collect(), previewed, looks: BTreeMap::new() }
+        Gathered {
+            tools: tools.collect(),
+            previewed,
+            looks: BTreeMap::new(),
+            unread: BTreeMap::new(),
+        }
     }
 
     async fn record_plan(
@@ -291,9 +319,18 @@ fn notes(
     let faults = places(plan)
         .filter_map(|(place, check)| Some((place, Schema::of_constraint(&check.result).fault()?)));
     let result_faults = &faults.collect();
-    let Gathered { tools, previewed, looks } = gathered;
-    let known =
-        Known { settings, rules, tools, previewed, schema_faults, looks, result_faults, now };
+    let Gathered { tools, previewed, looks, unread } = gathered;
+    let known = Known {
+        settings,
+        rules,
+        tools,
+        previewed,
+        schema_faults,
+        looks,
+        unread,
+        result_faults,
+        now,
+    };
     check(plan, known)
 }
 

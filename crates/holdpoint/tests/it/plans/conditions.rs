@@ -157,6 +157,19 @@ fn conditions_are_looked_at_by_nothing_but_reads() {
         condition["arguments"]["sql"] = sql.into();
         assert!(with(condition).contains(&"blocking condition_not_read".to_owned()), "{sql}");
     }
+    // Whoever names the arguments wrongly is told of them, not of the tool.
+    for (arguments, why) in [
+        (json!({ "sq": 1 }), "`orders__sql_query` do not fit its schema: "),
+        (json!({ "sql": "nonsense" }), "`orders__sql_query` cannot be read: "),
+    ] {
+        let mut condition = counts("x", "users", 5);
+        condition["arguments"] = arguments;
+        let mut step = deletes("clean");
+        step["preconditions"] = json!([condition]);
+        let refused = orders.propose(json!({ "purpose": "x", "steps": [step] }));
+        let notes = refused["notes"].to_string();
+        assert!(notes.contains(&format!("`arguments` of precondition 1 for {why}")), "{notes}");
+    }
     assert_eq!(sqlite(&orders.world, "SELECT count(*) FROM users"), "5\n");
     orders.end();
 }
