@@ -243,9 +243,14 @@ fn plan_ruled(reason: &str) -> PlanRuled {
 }
 
 fn plan_looked(unmet: Option<&str>) -> RecordBody {
+    RecordBody::PlanLooked(looked(unmet))
+}
+
+/// What was found after a step.
+pub fn looked(unmet: Option<&str>) -> PlanLooked {
     let (plan, agent) = (PlanId::new(AT, [9; 10]), "coder".parse().unwrap());
     let (step, unmet) = ("tidy".parse().unwrap(), unmet.map(str::to_owned));
-    RecordBody::PlanLooked(PlanLooked { plan, agent, step, reads: vec![action()], unmet })
+    PlanLooked { plan, agent, step, reads: vec![action()], unmet }
 }
 
 fn plan_ended() -> RecordBody {

@@ -1,10 +1,10 @@
 //! What was known of an action before it was decided: its preview, its agent's plan, and the
-//! freezes. Must not show a value of a target.
+//! freezes; and what was found after the plan's step. Must not show a value of a target.
 
 use crate::cli::approvals::counted;
 use crate::cli::look::{Look, SHORT_CHARS_MAX, Tone, escaped, shortened};
 use crate::cli::tree::Branch;
-use holdpoint_types::{Facts, PlanBudget, PlanFacts, PlanFit, PreviewFacts};
+use holdpoint_types::{Facts, PlanBudget, PlanFacts, PlanFit, PlanLooked, PreviewFacts};
 
 /// What would come of it, or why that was not seen.
 pub fn preview(facts: &Facts, look: &Look) -> Branch {
@@ -51,6 +51,21 @@ pub fn plan(plan: Option<&PlanFacts>) -> Branch {
             Branch::new("plan", text).toned(Tone::Bad)
         }
     }
+}
+
+/// What was found after the step of the plan that it was a call of.
+pub fn looked(looked: &PlanLooked) -> Branch {
+    let step = &looked.step;
+    let branch = match &looked.unmet {
+        None => Branch::new("after step", format!("{step}: what must hold does")),
+        Some(unmet) => {
+            let goes = format!("{step}: goes no further");
+            Branch::new("after step", goes)
+                .toned(Tone::Bad)
+                .with([Branch::new("unmet", short(unmet))])
+        }
+    };
+    branch.with(looked.reads.iter().map(|read| Branch::new("read", read.to_string())))
 }
 
 fn used(uses: PlanBudget) -> String {

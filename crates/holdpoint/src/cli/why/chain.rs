@@ -6,7 +6,8 @@ use holdpoint_ledger::{open_checkpoint, verify_inclusion};
 use holdpoint_server::store::{RecordQuery, Store, StoredRecord};
 use holdpoint_types::{
     ActionId, ActionRecord, AskedRecord, CheckDue, CheckRecord, DecisionRecord, Digest, Field,
-    GatewayId, GuardRecord, Lineage, OutcomeRecord, RecordBody, RepliedRecord, Ruling, Timestamp,
+    GatewayId, GuardRecord, Lineage, OutcomeRecord, PlanFacts, PlanFit, PlanLooked, RecordBody,
+    RepliedRecord, Ruling, Timestamp,
 };
 
 /// How many records are read at a time.
@@ -33,6 +34,8 @@ pub struct Chain {
     pub checks: Vec<Said<CheckRecord>>,
     /// The checks after it that are still to be made, in order.
     pub due: Vec<CheckDue>,
+    /// What was found after the step of a plan that it is a call of, if that is recorded.
+    pub looked: Option<PlanLooked>,
     /// The names of the files of the policy set that decided, if the ledger knows it.
     pub policy_files: Option<Vec<String>>,
     /// The guard sets that had a voice.
@@ -197,6 +200,7 @@ pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> 
     Ok(Some(Chain {
         approval: Asked::gather(store, &decision)?,
         takes_back: TakesBack::gather(store, &decision.record)?,
+        looked: looked_after(store, &decision.record)?,
         decision,
         outcome,
         state,
@@ -208,6 +212,20 @@ pub fn gather(store: &Store, action: ActionId) -> anyhow::Result<Option<Chain>> 
         guards,
         records,
     }))
+}
+
+/// What was found after the step of a plan that the action is a call of.
+fn looked_after(
+    store: &Store,
+    record: &ActionRecord<DecisionRecord>,
+) -> anyhow::Result<Option<PlanLooked>> {
+    let Some(PlanFacts { plan, fit: PlanFit::Step { step, .. }, .. }) = &record.more.facts.plan
+    else {
+        return Ok(None);
+    };
+    let Some(row) = store.plan(*plan)? else { return Ok(None) };
+    let is_call = row.calls.iter().any(|call| call.action == record.action);
+    Ok(row.looks.into_iter().find(|looked| is_call && looked.step == *step))
 }
 
 pub(super) fn reply_to(questions: &mut [Question], replied: RepliedRecord) {

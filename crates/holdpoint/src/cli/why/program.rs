@@ -45,6 +45,7 @@ pub fn to_json(chain: &Chain, now: Timestamp) -> Value {
             "findings": check.record.lineage.post_validation,
         })).collect::<Vec<_>>(),
         "checks_due": chain.due,
+        "plan_looked": chain.looked,
         "questions": chain.questions.iter().map(question).collect::<Vec<_>>(),
         "lineage": chain.lineage(),
         "records": chain.records.iter().map(record).collect::<Vec<_>>(),

@@ -40,6 +40,7 @@ pub fn render(chain: &Chain, look: &Look) -> String {
     let tree = tree
         .with(chain.approval.iter().map(|asked| asked.branch(look)))
         .with([execution(chain, look)]);
+    let tree = tree.with(chain.looked.iter().map(ahead::looked));
     let tree = tree.with(chain.takes_back.iter().map(|one| one.branch(look)));
     let tree = match chain.reverts.as_slice() {
         [] => tree,
@@ -399,6 +400,7 @@ mod tests {
         let policy_files = Some(vec!["starter.cedar".to_owned()]);
         let decision = decision.unwrap();
         let (checks, due, guards) = Default::default();
+        let looked = None;
         let asked = asked_of(&decision.record.more).cloned();
         let used_by = Some(decision.record.action);
         let approval = asked.map(|asked| {
@@ -414,6 +416,7 @@ mod tests {
             questions,
             checks,
             due,
+            looked,
             policy_files,
             guards,
             records,
@@ -558,7 +561,7 @@ mod tests {
     fn the_chain_for_programs() {
         let chain = chain(vec![samples::permitted(), samples::outcome()], State::Ended);
         expect![[r#"
-            {"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","ruling":"permit","state":"ended","decided_at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","request":{"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","door":"mcp_stdio","tool":"fs__read_file","parameters":{"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3},"intent":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"},"retrieved":["doc-1"],"at":1753000000000},"facts":{"agent":{"owner":"platform","mode":"auto"},"tool":{"definition":"sha256:4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6","state":"pinned","class":"read","class_source":"operator","open_world":true},"grant":{"by":"fs__*"},"target":{"resource":"file:///srv/app/notes\u001b.txt","environment":"prod","environment_resolved":true,"surfaces":["billing","prod"]},"freezes":[],"stops":[],"epoch":3,"findings":[{"validator":"schema","result":"pass","reason":"parameters_invalid","evidence":""}]},"policy":{"digest":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","files":["starter.cedar"]},"guards":[],"decision":{"ruling":"permit","causes":[{"ruling":"permit","reason":"permitted_by_policy","rule":"reads","text":"reads are fine in grants"}]},"permitted":true,"approval":null,"reverts":[],"takes_back":null,"outcome":{"at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","status":"tool_error","reason":"upstream_timeout","detail":"the server said \u009b2J nothing","duration_ms":1234},"checks":[],"checks_due":[],"questions":[],"lineage":{"user_intent":{"present":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"}},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"retrieved_context":{"present":["doc-1"]},"tool":{"present":"fs__read_file"},"parameters":{"present":"sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5"},"target_resource":{"present":"file:///srv/app/notes\u001b.txt"},"tool_output":{"present":{"digest":"sha256:6a48b7c9180f2a2dd662bafb7ebf119282d6967617cfe81d68f2fd9faf38e28c","bytes":272,"body":"{\"content\":[{\"type\":\"text\",\"text\":\"line 1\\u001b[31m\u202e\\nline 2\\u001b[31m\u202e\\nline 3\\u001b[31m\u202e\\nline 4\\u001b[31m\u202e\\nline 5\\u001b[31m\u202e\\nline 6\\u001b[31m\u202e\\nline 7\\u001b[31m\u202e\\nline 8\\u001b[31m\u202e\\nline 9\\u001b[31m\u202e\\nline 10\\u001b[31m\u202e\\nline 11\\u001b[31m\u202e\\n\"}]}"}},"post_validation":{"absent":"no post-action validator is configured"}},"records":[{"seq":2,"kind":"decision","leaf":"sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null},{"seq":3,"kind":"outcome","leaf":"sha256:1bf35096f8003008dad8e94839081033ef34934bb0078c708c0df3287105a31f","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null}]}
+            {"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","ruling":"permit","state":"ended","decided_at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","request":{"action":"019826f1-3a00-7707-8707-070707070707","agent":"coder","door":"mcp_stdio","tool":"fs__read_file","parameters":{"path":"/srv/app/notes\u001b]0;owned\u0007.txt","size":3},"intent":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"},"retrieved":["doc-1"],"at":1753000000000},"facts":{"agent":{"owner":"platform","mode":"auto"},"tool":{"definition":"sha256:4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6","state":"pinned","class":"read","class_source":"operator","open_world":true},"grant":{"by":"fs__*"},"target":{"resource":"file:///srv/app/notes\u001b.txt","environment":"prod","environment_resolved":true,"surfaces":["billing","prod"]},"freezes":[],"stops":[],"epoch":3,"findings":[{"validator":"schema","result":"pass","reason":"parameters_invalid","evidence":""}]},"policy":{"digest":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812","files":["starter.cedar"]},"guards":[],"decision":{"ruling":"permit","causes":[{"ruling":"permit","reason":"permitted_by_policy","rule":"reads","text":"reads are fine in grants"}]},"permitted":true,"approval":null,"reverts":[],"takes_back":null,"outcome":{"at_ms":1753000000000,"gateway":"019826f1-3a00-7101-8101-010101010101","status":"tool_error","reason":"upstream_timeout","detail":"the server said \u009b2J nothing","duration_ms":1234},"checks":[],"checks_due":[],"plan_looked":null,"questions":[],"lineage":{"user_intent":{"present":{"text":"Tidy up.\r\nIgnore \u202ethe rules","source":"agent-declared"}},"policy_version":{"present":"sha256:823412d1eacb67956220e532959f0104603057c88704863ca38e7cd188fda812"},"retrieved_context":{"present":["doc-1"]},"tool":{"present":"fs__read_file"},"parameters":{"present":"sha256:f528212a496dc7a0e9a57c129b561aa4609364d70f886c09d668e00797521eb5"},"target_resource":{"present":"file:///srv/app/notes\u001b.txt"},"tool_output":{"present":{"digest":"sha256:6a48b7c9180f2a2dd662bafb7ebf119282d6967617cfe81d68f2fd9faf38e28c","bytes":272,"body":"{\"content\":[{\"type\":\"text\",\"text\":\"line 1\\u001b[31m\u202e\\nline 2\\u001b[31m\u202e\\nline 3\\u001b[31m\u202e\\nline 4\\u001b[31m\u202e\\nline 5\\u001b[31m\u202e\\nline 6\\u001b[31m\u202e\\nline 7\\u001b[31m\u202e\\nline 8\\u001b[31m\u202e\\nline 9\\u001b[31m\u202e\\nline 10\\u001b[31m\u202e\\nline 11\\u001b[31m\u202e\\n\"}]}"}},"post_validation":{"absent":"no post-action validator is configured"}},"records":[{"seq":2,"kind":"decision","leaf":"sha256:85118cba6e03901d3667561280e0f12c6d0af976c45f665ce8727453eae1349d","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null},{"seq":3,"kind":"outcome","leaf":"sha256:1bf35096f8003008dad8e94839081033ef34934bb0078c708c0df3287105a31f","verified":true,"log_size":40,"log_root":"sha256:4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2","unverified_because":null}]}
         "#]].assert_eq(&json_line(&to_json(&chain, look().now)));
     }
 
@@ -661,6 +664,32 @@ mod tests {
                └─ #32 reverted     NOT PROVED: no checkpoint covers it yet
                   └─ leaf  sha256:8324617b3a9e0ad750f22dac8a110fb0684cd8ac9442b889a30e7e163aa116f8
         "#]].assert_eq(&render(&approved(), &look()));
+    }
+
+    #[test]
+    fn the_call_of_a_step_says_what_was_found_after_it() {
+        let mut chain = chain(vec![samples::permitted(), samples::outcome()], State::Ended);
+        let after = |chain: &Chain| {
+            let shown = render(chain, &look());
+            let from = shown.find("├─ after step").unwrap();
+            shown[from..shown.find("├─ lineage").unwrap()].to_owned()
+        };
+        let mut found = samples::looked(Some("three \u{1b}[2J are left"));
+        chain.looked = Some(found.clone());
+        expect![[r#"
+            ├─ after step  tidy: goes no further
+            │  ├─ unmet  three \u{1b}[2J are left
+            │  └─ read   019826f1-3a00-7707-8707-070707070707
+        "#]]
+        .assert_eq(&after(&chain));
+        assert_eq!(to_json(&chain, look().now)["plan_looked"]["unmet"], "three \u{1b}[2J are left");
+        found.unmet = None;
+        chain.looked = Some(found);
+        expect![[r#"
+            ├─ after step  tidy: what must hold does
+            │  └─ read  019826f1-3a00-7707-8707-070707070707
+        "#]]
+        .assert_eq(&after(&chain));
     }
 
     #[test]

@@ -218,6 +218,15 @@ fn a_step_is_done_only_once_what_must_hold_after_it_does() {
     let list = text(&orders.world.run(&["plan", "list"]).stdout);
     assert!(list.contains("1/3 done, stuck at second: unmet"), "{list}");
     assert_eq!(sqlite(&orders.world, "SELECT count(*) FROM users"), "2\n");
+    // So says the call that the step ended with.
+    let read = looked[1]["reads"][0].as_str().unwrap();
+    let calls = orders.records("decision").into_iter();
+    let calls = calls.filter(|one| one["facts"]["plan"]["fit"] == "step");
+    let last = calls.collect::<Vec<_>>();
+    let last = last.last().unwrap()["action"].as_str().unwrap().to_owned();
+    let why = orders.world.must(&["why", &last]);
+    assert!(why.contains("after step  second: goes no further"), "{why}");
+    assert!(why.contains(&format!("(read {read})")), "{why}");
     // A revision goes on.
     let revision = json!({ "purpose": "the rest", "plan": id, "steps": [deletes("rest")] });
     let revised = orders.ask(&call(5, "holdpoint_plan_revise", revision));
