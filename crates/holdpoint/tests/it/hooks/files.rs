@@ -109,6 +109,18 @@ fn new_files_of_a_host_go_with_the_folders_that_it_made() {
     told(&world, "toolu_1", "Write");
     world.must(&["revert", &action, "--because", "not so"]);
     assert_eq!(fs::read_dir(file(&world, "src")).unwrap().count(), 0);
+
+    // A folder stays in which somebody put something since, and only that is reported.
+    let action = allowed(&world, "toolu_2", write(&world, "src/q/made", "hello\n"));
+    fs::create_dir(file(&world, "src/q")).unwrap();
+    fs::write(file(&world, "src/q/made"), "hello\n").unwrap();
+    told(&world, "toolu_2", "Write");
+    fs::write(file(&world, "src/q/mine"), "mine\n").unwrap();
+    let (code, said) = revert(&world, &action);
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.starts_with("partly "), "{said}");
+    assert!(said.contains("/src/q: ") && said.matches("  kept ").count() == 1, "{said}");
+    assert!(!file(&world, "src/q/made").exists() && file(&world, "src/q/mine").exists());
 }
 
 #[test]
