@@ -411,7 +411,7 @@ fn foresee(
     notes.extend(touched.beyond);
     match &after {
         None => notes.push("no preview: the parameters do not say what files will be".to_owned()),
-        Some(after) if after.values().any(has_no_mode) => {
+        Some(after) if after.iter().any(|after| is_chosen(after, &before, spec.executor)) => {
             notes.push("whoever writes it chooses its mode".to_owned());
         }
         Some(_) => {}
@@ -543,8 +543,12 @@ fn lean(snapshot: &Snapshot) -> Snapshot {
     snapshot.iter().map(|(path, node)| (path.clone(), node.lean())).collect()
 }
 
-fn has_no_mode(node: &Node) -> bool {
-    matches!(node, Node::File { mode: None, .. } | Node::Folder { mode: None })
+/// True if whoever executes the call chooses a mode that nobody can foresee. Hosts keep the mode of a
+/// file that they write anew; servers may put another file in its place.
+fn is_chosen((path, node): (&String, &Node), before: &Snapshot, executor: Executor) -> bool {
+    let unsaid = matches!(node, Node::File { mode: None, .. } | Node::Folder { mode: None });
+    let kept = executor == Executor::Host && matches!(before.get(path), Some(Node::File { .. }));
+    unsaid && !kept
 }
 
 fn address(path: &str) -> String {

@@ -146,17 +146,17 @@ impl Resources {
         self.standing(server)?.let_go(expired, now).await
     }
 
-    /// What an operator should know of how targets are reached, by server; what cannot be asked is
-    /// told as well.
-    pub async fn warnings(&self) -> Vec<(ServerName, String)> {
+    /// What an operator should know of how targets are reached, by server, or why one cannot be
+    /// asked.
+    pub async fn warnings(&self) -> Vec<(ServerName, Result<String, ResourceFault>)> {
         let each = self.standing.iter().map(async |(server, (_, standing))| {
             let told = match standing.warnings().await {
-                Ok(told) => told,
-                Err(fault) => vec![format!("it cannot be looked at: {fault}")],
+                Ok(told) => told.into_iter().map(Ok).collect(),
+                Err(fault) => vec![Err(fault)],
             };
-            told.into_iter().map(|text| (server.clone(), text)).collect::<Vec<_>>()
+            told.into_iter().map(|said| (server.clone(), said)).collect::<Vec<_>>()
         });
-        futures::future::join_all(each).await.concat()
+        futures::future::join_all(each).await.into_iter().flatten().collect()
     }
 
     /// Whether calls of `server` can run without a resource; `None` if none stands for it.

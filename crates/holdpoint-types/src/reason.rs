@@ -282,7 +282,7 @@ reasons! {
         "An approval lets it run with nothing kept that takes it back; smaller steps can be seen.";
     PreviewUnavailable, "preview_unavailable", Decision,
         "What the call would do could not be seen, and nothing runs there unseen.",
-        "Retry after a pause.",
+        "Retry after a pause, or report what failed.",
         "Look at the target: the detail says what failed.";
     PreviewTooSoon, "preview_too_soon", Decision,
         "The agent's last look at this target kept it busy for long; now others have it.",

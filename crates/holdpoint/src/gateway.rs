@@ -5,8 +5,8 @@ mod notify;
 mod own;
 mod secrets;
 
-pub use own::warnings;
-pub use secrets::{exposed, lacking_for_revert, lacking_for_validators};
+pub use own::{warnings, without_links};
+pub use secrets::{exposed, lacking_for_revert, lacking_for_serve, lacking_for_validators};
 
 use crate::config::{self, Config, OAuthClient, Transport, UnknownParameters, ValueSource};
 use anyhow::{Context as _, bail};
@@ -183,12 +183,7 @@ impl Rest {
     /// # Errors
     /// When a file cannot be read, or they do not fit each other.
     pub fn tls(&self) -> anyhow::Result<Option<Arc<ServerConfig>>> {
-        let files = self.listen.tls.as_ref().map(|tls| TlsFiles {
-            certificate: tls.certificate.clone(),
-            key: tls.key.clone(),
-            client_ca: tls.client_ca.clone(),
-        });
-        files.map(|files| files.load().context("TLS cannot be spoken")).transpose()
+        tls(&self.listen)
     }
 
     /// Whose access tokens are accepted, for agents that reach this server at `base` unless the
@@ -229,18 +224,7 @@ impl Rest {
     /// # Errors
     /// When a key cannot be read or is too short to be one; names the operator, never the key.
     pub fn operator_keys(&self) -> anyhow::Result<Vec<OperatorKey>> {
-        let each = self.operators.iter().map(|(name, source)| {
-            let key = value(source).with_context(|| format!("operator `{name}` has no key"))?;
-            if key.len() < OPERATOR_KEY_BYTES_MIN {
-                bail!(
-                    "the key of operator `{name}` has fewer than {OPERATOR_KEY_BYTES_MIN} \
-                     characters; `openssl rand -hex 32` makes a good one"
-                );
-            }
-            let digest = Digest::of(key.as_bytes());
-            Ok(OperatorKey { name: name.to_string(), digest })
-        });
-        each.collect()
+        self.operators.iter().map(|(name, source)| operator_key(name, source)).collect()
     }
 
     /// What stands for servers, so that changes are seen before and can be taken back.
@@ -283,6 +267,28 @@ impl Rest {
         });
         each.collect()
     }
+}
+
+/// The key of the operator `name`, as a digest.
+fn operator_key(name: &OperatorName, source: &ValueSource) -> anyhow::Result<OperatorKey> {
+    let key = value(source).with_context(|| format!("operator `{name}` has no key"))?;
+    if key.len() < OPERATOR_KEY_BYTES_MIN {
+        bail!(
+            "the key of operator `{name}` has fewer than {OPERATOR_KEY_BYTES_MIN} characters; \
+             `openssl rand -hex 32` makes a good one"
+        );
+    }
+    let digest = Digest::of(key.as_bytes());
+    Ok(OperatorKey { name: name.to_string(), digest })
+}
+
+fn tls(listen: &config::Listen) -> anyhow::Result<Option<Arc<ServerConfig>>> {
+    let files = listen.tls.as_ref().map(|tls| TlsFiles {
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+        client_ca: tls.client_ca.clone(),
+    });
+    files.map(|files| files.load().context("TLS cannot be spoken")).transpose()
 }
 
 /// Where credentials for upstream servers lie.

@@ -184,7 +184,7 @@ impl<'a> Grounds<'a> {
         let flags = FOLDER.difference(OFlags::NOFOLLOW);
         let mut folder = match openat(CWD, root, flags, Mode::empty()) {
             Ok(folder) => folder,
-            Err(fault) => return Err(ResourceFault::Unavailable(format!("a root: {fault}"))),
+            Err(fault) => return Err(rootless(root, fault)),
         };
         for part in names {
             folder = match openat(&folder, part, FOLDER, Mode::empty()) {
@@ -384,6 +384,15 @@ fn no_folder(
         Ok(FileType::Directory) | Err(_) => Err(unreadable(path, fault)),
         Ok(_) => Ok(None),
     }
+}
+
+/// Agents cannot help it, so it says who can.
+fn rootless(root: &Path, fault: Errno) -> ResourceFault {
+    ResourceFault::Unavailable(format!(
+        "the folder `{}`, which the configuration names, cannot be opened ({fault}): an operator \
+         has to make it, or to change `undo` or `serves`",
+        root.display()
+    ))
 }
 
 fn unreadable(path: &str, fault: Errno) -> ResourceFault {

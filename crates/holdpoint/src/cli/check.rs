@@ -3,14 +3,31 @@
 //! change anything.
 
 use super::{Exit, Format, Globals, answer, operator, print_report};
-use crate::config::{self, Asked, Config, Loaded, Report, Severity, Unusable, UpstreamCommand};
+use crate::config::{
+    self, Asked, Config, Loaded, Report, Served, Severity, Transport, UndoRules, Unusable,
+    UpstreamCommand,
+};
+use crate::gateway::without_links;
 use holdpoint_server::policies::GuardSpec;
 use serde_json::json;
 use std::path::Path;
 
+/// What to do about the rights of a role.
+const RIGHTS: &str = "give it a role of its own, with the rights that docs/reversibility.md names \
+                      and no others";
+/// What to do about a database that does not answer.
+const UNREACHED: &str = "see whether it runs, and whether its URL is right: its tools fail";
+
 /// Report everything that is wrong with the configuration and the policies.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
+
+/// Whether `serve` would begin in this environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begins {
+    Yes,
+    NotHere,
+}
 
 /// Runs `holdpoint check`: exit 0 if nothing is wrong (warnings are allowed), else 2.
 ///
@@ -23,16 +40,17 @@ pub fn run(_: &Args, globals: &Globals) -> anyhow::Result<Exit> {
         Format::Json => answer(&to_json(&file, &report))?,
         Format::Text => {
             print_report(&report);
-            if let Some(config) = config.filter(|_| !report.has_faults()) {
-                answer(&summary(&file, &config))?;
+            if let Some((config, begins)) = config.filter(|_| !report.has_faults()) {
+                answer(&summary(&file, &config, begins))?;
             }
         }
     }
     Ok(if report.has_faults() { Exit::Usage } else { Exit::Ok })
 }
 
-/// Everything that is wrong; the configuration is absent if it has faults itself.
-fn examine(file: &Path) -> anyhow::Result<(Option<Config>, Report)> {
+/// Everything that is wrong, and whether `serve` would begin here; the configuration is absent if it
+/// has faults itself.
+fn examine(file: &Path) -> anyhow::Result<(Option<(Config, Begins)>, Report)> {
     let (config, mut report) = match config::load(file) {
         Ok(Loaded { config, report }) => (config, report),
         Err(Unusable::Faulty { report, .. }) => return Ok((None, report)),
@@ -48,33 +66,79 @@ fn examine(file: &Path) -> anyhow::Result<(Option<Config>, Report)> {
     }
     report.append(config::lapsed_report(&config));
     report.append(validator_report(&config));
-    report.append(notify_report(&config));
+    let lacking = lacking_report(&config);
+    let begins = if lacking.count(Severity::Warning) == 0 { Begins::Yes } else { Begins::NotHere };
+    report.append(lacking);
+    report.append(target_report(&config));
     report.append(exposed_report(&config));
     report.append(catalog_report(&config));
     if !report.has_faults() {
         report.append(database_report(&config)?);
     }
-    Ok((Some(config), report))
+    Ok((Some((config, begins)), report))
 }
 
-/// What validators need and this machine does not have, as far as this user can tell. Warnings: a
-/// service may have another environment.
+/// The programs of validators that this machine does not have, as far as this user can tell.
 fn validator_report(config: &Config) -> Report {
     let mut report = Report::default();
     for validator in &config.validators {
-        let (values, command) = match &validator.asked {
-            Asked::Cel(_) => continue,
-            Asked::Command(command) => (&command.env, Some(command)),
-            Asked::Url(url) => (&url.headers, None),
-        };
-        let name = &validator.name;
-        if let Some(command) = command.filter(|command| !is_there(command)) {
-            let message = format!("validator `{name}`: there is no program `{}`", command.program);
+        let Asked::Command(command) = &validator.asked else { continue };
+        if !is_there(command) {
+            let (name, program) = (&validator.name, &command.program);
+            let message = format!("validator `{name}`: there is no program `{program}`");
             report.warn(&config.file, message, "install it, or write its path in full");
         }
-        for fault in values.values().filter_map(|source| crate::gateway::value(source).err()) {
-            let message = format!("validator `{name}`: {fault:#}");
-            report.warn(&config.file, message, "it is read when a process begins to govern");
+    }
+    report
+}
+
+/// What `serve` needs and does not find here, as far as this user can tell. Warnings: a service may
+/// have another environment.
+fn lacking_report(config: &Config) -> Report {
+    let mut report = Report::default();
+    let unset = crate::gateway::lacking_for_serve(config).into_iter();
+    let shells = config.servers.iter().filter_map(|(name, server)| match &server.transport {
+        Transport::Serves(serves) => match &serves.served {
+            Served::Shell { workspace, .. } => {
+                let fault = without_links(workspace).err()?;
+                Some(format!("server `{name}`: {fault:#}"))
+            }
+            Served::Sqlite { .. }
+            | Served::Postgres { .. }
+            | Served::Git { .. }
+            | Served::Terraform { .. } => None,
+        },
+        Transport::Command(_) | Transport::Url(_) => None,
+    });
+    for message in unset.chain(shells) {
+        report.warn(&config.file, message, "`serve` does not begin where this is so");
+    }
+    report
+}
+
+/// The files and folders on which calls work that are not there, as far as this user can tell.
+fn target_report(config: &Config) -> Report {
+    let mut report = Report::default();
+    let undo = config.servers.iter().filter_map(|(name, one)| Some((name, one.undo.as_ref()?)));
+    for (name, rules) in undo.chain(&config.hosted) {
+        let UndoRules::Files { roots, .. } = rules else { continue };
+        for root in roots.iter().filter(|root| !root.is_dir()) {
+            let message = format!("server `{name}`: there is no folder `{}`", root.display());
+            let advice = "make it, or change `undo`: calls that change files there are refused";
+            report.warn(&config.file, message, advice);
+        }
+    }
+    for (name, server) in &config.servers {
+        let Transport::Serves(serves) = &server.transport else { continue };
+        let (what, path, there) = match &serves.served {
+            Served::Sqlite { path } => ("database", path, path.is_file()),
+            Served::Git { repository, .. } => ("folder", repository, repository.is_dir()),
+            Served::Terraform { directory, .. } => ("folder", directory, directory.is_dir()),
+            Served::Postgres { .. } | Served::Shell { .. } => continue,
+        };
+        if !there {
+            let message = format!("server `{name}`: there is no {what} `{}`", path.display());
+            report.warn(&config.file, message, "make it, or change `serves`: its tools fail");
         }
     }
     report
@@ -85,25 +149,14 @@ fn validator_report(config: &Config) -> Report {
 fn database_report(config: &Config) -> anyhow::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = Report::default();
-    for (server, text) in runtime.block_on(crate::gateway::warnings(config)) {
-        let suggestion = "give it a role of its own, with the rights that docs/reversibility.md \
-                          names and no others";
-        report.warn(&config.file, format!("server `{server}`: {text}"), suggestion);
+    for (server, said) in runtime.block_on(crate::gateway::warnings(config)) {
+        let (text, advice) = match said {
+            Ok(text) => (text, RIGHTS),
+            Err(fault) => (format!("it cannot be looked at: {fault}"), UNREACHED),
+        };
+        report.warn(&config.file, format!("server `{server}`: {text}"), advice);
     }
     Ok(report)
-}
-
-/// What is not there that is needed to tell others of approvals, as far as this user can tell.
-fn notify_report(config: &Config) -> Report {
-    let mut report = Report::default();
-    for one in &config.notify {
-        let sources = std::iter::once(&one.url).chain(one.headers.values());
-        for fault in sources.filter_map(|source| crate::gateway::value(source).err()) {
-            let message = format!("`notify.{}`: {fault:#}", one.name);
-            report.warn(&config.file, message, "it is read when `serve` begins");
-        }
-    }
-    report
 }
 
 /// What other users of this machine can read and should not.
@@ -132,14 +185,18 @@ fn catalog_report(_: &Config) -> Report {
     Report::default()
 }
 
-fn summary(file: &Path, config: &Config) -> String {
+fn summary(file: &Path, config: &Config, begins: Begins) -> String {
     let parts = config.settings.parts();
     let policies = match &config.policies.ordinary {
         Some(folder) => folder.display().to_string(),
         None => "the starter pack".to_owned(),
     };
+    let begins = match begins {
+        Begins::Yes => "",
+        Begins::NotHere => ", but `serve` does not begin in this environment: see above",
+    };
     format!(
-        "{}: fit to run\n  agents {}, servers {}, environments {}, surfaces {}, freezes {}\n  \
+        "{}: fit to run{begins}\n  agents {}, servers {}, environments {}, surfaces {}, freezes {}\n  \
          policies: {policies}\n",
         file.display(),
         parts.agents.len(),

@@ -59,8 +59,8 @@ pub struct Cli {
 /// The flags that every subcommand takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Globals {
-    /// The configuration [default: ./holdpoint.toml (not for `wrap`), then the user's, then the
-    /// system's].
+    /// The configuration [default: ./holdpoint.toml (not for `wrap` and `hook`), then the user's,
+    /// then the system's].
     #[arg(long, global = true, value_name = "FILE", env = "HOLDPOINT_CONFIG")]
     pub config: Option<PathBuf>,
     /// How the answer is written.

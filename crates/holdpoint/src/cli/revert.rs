@@ -39,8 +39,8 @@ pub struct Args {
     /// something.
     #[arg(value_name = "ACTION")]
     action: Option<why::Wanted>,
-    /// All actions of this task, the newest first.
-    #[arg(long, value_name = "TASK")]
+    /// All actions of this task, the newest first. Its id in full.
+    #[arg(long, value_name = "TASK", value_parser = parse_task)]
     task: Option<TaskId>,
     /// All actions that are a part of this plan, the newest first.
     #[arg(long, value_name = "PLAN")]
@@ -97,6 +97,13 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     }
     let exits = backs.all.iter().map(|back| exit_of(&back.became));
     Ok(exits.max_by_key(|exit| weight(*exit)).unwrap_or(Exit::Ok))
+}
+
+/// A task. It is never guessed from its first digits: that could take back another's work.
+fn parse_task(text: &str) -> Result<TaskId, String> {
+    text.parse().map_err(|fault| {
+        format!("{fault}; give the task's id in full, as `holdpoint why` shows it for its actions")
+    })
 }
 
 async fn revert_all(

@@ -280,6 +280,7 @@ fn suggested(server: Option<&ServerName>, config: &Config, format: Format) -> an
         operator::note("no tool was seen yet; start `holdpoint serve` or `wrap` once");
         return Ok(Exit::Fault);
     }
+    let rows = suggest::unknown(&rows, config);
     answer(&match format {
         Format::Json => json_lines(&suggest::to_json(&rows, &config.settings)),
         Format::Text => suggest::lists(&rows, &config.settings),
@@ -451,6 +452,12 @@ mod tests {
         assert_eq!(json["fs"]["destructive"], json!(["rm", "write_file"]));
         assert_eq!(json["fs"]["analysed"], json!([]));
         let file = std::path::Path::new("/srv/holdpoint.toml");
+        let host = "[server.fs]\nhost = \"claude-code\"\n";
+        let config = config::check("holdpoint.toml", file, host).0.unwrap();
+        let seen = ["fs__Task", "fs__TodoWrite", "fs__ReadMinds"];
+        let seen = seen.map(|tool| row(tool, json!({"name": tool}), None));
+        let left = super::suggest::unknown(&seen.iter().collect::<Vec<_>>(), &config);
+        assert_eq!(left.iter().map(|row| row.tool.name()).collect::<Vec<_>>(), ["ReadMinds"]);
         let analysed = "[server.fs]\ncommand = [\"fs\"]\n\
             tool.rm.effects = [{ family = \"shell\", text = \"/command\" }]\n";
         let config = config::check("holdpoint.toml", file, analysed).0.unwrap();

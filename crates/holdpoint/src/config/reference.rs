@@ -37,8 +37,8 @@ pub fn config_reference() -> String {
     let mut page = format!(
         "{REFRESH}\n\n# Configuration\n\nOne file, `holdpoint.toml`, looked for in this order: \
          `--config FILE`, `./holdpoint.toml`, `$XDG_CONFIG_HOME/holdpoint/holdpoint.toml`, \
-         `/etc/holdpoint/holdpoint.toml`. `wrap` skips the second: its client \
-         chooses the folder. `holdpoint init` writes a first one, `holdpoint check` \
+         `/etc/holdpoint/holdpoint.toml`. `wrap` and `hook` skip the second: \
+         others choose their folder. `holdpoint init` writes a first one, `holdpoint check` \
          reports everything that is wrong with it. Unknown keys are faults.\n\nEditors can use \
          [holdpoint.schema.json](holdpoint.schema.json).\n"
     );

@@ -71,19 +71,24 @@ pub fn host_resources(rest: &Rest, vault: Vault) -> Resources {
     all
 }
 
-/// What an operator should know of the databases that are served, by server. Asks them.
-pub async fn warnings(config: &Config) -> Vec<(ServerName, String)> {
+/// What an operator should know of the databases that are served, by server, or why that cannot be
+/// known. Asks them. A URL that is not there is told by who needs it.
+pub async fn warnings(config: &Config) -> Vec<(ServerName, Result<String, String>)> {
     let keep = Duration::from_secs(config.limits.undo_keep_s);
     let (mut all, mut told) = (Resources::default(), Vec::new());
     for (name, server) in &config.servers {
         let Transport::Serves(serves) = &server.transport else { continue };
         let Served::Postgres { url } = &serves.served else { continue };
+        if value(url).is_err() {
+            continue;
+        }
         match postgres(name, serves, (url, keep)) {
             Ok(database) => all.add(name.clone(), Place::Serves, database),
-            Err(fault) => told.push((name.clone(), format!("it cannot be looked at: {fault:#}"))),
+            Err(fault) => told.push((name.clone(), Err(format!("{fault:#}")))),
         }
     }
-    told.extend(all.warnings().await);
+    let said = all.warnings().await.into_iter();
+    told.extend(said.map(|(name, said)| (name, said.map_err(|fault| fault.to_string()))));
     told
 }
 
@@ -209,7 +214,10 @@ fn shell(
 }
 
 /// The folder, if commands are run exactly where their analysis has them run.
-fn without_links(folder: &Path) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// When it is not there, or has another name.
+pub fn without_links(folder: &Path) -> anyhow::Result<PathBuf> {
     let real = folder.canonicalize();
     let real = real.with_context(|| format!("`{}` is not there", folder.display()))?;
     if real.as_os_str() != folder.as_os_str() {

@@ -1,6 +1,6 @@
 //! Where the configuration says that secrets are, and for whom. Must never show one.
 
-use super::{Rest, value};
+use super::{Rest, operator_key, tls, value};
 use crate::config::{
     Asked, Config, OAuthClient, Served, Transport, Upstream, UpstreamUrl, Validator, ValueSource,
 };
@@ -57,7 +57,7 @@ pub fn exposed(config: &Config) -> Vec<Exposed> {
     let mut found: Vec<_> = Exposed::of("the store", &config.store, OTHERS).into_iter().collect();
     let keys = STORE_KEYS.iter().map(|name| config.store.join(name));
     found.extend(keys.filter_map(|key| Exposed::of("the store", &key, OTHERS)));
-    for (by, source) in of_config(config) {
+    for (by, source) in of_operators(config).into_iter().chain(of_others(config)) {
         if let ValueSource::File(path) = source {
             found.extend(Exposed::of(&by, path, EVERYBODY));
         }
@@ -68,13 +68,15 @@ pub fn exposed(config: &Config) -> Vec<Exposed> {
     found
 }
 
-/// Every place where something is looked for, with who needs it.
-fn of_config(config: &Config) -> Vec<(String, &ValueSource)> {
+fn of_operators(config: &Config) -> Vec<(String, &ValueSource)> {
+    let operators = config.operators.iter();
+    operators.map(|(name, key)| (format!("operator `{name}`"), key)).collect()
+}
+
+/// Every place where something is looked for, with who needs it, but for operators.
+fn of_others(config: &Config) -> Vec<(String, &ValueSource)> {
     let mut all = Vec::new();
     all.extend(config.credential_key.iter().map(|key| (CREDENTIALS.to_owned(), key)));
-    for (name, key) in &config.operators {
-        all.push((format!("operator `{name}`"), key));
-    }
     for (name, server) in &config.servers {
         let by = format!("server `{name}`");
         all.extend(of_server(server).into_iter().map(|source| (by.clone(), source)));
@@ -88,6 +90,15 @@ fn of_config(config: &Config) -> Vec<(String, &ValueSource)> {
         let sources = std::iter::once(&one.url).chain(one.headers.values());
         all.extend(sources.map(|source| (by.clone(), source)));
     }
+    all
+}
+
+/// What this process lacks to begin as `serve`, each with who needs it; never a secret.
+pub fn lacking_for_serve(config: &Config) -> Vec<String> {
+    let keys = config.operators.iter().filter_map(|(name, key)| operator_key(name, key).err());
+    let mut all: Vec<_> = keys.map(|fault| format!("{fault:#}")).collect();
+    all.extend(tls(&config.listen).err().map(|fault| format!("`listen.tls`: {fault:#}")));
+    all.extend(lacking(of_others(config).into_iter()));
     all
 }
 

@@ -780,6 +780,7 @@ fn check_says_what_is_missing_to_tell_others() {
     let checked = world.run(&["check"]);
     assert!(checked.status.success(), "{checked:?}");
     assert!(text(&checked.stderr).contains("`notify.direct`: cannot read"), "{checked:?}");
+    assert!(text(&checked.stderr).contains("`serve` does not begin"), "{checked:?}");
     let served = world.run(&["serve"]);
     assert!(text(&served.stderr).contains("`notify.direct` cannot be told anything"));
     std::fs::write(world.path().join("direct.url"), "http://chat.example.com/hunter2").unwrap();

@@ -51,6 +51,52 @@ fn until_draining(serve: &Serve) {
 }
 
 #[test]
+fn check_says_where_serve_would_not_begin_and_what_is_not_there() {
+    let world = World::new(&format!(
+        "{PEER}\n\
+         [operator.night]\nkey = {{ from_file = \"night.key\" }}\n\
+         [server.books]\nserves = {{ sqlite = \"books.db\" }}\n\
+         [server.orders]\nserves = {{ postgres = {{ from_env = \"HOLDPOINT_NO_SUCH_URL\" }} }}\n"
+    ));
+    let check = || {
+        let run = world.run(&["check"]);
+        assert!(run.status.success(), "{run:?}");
+        (text(&run.stdout), text(&run.stderr))
+    };
+    let refused = |part: &str| {
+        let serve = world.run(&["serve"]);
+        assert_eq!(serve.status.code(), Some(1), "{serve:?}");
+        assert!(text(&serve.stderr).contains(part), "{serve:?}");
+    };
+    let (said, told) = check();
+    for expected in [
+        "operator `night` has no key: cannot read",
+        "server `orders`: the environment variable `HOLDPOINT_NO_SUCH_URL` is not set",
+        "`serve` does not begin where this is so",
+        "server `books`: there is no database",
+        "3 warnings",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    assert!(!told.contains("a role of its own"), "{told}");
+    assert!(said.contains("fit to run, but `serve` does not begin in this environment"), "{said}");
+    refused("HOLDPOINT_NO_SUCH_URL");
+    let config = std::fs::read_to_string(world.path().join("holdpoint.toml")).unwrap();
+    let (config, _) = config.split_once("[server.orders]").unwrap();
+    world.write_config(config);
+    refused("operator `night` has no key");
+    std::fs::write(world.path().join("night.key"), "short").unwrap();
+    assert!(check().1.contains("fewer than 32 characters"));
+    refused("fewer than 32 characters");
+    std::fs::write(world.path().join("night.key"), "k".repeat(32)).unwrap();
+    std::fs::write(world.path().join("books.db"), "").unwrap();
+    let (said, told) = check();
+    assert!(said.contains("fit to run\n") && !told.contains("night"), "{said}{told}");
+    assert!(!told.contains("books"), "{told}");
+    world.serve().end();
+}
+
+#[test]
 fn health_and_metrics_tell_what_happens() {
     let world = World::new(&config(""));
     let key = world.key("coder");

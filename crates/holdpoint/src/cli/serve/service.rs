@@ -232,8 +232,11 @@ fn http_settings(
 
 /// Says what an operator should know of how targets are reached. Nobody waits for it.
 async fn warn(governor: Governor) {
-    for (server, text) in governor.resources().warnings().await {
-        tracing::warn!(%server, "{text} (docs/reversibility.md)");
+    for (server, said) in governor.resources().warnings().await {
+        match said {
+            Ok(text) => tracing::warn!(%server, "{text} (docs/reversibility.md)"),
+            Err(fault) => tracing::warn!(%server, "it cannot be looked at: {fault}"),
+        }
     }
 }
 

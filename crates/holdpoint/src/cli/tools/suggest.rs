@@ -2,7 +2,9 @@
 //! Must say that it is a proposal: what a tool says is no evidence.
 
 use super::{Listed, offered, source_word};
+use crate::config::Config;
 use holdpoint_control::{Settings, ToolHints};
+use holdpoint_server::doors::hook::{Host, known_reads};
 use holdpoint_server::store::PinRow;
 use holdpoint_types::{ClassSource, EffectClass, ServerName};
 use serde_json::{Map, Value, json};
@@ -31,6 +33,19 @@ pub fn to_json(rows: &[&PinRow], settings: &Settings) -> Value {
         (server.to_string(), Value::Object(lists))
     };
     Value::Object(by_server(rows).into_iter().map(of_server).collect())
+}
+
+/// Without the tools of hosts that are known to read: they say nothing of themselves, and need no
+/// list.
+pub fn unknown<'a>(rows: &[&'a PinRow], config: &Config) -> Vec<&'a PinRow> {
+    let known = |row: &PinRow| {
+        config.hosts.iter().any(|(host, server)| match host {
+            Host::ClaudeCode => {
+                server == row.tool.server() && known_reads().contains(&row.tool.name())
+            }
+        })
+    };
+    rows.iter().copied().filter(|row| !known(row)).collect()
 }
 
 fn by_server<'a>(rows: &[&'a PinRow]) -> BTreeMap<&'a ServerName, Vec<&'a PinRow>> {

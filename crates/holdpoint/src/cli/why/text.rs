@@ -10,8 +10,8 @@ use crate::cli::tools::source_word;
 use crate::cli::tree::Branch;
 use crate::cli::try_call::effect_line;
 use holdpoint_types::{
-    AskedRuling, Cause, Door, Facts, Field, Finding, FindingResult, Lineage, OutcomeRecord,
-    Request, Ruling, Stop, ToolFacts, ToolOutput, ToolState,
+    AskedRuling, Cause, ClassSource, Door, Facts, Field, Finding, FindingResult, Lineage,
+    OutcomeRecord, Request, Ruling, Stop, ToolFacts, ToolOutput, ToolState,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -153,7 +153,9 @@ fn tool(tool: Option<&ToolFacts>) -> Branch {
     let Some(tool) = tool else {
         return Branch::new("tool", "its server does not offer it").toned(Tone::Bad);
     };
-    let world = if tool.open_world { ", reaches beyond its own domain" } else { "" };
+    // Of a call that is analysed it is known how far it reaches: its effects say so.
+    let analysed = tool.class_source == ClassSource::Effects;
+    let world = if tool.open_world && !analysed { ", reaches beyond its own domain" } else { "" };
     let class = format!("{} ({}){world}", tool.class, source_word(tool.class_source));
     let definition = match &tool.state {
         ToolState::Pinned => {

@@ -1,20 +1,43 @@
 //! Checks hosts, which execute tools themselves, and what is known about their tools without being
 //! told. What the operator says wins. Must not let a host pass for a server.
 
-use super::Checker;
 use super::servers::first_key;
+use super::{Checker, nearest};
 use crate::config::checked::UndoRules;
-use crate::config::raw::{At, Named, RawHost, RawServer};
-use holdpoint_control::{ResourceTemplate, ToolPattern, ToolRules};
+use crate::config::raw::{At, Named, RawAgent, RawClass, RawHost, RawServer};
+use holdpoint_control::{ResourceTemplate, ServerRules, ToolPattern, ToolRules, ToolSet};
 use holdpoint_effects::{Analyser, Family, FileAct, Place, Source};
 use holdpoint_resources::FileShape;
 use holdpoint_server::doors::hook::{self, Host};
-use holdpoint_types::ServerName;
+use holdpoint_types::{ServerName, ToolRef};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 /// Where a call's own folder is in its parameters.
 const CWD: &str = "/io.holdpoint~1cwd";
+
+/// The tools of a host that are known, or that the operator classified.
+struct HostTools<'a> {
+    name: &'a ServerName,
+    names: Vec<String>,
+    listed: ToolSet,
+}
+
+// === impl HostTools ===
+
+impl<'a> HostTools<'a> {
+    fn of(name: &'a ServerName, rules: &ServerRules) -> Option<Self> {
+        let lists = [&rules.read, &rules.write, &rules.destructive].into_iter().flatten();
+        let lists = lists.map(ToString::to_string);
+        let names: Vec<_> = lists.chain(rules.tools.keys().cloned()).collect();
+        let patterns = names.iter().filter_map(|own| {
+            let pattern = format!("{name}__{own}");
+            ToolPattern::parse(&pattern).ok()
+        });
+        let listed = ToolSet::new(&patterns.collect::<Vec<_>>()).ok()?;
+        Some(Self { name, names, listed })
+    }
+}
 
 // === impl RawHost ===
 
@@ -55,6 +78,41 @@ impl Checker<'_> {
             }
         }
         (hosts, hosted)
+    }
+
+    /// Warns of grants that name a tool which the host is not known to have.
+    pub(super) fn warn_of_unknown_tools(
+        &mut self,
+        agents: &Named<RawAgent>,
+        rules: &BTreeMap<ServerName, ServerRules>,
+    ) {
+        let hosts = rules.iter().filter(|(_, rules)| rules.hosted);
+        let hosts: Vec<_> = hosts.filter_map(|(name, rules)| HostTools::of(name, rules)).collect();
+        let agents = agents.values().map(At::get);
+        let grants = agents.flat_map(|agent| agent.grant.iter().chain(&agent.grants));
+        for grant in grants.map(At::get) {
+            for text in grant.tools.iter().flatten() {
+                let Ok(tool) = text.get().parse::<ToolRef>() else { continue };
+                let Some(host) = hosts.iter().find(|host| host.name == tool.server()) else {
+                    continue;
+                };
+                if host.listed.contains(&tool) {
+                    continue;
+                }
+                let near = nearest(tool.name(), host.names.iter().map(String::as_str));
+                // What nobody knows destroys, so that is how the tools that we do not know of are
+                // granted.
+                if near.is_none() && matches!(grant.class, Some(RawClass::Destructive)) {
+                    continue;
+                }
+                let suggestion = match near {
+                    Some(near) => format!("did you mean `{}__{near}`?", tool.server()),
+                    None => format!("if it has, classify it in `[server.{}]`", tool.server()),
+                };
+                let message = format!("this host is not known to have a tool `{}`", tool.name());
+                self.warn(text.span(), message, suggestion);
+            }
+        }
     }
 
     /// Keys that mean something for servers alone: somebody meant something else.

@@ -117,6 +117,7 @@ impl Checker<'_> {
         self.keeps = self.keeps(&raw.invariant);
         let (hosts, hosted) = self.hosts(&raw.server);
         let (servers, rules) = self.servers(&raw.server, limits.call_timeout_ms);
+        self.warn_of_unknown_tools(&raw.agent, &rules);
         let (speakers, operators) = self.operators(&raw.operator);
         let approvals = self.approvals(&raw.approval, &speakers);
         let parts = SettingsParts {

@@ -118,7 +118,8 @@ impl Checker<'_> {
                 None
             }
             (None, None) => {
-                if !self.dropped.has(server.span().start, "url") {
+                let taken = |key| self.dropped.has(server.span().start, key);
+                if !["url", "host", "serves"].into_iter().any(taken) {
                     self.missing(
                         &server.span(),
                         "command",

@@ -59,6 +59,50 @@ host = "claude-code"
 }
 
 #[test]
+fn a_grant_of_a_tool_that_a_host_has_not_is_warned_of() {
+    let text = |tools: &str, class: &str| {
+        format!(
+            "[team.t]\n[agent.a]\nowner = \"t\"\n\
+             grants = [{{ class = \"{class}\", tools = [{tools}] }}]\n\
+             [server.claude]\nhost = \"claude-code\"\nread = [\"mcp__docs__*\"]\n"
+        )
+    };
+    let fine = r#""claude__Write", "claude__Task", "claude__*", "claude__mcp__docs__find""#;
+    good(&text(fine, "write"));
+    // How a tool is granted that is not known.
+    good(&text(r#""claude__KillShell""#, "destructive"));
+    let (config, report) = read(&text(r#""claude__Wriet", "claude__KillShell""#, "write"));
+    assert!(config.is_some());
+    expect![[r#"
+        warning: this host is not known to have a tool `Wriet`
+         --> holdpoint.toml:4:39
+          |
+        4 | grants = [{ class = "write", tools = ["claude__Wriet", "claude__KillShell"] }]
+          |                                       ^^^^^^^^^^^^^^^
+          |
+          = help: did you mean `claude__Write`?
+
+        warning: this host is not known to have a tool `KillShell`
+         --> holdpoint.toml:4:56
+          |
+        4 | grants = [{ class = "write", tools = ["claude__Wriet", "claude__KillShell"] }]
+          |                                                        ^^^^^^^^^^^^^^^^^^^
+          |
+          = help: if it has, classify it in `[server.claude]`
+
+        0 faults, 2 warnings
+    "#]]
+    .assert_eq(&report.render(Colour::Never));
+}
+
+#[test]
+fn a_host_that_is_misspelt_is_no_server_without_a_command() {
+    let shown = shown("[server.claude]\nhost = \"claude\"\n");
+    assert!(shown.contains("`claude` is not possible here"), "{shown}");
+    assert!(!shown.contains("is missing"), "{shown}");
+}
+
+#[test]
 fn files_that_a_host_changes_are_kept_below_the_declared_folders() {
     let host = "[server.claude]\nhost = \"claude-code\"\n";
     assert!(good(host).hosted.is_empty());

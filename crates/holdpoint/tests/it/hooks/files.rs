@@ -70,6 +70,10 @@ fn what_a_host_edits_is_seen_approved_kept_and_put_back() {
         let action = allowed(&world, "toolu_3", call());
         let seen = preview(&world);
         assert_eq!((&seen["exact"], &seen["guarantee"]), (&json!(true), &json!("exact")), "{seen}");
+        // A host keeps the mode of a file that is there.
+        assert!(!shown.contains("chooses its mode"), "{shown}");
+        let why = world.must(&["why", &action]);
+        assert!(!why.contains("beyond its own domain"), "{why}");
         // Sealed, before the host does anything.
         let sealed = fs::read_dir(world.store().join("archive")).unwrap();
         let sealed: Vec<_> = sealed.map(|entry| entry.unwrap().path()).collect();
@@ -96,6 +100,34 @@ fn what_a_host_edits_is_seen_approved_kept_and_put_back() {
         world.must(&["verify"]);
         world.must(&["replay"]);
     }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_named_to_the_agent_and_by_check() {
+    let world = world("auto", "undo = { files = [\"${files}/gone\"] }");
+    let gone = file(&world, "gone").display().to_string();
+    let (said, why) = ask(&world, "toolu_1", write(&world, "gone/notes.txt", "one\n"));
+    assert_eq!(said, "deny", "{why}");
+    for part in ["preview_unavailable", &gone, "an operator has to make it", "or report"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    let check = world.run(&["check"]);
+    let told = text(&check.stderr);
+    let expected = format!("server `claude`: there is no folder `{gone}`");
+    assert!(check.status.success() && told.contains(&expected), "{told}");
+    fs::create_dir(&gone).unwrap();
+    assert!(!text(&world.run(&["check"]).stderr).contains("there is no folder"));
+    allowed(&world, "toolu_2", write(&world, "gone/notes.txt", "one\n"));
+    let mode = world.json(&["log", "--limit", "1"]);
+    assert!(mode.to_string().contains("whoever writes it chooses its mode"), "{mode}");
+}
+
+#[test]
+fn a_task_is_taken_back_by_its_whole_id_alone() {
+    let world = kept("auto", "");
+    let short = world.run(&["revert", "--task", "0b7e4e9c", "--because", "no"]);
+    assert_eq!(short.status.code(), Some(2), "{}", text(&short.stderr));
+    assert!(text(&short.stderr).contains("in full"), "{}", text(&short.stderr));
 }
 
 #[test]
