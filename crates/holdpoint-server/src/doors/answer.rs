@@ -12,10 +12,6 @@ use serde_json::{Map, Value, json};
 
 /// The JSON-RPC error code of a refusal, from the range that is free for implementations.
 pub(super) const DENIED: i64 = -32010;
-/// How a step ends that says what to do if nothing else helps.
-const REPORT: &str = "report what you would need.";
-/// The same of a step that knows no better; the `f` before it may be large.
-const ANOTHER_WAY: &str = "ind another way or report what you would need.";
 /// Where a result carries the decision for programs.
 const DECISION_KEY: &str = "io.holdpoint/decision";
 
@@ -94,29 +90,15 @@ pub fn refusal_text(action: ActionId, refusal: &Refusal) -> String {
         let until = told_time(*expires_ms);
         text.push_str(&format!("\nThe approval {id} is asked for, until {until}."));
     }
-    let steps: Vec<_> = decision.deciding().map(|cause| cause.reason.for_agent()).collect();
-    text.push_str(&format!("\nWhat to do: {}", next(&steps)));
-    text
-}
-
-/// The steps, each once, without endings that another step has more exactly.
-fn next(steps: &[&str]) -> String {
-    let exact = steps.iter().any(|step| step.ends_with(REPORT) && !step.ends_with(ANOTHER_WAY));
-    let mut told: Vec<String> = Vec::new();
-    for step in steps {
-        let step = match step.strip_suffix(ANOTHER_WAY) {
-            // What is left is `F`, or a clause of its own.
-            Some(first) if exact => match first.strip_suffix("; f") {
-                Some(clause) => format!("{clause}."),
-                None => continue,
-            },
-            Some(_) | None => (*step).to_owned(),
-        };
-        if !told.contains(&step) {
-            told.push(step);
+    let mut next: Vec<&str> = Vec::new();
+    for cause in decision.deciding() {
+        let step = cause.reason.for_agent();
+        if !next.contains(&step) {
+            next.push(step);
         }
     }
-    told.join(" ")
+    text.push_str(&format!("\nWhat to do: {}", next.join(" ")));
+    text
 }
 
 /// A refusal for programs: the decision, and the approval that a held call waits for.
@@ -178,31 +160,9 @@ pub(super) fn raw(value: &Value) -> Box<serde_json::value::RawValue> {
 
 #[cfg(test)]
 mod tests {
-    use super::{next, refusal_text};
+    use super::refusal_text;
     use expect_test::expect;
     use holdpoint_types::{ActionId, Cause, Decision, Reason, Ruling, Timestamp};
-
-    #[test]
-    fn nothing_is_said_twice() {
-        let told = |reasons: &[Reason]| {
-            next(&reasons.iter().map(|reason| reason.for_agent()).collect::<Vec<_>>())
-        };
-        let destructive = Reason::DestructiveNotGranted;
-        expect!["Find a way that destroys nothing, or report what you would need."]
-            .assert_eq(&told(&[destructive, Reason::NoPolicyPermits, destructive]));
-        expect!["Find another way or report what you would need."]
-            .assert_eq(&told(&[Reason::NoPolicyPermits, Reason::NoGuardPermits]));
-        // No reason may end in a way that leaves half a sentence.
-        for reason in Reason::ALL {
-            let left = told(&[destructive, *reason]);
-            let rest = left.strip_prefix(destructive.for_agent()).unwrap().trim_start();
-            assert!(rest.is_empty() || rest.ends_with('.') && rest.len() > 3, "{reason}: {left}");
-            assert!(
-                !rest.ends_with("another way or report what you would need."),
-                "{reason}: {left}"
-            );
-        }
-    }
 
     #[test]
     fn a_denial_teaches() {
@@ -217,7 +177,7 @@ mod tests {
             Holdpoint denied this call (action 019826f1-3a00-7707-8707-070707070707).
             - destructive_not_granted: The tool counts as destructive and the agent has no explicit grant for it.
             - policy_forbids [change-freeze]: Nothing but reads.
-            What to do: Find a way that destroys nothing, or report what you would need. Do not retry."#]].assert_eq(&refusal_text(action, &decision.into()));
+            What to do: Find a way that destroys nothing, or report what you would need. Do not retry; find another way or report what you would need."#]].assert_eq(&refusal_text(action, &decision.into()));
         expect![[r#"
             Holdpoint holds this call (action 019826f1-3a00-7707-8707-070707070707).
             - policy_holds: Prod holds. Needs approval by: owner.
