@@ -133,11 +133,20 @@ async fn status(
         return Err(invalid(format!("unknown parameter `{name}`")));
     }
     let rows = governor.plans_of(asking.agent, id).await?;
-    let text = match rows.is_empty() {
-        true => "You have no plans.".to_owned(),
-        false => rows.iter().map(in_words).collect::<Vec<_>>().join("\n\n"),
-    };
-    let plans: Vec<_> = rows.iter().map(plan_json).collect();
+    let (mut texts, mut plans) = (Vec::new(), Vec::new());
+    for (row, unseen) in &rows {
+        let (mut text, mut plan) = (in_words(row), plan_json(row));
+        for step in plan.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten() {
+            let why = unseen.iter().find(|(name, _)| step["id"] == name.as_str());
+            if let Some((name, why)) = why {
+                let _ = write!(text, "\nStep `{name}` does not count as done yet: {why}.");
+                step["unlooked"] = why.as_str().into();
+            }
+        }
+        texts.push(text);
+        plans.push(plan);
+    }
+    let text = if texts.is_empty() { "You have no plans.".to_owned() } else { texts.join("\n\n") };
     Ok((text, json!({ "plans": plans }), false))
 }
 

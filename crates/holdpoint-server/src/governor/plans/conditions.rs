@@ -20,6 +20,7 @@ use holdpoint_types::{
     ServerName, StepName, ToolRef,
 };
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -206,14 +207,22 @@ impl Governor {
         Ok(())
     }
 
-    /// Looks at what must hold after all steps of a plan in force that take no call any more.
-    pub(super) async fn look_after_row(&self, row: &PlanRow) -> Result<(), StoreFault> {
+    /// Looks at what must hold after all steps of a plan in force that take no call any more. Gives
+    /// what could not be looked at, by step.
+    pub(super) async fn look_after_row(
+        &self,
+        row: &PlanRow,
+    ) -> Result<BTreeMap<StepName, String>, StoreFault> {
+        let mut unseen = BTreeMap::new();
         for (step, left) in row.progress().unlooked(&row.plan.steps) {
-            if left == 0 {
-                self.look_at_end(row.plan.id, &step.id).await?;
+            if left == 0
+                && let Some(Fault::Unseen(why) | Fault::Unmet(why)) =
+                    self.look_at_end(row.plan.id, &step.id).await?
+            {
+                unseen.insert(step.id.clone(), why);
             }
         }
-        Ok(())
+        Ok(unseen)
     }
 
     /// Looks at what must hold after a step whose calls are all well, and records what is found if

@@ -9,8 +9,8 @@ use holdpoint_control::plan::{CHECKS_MAX, ConditionPlace, Known, PlanAccept, Pla
 use holdpoint_effects::Effects;
 use holdpoint_types::{
     AgentName, Certainty, EffectClass, FindingResult, Mode, Plan, PlanBasis, PlanCheck, PlanDraft,
-    PlanEnd, PlanId, PlanNote, PlanProposed, PlanSeverity, PlanState, PlanStep, Reason, StopScope,
-    TaskId, Timestamp, ToolFacts, ToolRef, canonical_bytes,
+    PlanEnd, PlanId, PlanNote, PlanProposed, PlanSeverity, PlanState, PlanStep, Reason, StepName,
+    StopScope, TaskId, Timestamp, ToolFacts, ToolRef, canonical_bytes,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,7 +120,7 @@ impl Governor {
     }
 
     /// The agent's plan with this id, or all that it can still do something about and some that it
-    /// cannot; as the records say.
+    /// cannot; as the records say. Each with what could not be looked at just now, by step.
     ///
     /// # Errors
     /// When there is none, or the store cannot be read.
@@ -128,13 +128,13 @@ impl Governor {
         &self,
         agent: &AgentName,
         id: Option<PlanId>,
-    ) -> Result<Vec<PlanRow>, PlanRefused> {
+    ) -> Result<Vec<(PlanRow, BTreeMap<StepName, String>)>, PlanRefused> {
         self.inner.store.flush().await?;
         let found = match id {
             Some(id) => self.inner.store.plan(id)?.into_iter().collect(),
             None => self.inner.store.plans_of(agent, TOLD_MAX)?,
         };
-        let mut own: Vec<PlanRow> = Vec::new();
+        let mut own = Vec::new();
         for row in found.into_iter().filter(|row| row.plan.agent == *agent) {
             own.push(self.as_it_stands(row).await?);
         }
@@ -145,13 +145,17 @@ impl Governor {
         Ok(own)
     }
 
-    /// The plan, after what ended it is recorded.
-    async fn as_it_stands(&self, row: PlanRow) -> Result<PlanRow, StoreFault> {
+    /// The plan, after what ended it is recorded, with what could not be looked at.
+    async fn as_it_stands(
+        &self,
+        row: PlanRow,
+    ) -> Result<(PlanRow, BTreeMap<StepName, String>), StoreFault> {
+        let mut unseen = BTreeMap::new();
         let ended = match row.state {
             PlanState::Accepted => match self.moved(&row.plan) {
                 Some(moved) => self.end_plan(&row, (PlanEnd::Void, moved)).await?,
                 None => {
-                    self.look_after_row(&row).await?;
+                    unseen = self.look_after_row(&row).await?;
                     let now = self.inner.store.plan(row.plan.id)?;
                     self.settle_plan(now.as_ref().unwrap_or(&row)).await?
                 }
@@ -163,7 +167,7 @@ impl Governor {
             true => self.inner.store.plan(row.plan.id)?,
             false => None,
         };
-        Ok(again.unwrap_or(row))
+        Ok((again.unwrap_or(row), unseen))
     }
 
     fn may_propose(&self, agent: &AgentName) -> Result<(), PlanRefused> {

@@ -372,7 +372,13 @@ async fn a_crash_before_anybody_looked_leaves_the_step_undone() {
     assert!(reasons(&denied).contains(&"plan_condition".to_owned()), "{words}");
     assert!(words.contains("could not be looked at"), "{words}");
     assert_eq!(states(), (json!("unlooked"), json!("waiting")));
-    assert_eq!(status(&client, &id).await["next"], json!([]));
+    let seen = status(&client, &id).await;
+    assert_eq!(seen["next"], json!([]));
+    // Whoever asks hears why, and which read it was.
+    let why = seen["steps"][0]["unlooked"].as_str().unwrap();
+    assert!(why.contains("could not be looked at (read "), "{seen}");
+    let shown = world.must(&["plan", "show", &id]);
+    assert!(shown.contains("one was not looked at yet, or could not be"), "{shown}");
     assert!(!world.files().join("two").exists());
     drop(client);
     serve.end();
