@@ -543,8 +543,8 @@ fn lean(snapshot: &Snapshot) -> Snapshot {
     snapshot.iter().map(|(path, node)| (path.clone(), node.lean())).collect()
 }
 
-/// True if whoever executes the call chooses a mode that nobody can foresee. Hosts keep the mode of a
-/// file that they write anew; servers may put another file in its place.
+/// True if whoever executes the call chooses a mode that nobody can foresee. Hosts keep the mode of
+/// a file that they write anew; servers may put another file in its place.
 fn is_chosen((path, node): (&String, &Node), before: &Snapshot, executor: Executor) -> bool {
     let unsaid = matches!(node, Node::File { mode: None, .. } | Node::Folder { mode: None });
     let kept = executor == Executor::Host && matches!(before.get(path), Some(Node::File { .. }));

@@ -48,8 +48,8 @@ pub fn run(_: &Args, globals: &Globals) -> anyhow::Result<Exit> {
     Ok(if report.has_faults() { Exit::Usage } else { Exit::Ok })
 }
 
-/// Everything that is wrong, and whether `serve` would begin here; the configuration is absent if it
-/// has faults itself.
+/// Everything that is wrong, and whether `serve` would begin here; the configuration is absent if
+/// it has faults itself.
 fn examine(file: &Path) -> anyhow::Result<(Option<(Config, Begins)>, Report)> {
     let (config, mut report) = match config::load(file) {
         Ok(Loaded { config, report }) => (config, report),
@@ -196,8 +196,8 @@ fn summary(file: &Path, config: &Config, begins: Begins) -> String {
         Begins::NotHere => ", but `serve` does not begin in this environment: see above",
     };
     format!(
-        "{}: fit to run{begins}\n  agents {}, servers {}, environments {}, surfaces {}, freezes {}\n  \
-         policies: {policies}\n",
+        "{}: fit to run{begins}\n  agents {}, servers {}, environments {}, surfaces {}, freezes \
+         {}\n  policies: {policies}\n",
         file.display(),
         parts.agents.len(),
         parts.servers.len(),
