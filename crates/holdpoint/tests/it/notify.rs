@@ -120,6 +120,14 @@ fn write_url(world: &World, name: &str, port: u16) {
     std::fs::write(world.path().join(format!("{name}.url")), url).unwrap();
 }
 
+/// Whoever is told as `direct`, the agent's key, and a server that runs.
+fn started(world: &World) -> (Ear, String, Serve) {
+    let ear_port = free_port();
+    write_url(world, "direct", ear_port);
+    let ear = Ear::open(ear_port, &[]);
+    (ear, world.key("coder"), world.serve())
+}
+
 fn touch(world: &World, (serve, key): (&Serve, &str), name: &str) -> Value {
     let arguments = json!({ "path": world.files().join(name) });
     post(serve, ("/peer", key), &call(1, "touch", arguments)).body
@@ -180,11 +188,7 @@ const NO: &str = "because=no+%C3%BC&answer=no";
 #[test]
 fn who_reads_a_link_looks_as_often_as_they_like_and_decides_once() {
     let world = world(&told("direct", &links("ada")));
-    let ear_port = free_port();
-    write_url(&world, "direct", ear_port);
-    let ear = Ear::open(ear_port, &[]);
-    let key = world.key("coder");
-    let serve = world.serve();
+    let (ear, key, serve) = started(&world);
     let id = held(&touch(&world, (&serve, &key), "made"));
     let asked = ear.next();
     assert!(asked.head.starts_with(&format!("POST {SECRET}")), "{}", asked.head);
@@ -245,11 +249,7 @@ fn who_reads_a_link_looks_as_often_as_they_like_and_decides_once() {
 #[test]
 fn what_is_too_long_to_be_shown_is_not_hidden() {
     let world = world(&told("direct", &links("ada")));
-    let ear_port = free_port();
-    write_url(&world, "direct", ear_port);
-    let ear = Ear::open(ear_port, &[]);
-    let key = world.key("coder");
-    let serve = world.serve();
+    let (ear, key, serve) = started(&world);
     let long = format!("{}end", "x".repeat(30_000));
     let id = held(&touch(&world, (&serve, &key), &long));
     let page = get(&serve, &link(&ear.next()));
@@ -293,11 +293,7 @@ fn refuses_what_is_no_answer(serve: &Serve, link: &str) {
 #[test]
 fn no_other_link_decides_and_no_other_page() {
     let world = world(&(told("direct", &links("ada")) + "[approval.owner]\nexpires_s = 3600\n"));
-    let ear_port = free_port();
-    write_url(&world, "direct", ear_port);
-    let ear = Ear::open(ear_port, &[]);
-    let key = world.key("coder");
-    let serve = world.serve();
+    let (ear, key, serve) = started(&world);
     let one = held(&touch(&world, (&serve, &key), "one"));
     let first = link(&ear.next());
     held(&touch(&world, (&serve, &key), "two"));
@@ -349,11 +345,7 @@ fn no_other_link_decides_and_no_other_page() {
 #[test]
 fn a_link_ends_with_its_approval_and_with_its_operator() {
     let world = world(&(told("direct", &links("ada")) + "[approval.owner]\nexpires_s = 2\n"));
-    let ear_port = free_port();
-    write_url(&world, "direct", ear_port);
-    let ear = Ear::open(ear_port, &[]);
-    let key = world.key("coder");
-    let serve = world.serve();
+    let (ear, key, serve) = started(&world);
     held(&touch(&world, (&serve, &key), "late"));
     let late = link(&ear.next());
     let ended = ear.next();
@@ -550,11 +542,7 @@ fn what_an_agent_writes_keeps_no_other_message_from_getting_through() {
 fn markup_of_an_agent_is_text_in_messages_and_pages() {
     let more = format!("{}\nparameters = true", links("ada"));
     let world = world(&told("direct", &more));
-    let ear_port = free_port();
-    write_url(&world, "direct", ear_port);
-    let ear = Ear::open(ear_port, &[]);
-    let key = world.key("coder");
-    let serve = world.serve();
+    let (ear, key, serve) = started(&world);
     let name = "<!channel> `*x*` <script>alert(1)</script>\u{202e}\n& \"'";
     held(&touch(&world, (&serve, &key), name));
     let asked = ear.next();
@@ -586,11 +574,7 @@ fn the_page_behind_a_link_shows_what_would_change_and_no_secret() {
     let rows = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, password TEXT);
         INSERT INTO t VALUES (1, 'old <b>', 'hunter2'), (2, 'two', 'x');";
     database.execute_batch(rows).unwrap();
-    let ear_port = free_port();
-    write_url(&world, "direct", ear_port);
-    let ear = Ear::open(ear_port, &[]);
-    let key = world.key("coder");
-    let serve = world.serve();
+    let (ear, key, serve) = started(&world);
     let sql = "UPDATE t SET v = 'new & <i>', password = 'hunter3' WHERE id = 1";
     let execute =
         || post(&serve, ("/orders", &key), &call(1, "sql_execute", json!({ "sql": sql }))).body;
@@ -653,11 +637,7 @@ fn chromium() -> Option<&'static str> {
 fn a_browser_that_follows_a_link_runs_nothing_and_decides_by_its_button_alone() {
     let Some(program) = chromium() else { return };
     let world = world(&told("direct", &links("ada")));
-    let ear_port = free_port();
-    write_url(&world, "direct", ear_port);
-    let ear = Ear::open(ear_port, &[]);
-    let key = world.key("coder");
-    let serve = world.serve();
+    let (ear, key, serve) = started(&world);
     let name = "made<script>window.ran=1</script><img src=x onerror=window.ran=2>";
     let id = held(&touch(&world, (&serve, &key), name));
     let link = link(&ear.next());
