@@ -83,7 +83,7 @@ impl Schema {
     pub(crate) fn fault(&self) -> Option<String> {
         let text = self.compiled.as_ref().err()?;
         let bare = text.strip_prefix("the tool's schema cannot be used: ");
-        Some(bare.unwrap_or(text).replace("the tool's schema", "it"))
+        Some(of_it(bare.unwrap_or(text)))
     }
 
     /// What of `parameters` breaks it, if anything does. Names paths and rules, not values.
@@ -91,7 +91,7 @@ impl Schema {
     /// # Errors
     /// When that cannot be told, and why.
     pub(crate) fn broken_by(&self, parameters: &Value) -> Result<Option<String>, String> {
-        self.faults(parameters)
+        self.faults(parameters).map_err(|why| of_it(&why))
     }
 
     /// Checks `parameters`. The evidence names paths and rules, not values.
@@ -181,6 +181,11 @@ fn faults(validator: &Validator, parameters: &Value) -> Option<String> {
     (!faults.is_empty()).then(|| faults.join("; "))
 }
 
+/// What is wrong with a constraint that is no tool's own.
+fn of_it(text: &str) -> String {
+    text.replace("the tool's schema", "it")
+}
+
 fn has_any(schema: &Value, keywords: &[&str]) -> bool {
     match schema {
         Value::Object(members) => members
@@ -241,7 +246,8 @@ mod tests {
         let fault = schema.fault().unwrap();
         assert!(fault.contains("it uses `$ref` or the like"), "{fault}");
         // What cannot be told is not broken.
-        assert!(schema.broken_by(&json!({})).is_err());
+        let why = schema.broken_by(&json!({})).unwrap_err();
+        assert!(!why.contains("the tool's schema"), "{why}");
         let schema = Schema::of_constraint(&json!({ "required": ["x"] }));
         assert_eq!(schema.broken_by(&json!({ "x": 1 })), Ok(None));
         assert!(schema.broken_by(&json!({})).unwrap().is_some());

@@ -140,6 +140,11 @@ fn what_claude_code_edits_is_as_foreseen_and_a_revert_restores_it_byte_for_byte(
     let expected: Vec<_> = changes.iter().map(|(_, exact)| json!(exact)).collect();
     assert_eq!(seen, expected, "{said:#?}");
     assert_ne!(all(&world), before);
+    // Previews say nothing of the modes of files that are there: the host keeps them.
+    for (name, mode) in [("main.rs", 0o640), ("lines", 0o600), ("quotes", 0o755)] {
+        let kept = std::fs::metadata(place(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(kept, mode, "{name}");
+    }
     let made = of_kind(&world, "decision");
     let task = made[0]["request"]["task"].as_str().unwrap();
     let told = world.must(&["revert", "--task", task, "--because", "all of it"]);
